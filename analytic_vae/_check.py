@@ -1,0 +1,64 @@
+"""Checks of arguments: facts of shape at trace time, facts of value whenever the value is at hand."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .types import Array
+
+
+def as_floating(**arguments: Any) -> list[Array]:
+    """The named arguments as floating arrays of one common dtype; integers and booleans are promoted."""
+    arrays = [_as_numeric(name, value) for name, value in arguments.items()]
+    dtype = jnp.result_type(*arrays)
+    if not jnp.issubdtype(dtype, jnp.floating):
+        dtype = jnp.result_type(float)
+    return [jnp.asarray(array, dtype) for array in arrays]
+
+
+def _as_numeric(name: str, value: Any) -> Array:
+    try:
+        array = jnp.asarray(value)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name}: expected an array of real numbers, got {type(value).__name__}.") from error
+    if jnp.issubdtype(array.dtype, jnp.complexfloating):
+        raise ValueError(f"{name}: expected real numbers, got dtype {array.dtype}.")
+    return array
+
+
+def is_concrete(array: Any) -> bool:
+    """Whether the values of an array can be looked at now (they cannot inside jit, grad or vmap)."""
+    return not isinstance(array, jax.core.Tracer)
+
+
+def require_shape(name: str, array: Array, shape: tuple[int | None, ...], meaning: str) -> None:
+    """Raise `ValueError` unless `array` has the given shape; `None` stands for any positive length."""
+    fits = array.ndim == len(shape) and all(
+        length > 0 and (expected is None or length == expected)
+        for length, expected in zip(array.shape, shape, strict=True)
+    )
+    if not fits:
+        expected = tuple("any" if length is None else length for length in shape)
+        raise ValueError(f"{name}: expected shape {expected} ({meaning}), got {array.shape}.")
+
+
+def require_finite(name: str, array: Array) -> None:
+    """Raise `ValueError` if any known value of `array` is NaN or infinite."""
+    if is_concrete(array):
+        bad = int(np.size(array) - np.count_nonzero(np.isfinite(np.asarray(array))))
+        if bad:
+            raise ValueError(f"{name}: expected finite numbers, got {bad} NaN or infinite of {np.size(array)}.")
+
+
+def require_positive(name: str, array: Array) -> None:
+    """Raise `ValueError` if any known value of `array` is zero or negative."""
+    if is_concrete(array) and not np.all(np.asarray(array) > 0):
+        raise ValueError(f"{name}: expected positive numbers, got a smallest value of {np.min(np.asarray(array)):.3g}.")
+
+
+def require_instance(name: str, value: Any, kinds: type | tuple[type, ...], expected: str) -> None:
+    """Raise `TypeError` unless `value` is an instance of `kinds`."""
+    if not isinstance(value, kinds):
+        raise TypeError(f"{name}: expected {expected}, got {type(value).__name__}.")

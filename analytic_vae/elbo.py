@@ -1,0 +1,288 @@
+"""The loss of Theorem 3.1: first the expectations that the engine gives, then algebra on them.
+
+`expectations` needs the source, the layer, the encoder and the atoms, but nothing else of the target; `elbo_of` turns
+them and a target into the loss and its named terms. The closed forms (`closed_form.py`) read the same expectations.
+"""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+from ._check import require_instance
+from .encoder import AbstractEncoder
+from .layer import AbstractLayer, RidgeForm
+from .model import FeatureModel
+from .spectral.expectation import (
+    least_squares_series,
+    pair_moments,
+    ridge_input_moment,
+    series_input_moments,
+    statistic_nodes,
+)
+from .spectral.resolution import Resolution
+from .spectral.ridge import RidgeAxis
+from .spectral.statistic import Statistic
+from .types import Array, Float, Scalar
+
+
+class Expectations(eqx.Module):
+    """Everything that the loss needs to know of `x1`, the layer and the encoder.
+
+    With `f = f(x1)`, `s_j` and `v_j` the mean and variance of `Q_j(. | y_j)`:
+
+    | field | value | shape |
+    |---|---|---|
+    | `input_mean`, `input_second` | `E[x1]`, `E[x1 x1']` | `[n1]`, `[n1, n1]` |
+    | `psi`, `psi_squared`, `psi_input` | `E[psi]`, `E[psi^2]`, `E[x1 psi]` | scalar, scalar, `[n1]` |
+    | `latent_mean`, `latent_variance` | `E[s_j]`, `E[v_j]` | `[m2]` |
+    | `latent_second` | `E[s_j s_k]` | `[m2, m2]` |
+    | `latent_input`, `latent_psi` | `E[x1 s_j]`, `E[psi s_j]` | `[n1, m2]`, `[m2]` |
+    | `aggregate` | `E[Q_j(a_jk | y_j)]`, the aggregate posterior | `[m2, K]` |
+    | `entropy` | `E[-sum_k Q_jk log Q_jk]` in nats | `[m2]` |
+    | `remainder` | L2 norm of what the engine's series leave out of `s_j` | `[m2]` |
+    """
+
+    form: RidgeForm
+    input_mean: Float[Array, " n1"]
+    input_second: Float[Array, "n1 n1"]
+    psi: Scalar
+    psi_squared: Scalar
+    psi_input: Float[Array, " n1"]
+    latent_mean: Float[Array, " m2"]
+    latent_variance: Float[Array, " m2"]
+    latent_second: Float[Array, "m2 m2"]
+    latent_input: Float[Array, "n1 m2"]
+    latent_psi: Float[Array, " m2"]
+    aggregate: Float[Array, "m2 K"]
+    entropy: Float[Array, " m2"]
+    remainder: Float[Array, " m2"]
+
+    @property
+    def information(self) -> Float[Array, " m2"]:
+        """`I(x2; z_j) = E KL(Q_j || aggregate_j)` in nats."""
+        return jnp.sum(jax.scipy.special.entr(self.aggregate), axis=1) - self.entropy
+
+    def output_moments(self) -> tuple[Float[Array, " n2"], Float[Array, "n2 n2"]]:
+        """`E[f]` and `E[f f']`."""
+        linear, offset, output = self.form.linear, self.form.offset, self.form.output
+        mean = linear @ self.input_mean
+        psi_linear = jnp.outer(linear @ self.psi_input, output)
+        second = linear @ self.input_second @ linear.T + psi_linear + psi_linear.T
+        second = second + self.psi_squared * jnp.outer(output, output)
+        mean = mean + output * self.psi
+        shift = jnp.outer(offset, mean)
+        return mean + offset, second + shift + shift.T + jnp.outer(offset, offset)
+
+    def output_latent(self) -> Float[Array, "n2 m2"]:
+        """`E[f s_j]`."""
+        form = self.form
+        ridge = jnp.outer(form.output, self.latent_psi)
+        return form.linear @ self.latent_input + ridge + jnp.outer(form.offset, self.latent_mean)
+
+
+def expectations(
+    source: FeatureModel,
+    layer: AbstractLayer,
+    atoms: Float[Array, "m2 K"],
+    encoder: AbstractEncoder,
+    resolution: Resolution | None = None,
+) -> Expectations:
+    """The `Expectations` of a layer and an encoder, without samples.
+
+    Arguments:
+        source: law of `x1`.
+        layer: `f`.
+        atoms: `[m2, K]`, the values of the target's features.
+        encoder: reads `y_j = C_j f(x1)`.
+        resolution: how fine; `Resolution()` if not given.
+    """
+    resolution = resolution or Resolution()
+    form = layer.form()
+    axis = RidgeAxis.of(source, form, resolution)
+    psi, psi_input = ridge_input_moment(source, form.direction, axis, axis.values)
+    mean, covariance = source.moments()
+
+    @jax.checkpoint
+    def one_feature(one: AbstractEncoder, one_atoms: Float[Array, " K"]):
+        statistic = Statistic.of(source, form, one.readout, axis, resolution)
+        nodes = statistic_nodes(statistic, axis, resolution)
+        log_q = jax.vmap(lambda y: one.log_masses(y, one_atoms))(nodes.points)
+        q = jnp.exp(log_q)
+        s = q @ one_atoms
+        v = jnp.sum(q * (one_atoms - s[:, None]) ** 2, axis=1)
+        series = least_squares_series(statistic, nodes, s, resolution)
+        latent_input, latent_psi = series_input_moments(source, form.direction, statistic, axis, series, resolution)
+        weights = nodes.weights
+        entropy = -weights @ jnp.sum(jnp.where(q > 0, q * log_q, 0), axis=1)
+        return (
+            statistic,
+            series,
+            (weights @ s, weights @ v, weights @ s**2, latent_input, latent_psi, weights @ q, entropy),
+        )
+
+    if encoder.statistics_read == 1:
+        statistics, series, laws = jax.vmap(one_feature)(encoder, atoms)
+    else:
+        arrays, static = eqx.partition(encoder, eqx.is_array)
+        statistics, series, laws = jax.lax.map(
+            lambda args: one_feature(eqx.combine(args[0], static), args[1]), (arrays, atoms)
+        )
+    s, v, s_squared, latent_input, latent_psi, aggregate, entropy = laws
+    rows = statistics.rows
+    cross = jnp.einsum("jtn,nl,ksl->jtks", rows, source.covariance, rows)
+    latent_second = pair_moments(statistics, cross, axis, series, resolution) + jnp.diag(s_squared)
+    return Expectations(
+        form=form,
+        input_mean=mean,
+        input_second=covariance + jnp.outer(mean, mean),
+        psi=psi,
+        psi_squared=axis.weights @ axis.values**2,
+        psi_input=psi_input,
+        latent_mean=s,
+        latent_variance=v,
+        latent_second=latent_second,
+        latent_input=latent_input.T,
+        latent_psi=latent_psi,
+        aggregate=aggregate,
+        entropy=entropy,
+        remainder=series.remainder,
+    )
+
+
+class Elbo(eqx.Module):
+    """The loss `R1 + R2 + R3 >= -E log P2(f(x1))` in nats, and its named terms (Figure 2 of the paper).
+
+    | term | formula |
+    |---|---|
+    | `R1` = `rate` | `sum_j E KL(Q_j || P2_j)` |
+    | `R2` | `1/2 log det(2 pi S)`; for scalar noise `n2/2 log(2 pi sigma^2)` |
+    | `R3` = `distortion` | `(S1 + S2) / (2 sigma^2)` |
+    | `S1` | `sum_j H_jj E[v_j]`, `H = B2' B2` |
+    | `S2` = `T1 + T2 + T3` | `E |f - B2 s|^2` |
+    | `T1` = `U1 + U2 + U3` | `E |f|^2` |
+    | `T2` | `-2 sum_j E[<f, B2_j> s_j]` |
+    | `T3` | `sum_jk H_jk E[s_j s_k]` |
+    | `U1`, `U2`, `U3` | `E |A x1|^2`, `2 E[<A x1, w> psi]`, `|w|^2 E[psi^2]` |
+
+    `f` and `A x1` are taken less the target's mean. For diagonal or full noise `S = L L'`, all of `f`, `A x1`, `w`
+    and `B2` are multiplied by `L^-1` first, and `sigma` is 1. `rates: [m2]` are the summands of `R1`.
+    """
+
+    R1: Scalar
+    R2: Scalar
+    R3: Scalar
+    S1: Scalar
+    S2: Scalar
+    T1: Scalar
+    T2: Scalar
+    T3: Scalar
+    U1: Scalar
+    U2: Scalar
+    U3: Scalar
+    rates: Float[Array, " m2"]
+
+    @property
+    def loss(self) -> Scalar:
+        """`R1 + R2 + R3`."""
+        return self.R1 + self.R2 + self.R3
+
+    @property
+    def rate(self) -> Scalar:
+        """`R1`."""
+        return self.R1
+
+    @property
+    def distortion(self) -> Scalar:
+        """`R3`."""
+        return self.R3
+
+
+def elbo_of(given: Expectations, target: FeatureModel) -> Elbo:
+    """The loss and its terms from the expectations and a target: algebra only."""
+    whiten, variance, log_det = _whitening(target)
+    form, decoder = given.form, whiten(target.decoder)
+    linear, output, centre = whiten(form.linear), whiten(form.output), whiten(form.offset - target.mean)
+    gram = decoder.T @ decoder
+    rates = _cross_entropy(given.aggregate, target.prior.log_masses) - given.entropy
+
+    mapped = linear @ given.input_mean
+    U1 = jnp.sum((linear @ given.input_second) * linear) + 2 * centre @ mapped + centre @ centre
+    U2 = 2 * output @ (linear @ given.psi_input + centre * given.psi)
+    U3 = output @ output * given.psi_squared
+    output_latent = (
+        linear @ given.latent_input + jnp.outer(output, given.latent_psi) + jnp.outer(centre, given.latent_mean)
+    )
+    T1 = U1 + U2 + U3
+    T2 = -2 * jnp.sum(decoder * output_latent)
+    T3 = jnp.sum(gram * given.latent_second)
+    S1 = jnp.diagonal(gram) @ given.latent_variance
+    S2 = T1 + T2 + T3
+    R2 = target.neurons / 2 * jnp.log(2 * jnp.pi) + log_det
+    return Elbo(jnp.sum(rates), R2, (S1 + S2) / (2 * variance), S1, S2, T1, T2, T3, U1, U2, U3, rates)
+
+
+def elbo(
+    source: FeatureModel,
+    layer: AbstractLayer,
+    target: FeatureModel,
+    encoder: AbstractEncoder,
+    resolution: Resolution | None = None,
+) -> Elbo:
+    """The evidence bound of a target model on a layer's output, exact: `loss >= -E log P2(f(x1))`.
+
+    Arguments:
+        source: law of the layer's input `x1: [n1]`.
+        layer: `f`, from `n1` to `n2` neurons.
+        target: the model of `x2 = f(x1)`, `n2` neurons, `m2` features; its decoder is `[n2, m2]`.
+        encoder: `Q(z2 | x2)`, of the same `m2` features.
+        resolution: how fine; `Resolution()` if not given.
+
+    Returns an `Elbo`: `loss`, `rate`, `distortion` and every named term. Differentiable in all arrays of all
+    arguments, and jit-able. Raises `ValueError` that names the argument if the parts do not fit together.
+
+    Source: Theorem 3.1 and Figure 2 of "Analytically Learning Variational Auto-Encoders".
+
+    >>> elbo(source, layer, target, encoder).loss
+    """
+    check_parts(source, layer, encoder, resolution)
+    require_instance("target", target, FeatureModel, "a FeatureModel")
+    if target.neurons != layer.outputs:
+        raise ValueError(f"target: expected {layer.outputs} neurons, the outputs of layer, got {target.neurons}.")
+    if target.decoder.ndim != 2:
+        raise ValueError(f"target: expected a decoder of shape [n, m], got {target.decoder.shape}.")
+    if target.features != encoder.features:
+        raise ValueError(f"target: expected {encoder.features} features, as many as encoder, got {target.features}.")
+    return elbo_of(expectations(source, layer, target.prior.atoms, encoder, resolution), target)
+
+
+def check_parts(source, layer, encoder, resolution) -> None:
+    """Raise an error that names the argument unless source, layer, encoder and resolution fit together."""
+    require_instance("source", source, FeatureModel, "a FeatureModel")
+    require_instance("layer", layer, AbstractLayer, "a LinearLayer or a RidgeLayer")
+    require_instance("encoder", encoder, AbstractEncoder, "an encoder (SoftmaxEncoder, ...)")
+    if resolution is not None:
+        require_instance("resolution", resolution, Resolution, "a Resolution")
+    if source.neurons != layer.inputs:
+        raise ValueError(f"source: expected {layer.inputs} neurons, the inputs of layer, got {source.neurons}.")
+    if encoder.readout.shape[2] != layer.outputs:
+        raise ValueError(
+            f"encoder: expected a readout of {layer.outputs} neurons, the outputs of layer, "
+            f"got {encoder.readout.shape[2]}."
+        )
+    if encoder.statistics_read > 2:
+        raise ValueError(f"encoder: expected 1 or 2 statistics per feature, got {encoder.statistics_read}.")
+
+
+def _whitening(target: FeatureModel):
+    """What whitens by the target's noise, the variance left after it, and `log det L` (or `n log sigma`)."""
+    noise = target.noise
+    if noise.ndim == 0:
+        return (lambda a: a), noise**2, target.neurons * jnp.log(noise)
+    if noise.ndim == 1:
+        return (lambda a: a / (noise if a.ndim == 1 else noise[:, None])), jnp.ones_like(noise[0]), jnp.log(noise).sum()
+    solve = lambda a: jax.scipy.linalg.solve_triangular(noise, a, lower=True)  # noqa: E731
+    return solve, jnp.ones_like(noise[0, 0]), jnp.log(jnp.abs(jnp.diagonal(noise))).sum()
+
+
+def _cross_entropy(aggregate: Float[Array, "m K"], log_masses: Float[Array, "m K"]) -> Float[Array, " m"]:
+    return -jnp.sum(jnp.where(aggregate != 0, aggregate * log_masses, 0), axis=1)

@@ -1,0 +1,150 @@
+"""The feature model: a sum of independent discrete features plus Gaussian noise."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ._check import as_floating, is_concrete, require_finite, require_instance, require_positive, require_shape
+from .prior import Prior
+from .types import Array, ArrayLike, Float, PRNGKeyArray
+
+
+class FeatureModel(eqx.Module):
+    """The law of `x = mean + B z + noise`, with `z` from a `Prior` and Gaussian noise of covariance `S`.
+
+    Arguments:
+        prior: the law of the `m` features.
+        decoder: `B: [n, m]`, a direction per feature that its atoms scale; or `[n, m, K]`, a vector per atom.
+        noise: a standard deviation (scalar: `S = noise^2 I`), `[n]` standard deviations (`S` diagonal), or an
+            `[n, n]` lower-triangular factor `L` (`S = L L'`). All positive (the factor: on its diagonal).
+        mean: `[n]`; zero if not given.
+
+    Raises `ValueError` that names the argument if a shape does not fit, a number is not finite, or a noise is not
+    positive. A model that comes out of `project` may have a singular factor: the projected law is then degenerate.
+
+    Source: P1(x1 | z1) of "Analytically Learning Variational Auto-Encoders", section 2.4 (there `S = sigma^2 I`).
+
+    >>> model = FeatureModel(Prior.bernoulli([0.3, 0.3]), jnp.eye(2), 0.2)
+    >>> mean, covariance = model.moments()
+    """
+
+    prior: Prior
+    decoder: Array
+    noise: Array
+    mean: Float[Array, " n"]
+
+    def __init__(self, prior: Prior, decoder: ArrayLike, noise: ArrayLike, mean: ArrayLike | None = None):
+        require_instance("prior", prior, Prior, "a Prior")
+        features, atoms = prior.atoms.shape
+        decoder, noise = as_floating(decoder=decoder, noise=noise)
+        if decoder.ndim == 3:
+            require_shape("decoder", decoder, (None, features, atoms), "neurons, features, atoms")
+        else:
+            require_shape("decoder", decoder, (None, features), "neurons, features of the prior")
+        neurons = decoder.shape[0]
+        mean = jnp.zeros(neurons, decoder.dtype) if mean is None else mean
+        dtype = jnp.result_type(prior.atoms, decoder, noise)
+        self.prior = jax.tree.map(lambda leaf: leaf.astype(dtype), prior)
+        self.decoder, self.noise, self.mean = (
+            jnp.asarray(a, dtype) for a in as_floating(decoder=decoder, noise=noise, mean=mean)
+        )
+        require_shape("mean", self.mean, (neurons,), "neurons of the decoder")
+        for name in ("decoder", "noise", "mean"):
+            require_finite(name, getattr(self, name))
+        _check_noise(self.noise, neurons)
+
+    @property
+    def neurons(self) -> int:
+        """`n`."""
+        return self.decoder.shape[0]
+
+    @property
+    def features(self) -> int:
+        """`m`."""
+        return self.prior.atoms.shape[0]
+
+    @property
+    def atom_vectors(self) -> Float[Array, "n m K"]:
+        """What each feature adds to `x` in each of its states: `B_j a_jk`."""
+        if self.decoder.ndim == 3:
+            return self.decoder
+        return self.decoder[:, :, None] * self.prior.atoms
+
+    @property
+    def covariance(self) -> Float[Array, "n n"]:
+        """The covariance `S` of the noise alone."""
+        if self.noise.ndim == 2:
+            return self.noise @ self.noise.T
+        return jnp.diag(jnp.broadcast_to(self.noise**2, (self.neurons,)))
+
+    def moments(self) -> tuple[Float[Array, " n"], Float[Array, "n n"]]:
+        """Mean `[n]` and covariance `[n, n]` of `x`, exact."""
+        masses, vectors = self.prior.masses, self.atom_vectors
+        feature_means = jnp.einsum("nmk,mk->nm", vectors, masses)
+        centred = vectors - feature_means[:, :, None]
+        covariance = jnp.einsum("nmk,mk,lmk->nl", centred, masses, centred) + self.covariance
+        return self.mean + feature_means.sum(axis=1), covariance
+
+    def project(self, matrix: ArrayLike) -> "FeatureModel":
+        """The law of `G x`, `G: [D, n]`: again a feature model, with decoder `G B` and noise covariance `G S G'`.
+
+        The noise of the result is a `[D, D]` lower-triangular factor, singular if `G` has dependent rows.
+        """
+        (matrix,) = as_floating(matrix=matrix)
+        require_shape("matrix", matrix, (None, self.neurons), "projections, neurons of the model")
+        require_finite("matrix", matrix)
+        factor = self.noise if self.noise.ndim == 2 else jnp.diag(jnp.broadcast_to(self.noise, (self.neurons,)))
+        parts = (
+            jnp.tensordot(matrix, self.decoder, axes=1),
+            lower_triangular(matrix @ factor),
+            matrix @ self.mean,
+        )
+        return eqx.tree_at(lambda model: (model.decoder, model.noise, model.mean), self, parts)
+
+    def shift(self, offset: Float[Array, " n"]) -> "FeatureModel":
+        """The law of `x + offset`."""
+        return eqx.tree_at(lambda model: model.mean, self, self.mean + offset)
+
+    def sample(self, key: PRNGKeyArray, shape: tuple[int, ...] = ()) -> Float[Array, "*shape n"]:
+        """Independent draws of `x`, of the given leading shape."""
+        feature_key, noise_key = jax.random.split(key)
+        states = jax.random.categorical(feature_key, self.prior.log_masses, shape=(*shape, self.features))
+        noise = jax.random.normal(noise_key, (*shape, self.noise.shape[-1] if self.noise.ndim == 2 else self.neurons))
+        noise = noise.astype(self.mean.dtype)
+        noise = noise @ self.noise.T if self.noise.ndim == 2 else noise * self.noise
+        if self.decoder.ndim == 3:
+            signal = jax.nn.one_hot(states, self.prior.atoms.shape[1], dtype=self.mean.dtype)
+            signal = jnp.einsum("nmk,...mk->...n", self.decoder, signal)
+        else:
+            signal = self.prior.atoms[jnp.arange(self.features), states] @ self.decoder.T
+        return self.mean + signal + noise
+
+
+def lower_triangular(factor: Float[Array, "D n"]) -> Float[Array, "D D"]:
+    """A lower-triangular `L: [D, D]` with `L L' = F F'`, by the QR decomposition of `F'`.
+
+    If `D > n` the last columns of `L` are zero. There the rotation is held fixed under differentiation, which leaves
+    every derivative of `L L'` right (a rotation cancels in it).
+    """
+    rows, columns = factor.shape
+    if rows <= columns:
+        return jnp.linalg.qr(factor.T, mode="r").T
+    rotation = jnp.linalg.qr(jax.lax.stop_gradient(factor).T[:, :columns], mode="complete")[0]
+    rotated = jnp.pad(factor @ rotation, ((0, 0), (0, rows - columns)))
+    return jnp.tril(rotated)
+
+
+def _check_noise(noise: Array, neurons: int) -> None:
+    if noise.ndim == 2:
+        require_shape("noise", noise, (neurons, neurons), "a lower-triangular factor; neurons of the decoder twice")
+        require_positive("noise (the diagonal of its factor)", jnp.diagonal(noise))
+        if is_concrete(noise) and np.any(np.triu(np.asarray(noise), 1) != 0):
+            raise ValueError(
+                "noise: expected a lower-triangular factor L of the covariance L L', got entries above the diagonal. "
+                "For a covariance matrix pass jnp.linalg.cholesky(covariance)."
+            )
+        return
+    if noise.ndim > 0:
+        require_shape("noise", noise, (neurons,), "a scalar, a standard deviation per neuron, or a factor [n, n]")
+    require_positive("noise", noise)

@@ -1,0 +1,54 @@
+"""Where a projection lives: an interval that holds all but a mass epsilon, by Chernoff and by the exact support."""
+
+import jax
+import jax.numpy as jnp
+
+from ..types import Array, Float, Scalar
+from .projection import Projection
+
+THETAS = 24
+BUFFER = 0.1  # of the support, beyond its end: where the law may end abruptly, the window must still be 1
+
+
+def interval(law: Projection, log_inverse_mass: float) -> tuple[Scalar, Scalar]:
+    """`(low, high)` with `P(Y < low) <= e^-c` and `P(Y > high) <= e^-c`, `c = log_inverse_mass`, for D = 1.
+
+    Per side the tighter of two bounds: Chernoff's `(Lambda(theta) + c) / theta`, least over a grid of theta, with the
+    exact log moment-generating function `Lambda`; and the end of the exact support plus `sqrt(2 c)` noise standard
+    deviations. Not "k standard deviations": a Bernoulli(0.001) feature has most of its variance in rare values.
+    No gradient passes through.
+    """
+    law = jax.lax.stop_gradient(law)
+    return -_upper(_mirror(law), log_inverse_mass), _upper(law, log_inverse_mass)
+
+
+def spread(law: Projection) -> Float[Array, " D"]:
+    """Standard deviations, floored so that a constant projection still has a box of positive length."""
+    law = jax.lax.stop_gradient(law)
+    deviation = jnp.sqrt(jnp.diagonal(law.total_covariance))
+    return jnp.maximum(deviation, floor(jnp.abs(law.mean)))
+
+
+def floor(scale: Array) -> Array:
+    """The least standard deviation told from zero, for numbers of that size."""
+    epsilon = jnp.finfo(scale.dtype).eps
+    return jnp.sqrt(epsilon) * (scale + 1e-3)
+
+
+def _mirror(law: Projection) -> Projection:
+    return Projection(-law.mean, -law.atoms, law.masses, law.covariance)
+
+
+def _upper(law: Projection, c: float) -> Scalar:
+    deviation = spread(law)[0]
+    mean, atoms, variance = law.mean[0], law.atoms[0], law.covariance[0, 0]
+    # From far below to far above the optimum sqrt(2c)/deviation of a Gaussian: rare features need large thetas least.
+    theta = jnp.geomspace(0.02, 20.0, THETAS, dtype=mean.dtype) * (2 * c) ** 0.5 / deviation
+    exponent = theta[:, None, None] * atoms
+    mgf = jax.nn.logsumexp(exponent, axis=2, b=law.masses).sum(axis=1) + variance * theta**2 / 2
+    chernoff = jnp.min((mgf + c) / theta)
+    reachable = jnp.where(law.masses > 0, atoms, -jnp.inf)
+    highest = jnp.max(reachable, axis=1).sum()
+    lowest = jnp.min(jnp.where(law.masses > 0, atoms, jnp.inf), axis=1).sum()
+    support = highest + jnp.sqrt(2 * c * variance) + BUFFER * (highest - lowest)
+    return mean + jnp.maximum(jnp.minimum(chernoff, support), 0.05 * deviation)

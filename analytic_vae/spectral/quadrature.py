@@ -1,0 +1,35 @@
+"""Gauss-Legendre rules on panels that end where a function has a kink."""
+
+import jax.numpy as jnp
+import numpy as np
+
+from ..types import Array, Float
+
+NODES_PER_PANEL = 16
+
+
+def panel_count(oscillations: float) -> int:
+    """Panels so that a function with that many oscillations is resolved to rounding (16 nodes for 2.5 of them)."""
+    return max(2, int(np.ceil(oscillations / 2.5)))
+
+
+def split_panels(
+    low: Array, high: Array, kinks: Float[Array, " kinks"], panels: int, order: int = NODES_PER_PANEL
+) -> tuple[Float[Array, " Q"], Float[Array, " Q"]]:
+    """Nodes and weights of composite Gauss-Legendre quadrature on `[low, high]`, split at the kinks.
+
+    Each of the `len(kinks) + 1` segments carries `panels` panels of `order` nodes; kinks outside the interval make
+    empty segments of weight zero. Shapes are static, the places are traced.
+    """
+    edges = jnp.concatenate([jnp.stack([low]), jnp.sort(jnp.clip(kinks, low, high)), jnp.stack([high])])
+    reference, weight = unit_rule(panels, order)
+    length = edges[1:] - edges[:-1]
+    nodes = edges[:-1, None] + length[:, None] * reference.astype(edges.dtype)
+    return nodes.ravel(), (length[:, None] * weight.astype(edges.dtype)).ravel()
+
+
+def unit_rule(panels: int, order: int = NODES_PER_PANEL) -> tuple[np.ndarray, np.ndarray]:
+    """Nodes and weights of `panels` equal Gauss-Legendre panels on `[0, 1]`."""
+    node, weight = np.polynomial.legendre.leggauss(order)
+    left = np.arange(panels)[:, None] / panels
+    return (left + (node + 1) / (2 * panels)).ravel(), np.tile(weight / (2 * panels), panels)

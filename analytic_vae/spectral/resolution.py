@@ -1,0 +1,65 @@
+"""How fine the grids are: a static, hashable value."""
+
+import equinox as eqx
+import numpy as np
+
+
+class Resolution(eqx.Module):
+    """How many frequencies and nodes the engine uses.
+
+    Arguments:
+        frequencies: `N`, an even number of at least 8. The law of one projection uses `4 N` frequencies, every other
+            grid a fixed share of N (the methods below). Raising it makes every part of the error fall.
+        nodes: the least number of quadrature nodes on each smooth piece of the ridge axis; more are used where the
+            frequencies call for them.
+
+    The value is static: two equal resolutions share one compiled program, a new one compiles anew.
+    Raises `ValueError` if a number is out of range, `TypeError` if it is not an integer.
+
+    >>> Resolution(frequencies=48).frequencies
+    48
+    """
+
+    frequencies: int = eqx.field(static=True, default=32)
+    nodes: int = eqx.field(static=True, default=32)
+
+    def __check_init__(self):
+        for name in ("frequencies", "nodes"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | np.integer):
+                raise TypeError(f"{name}: expected an integer, got {type(value).__name__}.")
+            if not 8 <= value <= 4096:
+                raise ValueError(f"{name}: expected a number from 8 to 4096, got {value}.")
+        if self.frequencies % 2:
+            raise ValueError(f"frequencies: expected an even number, got {self.frequencies}.")
+
+    @property
+    def log_inverse_mass(self) -> float:
+        """`c`: a box leaves out a mass of at most `e^-c` per side."""
+        return float(np.clip(8 + self.frequencies / 2, 12, 34))
+
+    def law_order(self, dimension: int) -> int:
+        """Highest frequency index, per axis, of the law of that many projections taken together."""
+        return {1: 2 * self.frequencies, 2: self.frequencies, 3: self.frequencies // 2}[dimension]
+
+    @property
+    def ridge_order(self) -> int:
+        """Highest frequency index of the law of the ridge axis: well above the differences of all others on it."""
+        return 3 * self.frequencies
+
+    def law_ridge_order(self, dimension: int) -> int:
+        """Highest frequency index on the ridge axis of the law of that many projections."""
+        return self.frequencies if dimension > 1 else 3 * self.frequencies // 4
+
+    def series_order(self, statistics: int) -> int:
+        """Highest frequency index of the exponentials that stand for a latent mean."""
+        return max(3, 3 * self.frequencies // 16 if statistics == 1 else self.frequencies // 6)
+
+    @property
+    def series_ridge_order(self) -> int:
+        """Highest frequency index on the ridge axis in moments of latent means."""
+        return max(6, 3 * self.frequencies // 8)
+
+    def ridge_panels(self, pieces: int) -> int:
+        """Panels of 16 nodes on each of the smooth pieces of the ridge axis."""
+        return int(np.ceil(max(self.nodes, 8 * self.frequencies / pieces) / 16))

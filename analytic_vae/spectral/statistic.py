@@ -1,0 +1,183 @@
+"""Statistics of a layer's output, `y = C f(x)`, in coordinates in which they are small problems.
+
+With `y = a + c psi(b)`, `a` linear in `x`: each is sheared, `a = a' + beta (b - E b)` with `a'` uncorrelated with
+`b`, and standardised, `y = centre + basis y''` with `y''` of mean 0 and covariance about 1. Shear, centre and basis
+are fixed under differentiation: they choose coordinates, and no expectation depends on them.
+"""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..layer import RidgeForm
+from ..model import FeatureModel
+from ..types import Array, Complex, Float
+from .box import floor, interval
+from .characteristic import gaussian_factor, phases, product_over_features, ridge_table
+from .projection import Projection
+from .resolution import Resolution
+from .ridge import RidgeAxis
+from .series import MARGIN, density_weights, half_grid, periodic_rule, widen, window
+
+
+class Statistic(eqx.Module):
+    """The standardised statistics `y''` of one feature: `y'' = a'' + kappa''(b)`, `t` of them.
+
+    Fields:
+        centre `[t]`, basis `[t, t]`: `y = centre + basis y''`.
+        low `[t]`, length `[t]`: the box of `y''`.
+        law: of `a''` alone, `D = t`.
+        cross: `[t]`, Gaussian covariance of `a''` and `b`.
+        ridge_part: `[t, Q]`, `kappa''` at the nodes of the ridge axis.
+        rows: `[t, n1]`, `a'' = rows x + const`.
+    """
+
+    centre: Float[Array, " t"]
+    basis: Float[Array, "t t"]
+    low: Float[Array, " t"]
+    length: Float[Array, " t"]
+    law: Projection
+    cross: Float[Array, " t"]
+    ridge_part: Float[Array, "t Q"]
+    rows: Float[Array, "t n1"]
+
+    @classmethod
+    def of(
+        cls,
+        source: FeatureModel,
+        form: RidgeForm,
+        readout: Float[Array, "t n2"],
+        axis: RidgeAxis,
+        resolution: Resolution,
+    ) -> "Statistic":
+        """The statistics `readout @ f(x)` in their own coordinates."""
+        rows, coefficient = readout @ form.linear, readout @ form.output
+        joint = Projection.of(source, jnp.concatenate([rows, form.direction[None, :]]), 0.0)
+        shear = _shear(joint)
+        shift = shear * (axis.centre - form.bias) + readout @ form.offset
+        rows = rows - shear[:, None] * form.direction
+        part = shear[:, None] * (axis.nodes - axis.centre) + coefficient[:, None] * axis.values
+        law = Projection.of(source, rows, shift)
+        centre, basis = _coordinates(law, part, axis)
+        inverse = _inverse(basis)
+        law, part, rows = law.transform(inverse, -inverse @ centre), inverse @ part, inverse @ rows
+        low, length = _box(law, part, resolution)
+        cross = rows @ source.covariance @ form.direction
+        return cls(centre, basis, low, length, law, cross, part, rows)
+
+    @property
+    def dimension(self) -> int:
+        """`t`."""
+        return self.centre.shape[0]
+
+    @property
+    def period(self) -> Float[Array, " t"]:
+        """One period, per axis, of the exponentials that stand for a latent mean: where the window is 1."""
+        return self.length * (1 - 2 * MARGIN)
+
+    def oscillation(self, frequency: Float[Array, "W t"]) -> Complex[Array, "W Q"]:
+        """`exp(i <w, kappa''(b_q)>)`."""
+        return jnp.exp(1j * frequency @ self.ridge_part)
+
+    def joint(
+        self, frequency: Float[Array, "W t"], omega: Float[Array, " R"], ridge: Projection
+    ) -> Complex[Array, "W R"]:
+        """`E exp(i <w, a''> + i omega b)`, features and Gaussian part."""
+        table = ridge_table(omega, ridge.atoms[0], ridge.masses)
+        features = product_over_features(phases(frequency, self.law.atoms), table)
+        return features * gaussian_factor(
+            frequency, omega, self.law.mean, ridge.mean[0], self.law.covariance, self.cross, ridge.covariance[0, 0]
+        )
+
+    def characteristic(
+        self, frequency: Float[Array, "W t"], axis: RidgeAxis, resolution: Resolution, chunk: int = 1024
+    ) -> Complex[Array, " W"]:
+        """`E exp(i <w, y''>)`: frequencies on the ridge axis, nodes on it, shift, sum (Lemma 3.4 with no binning)."""
+        omega, operator = axis.operator(resolution.law_ridge_order(self.dimension))
+
+        @jax.checkpoint
+        def rows(w):
+            return jnp.sum(self.joint(w, omega, axis.law) * (self.oscillation(w) @ operator.T), axis=1)
+
+        count = frequency.shape[0]
+        if count <= chunk:
+            return rows(frequency)
+        blocks = -(-count // chunk)
+        padded = jnp.pad(frequency, ((0, blocks * chunk - count), (0, 0)))
+        return jax.lax.map(rows, padded.reshape(blocks, chunk, -1)).ravel()[:count]
+
+    def box_frequencies(self, resolution: Resolution) -> tuple[np.ndarray, Float[Array, "W t"]]:
+        """Integer half grid of the box, and its frequencies `2 pi k / length`."""
+        index = half_grid(resolution.law_order(self.dimension), self.dimension)
+        return index, 2 * jnp.pi * jnp.asarray(index, self.low.dtype) / self.length
+
+    def box_characteristic(self, axis: RidgeAxis, resolution: Resolution) -> Complex[Array, " W"]:
+        """`phi(w_k) exp(-i w_k low)` on the half grid of the box."""
+        _, frequency = self.box_frequencies(resolution)
+        return self.characteristic(frequency, axis, resolution) * jnp.exp(-1j * frequency @ self.low)
+
+
+def grid_weights(phi: Complex[Array, " W"], nodes: list[Array], weights: list[Array], order: int) -> Float[Array, "*Q"]:
+    """Weights of the law of up to three statistics on the tensor grid of `nodes` (box coordinates, one array an axis).
+
+    `phi` stands on the half grid of `box_characteristic`. The full axes are summed first, the half axis last.
+    """
+    full, half = 2 * order + 1, order + 1
+    phi = phi.reshape(*[full] * (len(nodes) - 1), half)
+    index = jnp.arange(-order, order + 1, dtype=nodes[0].dtype)
+    for v, weight in zip(nodes[:-1], weights[:-1], strict=True):
+        scaled = weight * window(v, order)
+        # The first axis is consumed and its nodes appended last: after all full axes, the half axis stands first.
+        phi = jnp.tensordot(phi, jnp.exp(-2j * jnp.pi * jnp.outer(index, v)) * scaled, axes=((0,), (0,)))
+    flat = phi.reshape(half, -1)
+    last = jax.vmap(lambda column: density_weights(column, nodes[-1], weights[-1]), in_axes=1)(flat)
+    return last.reshape(*[v.size for v in nodes])
+
+
+def box_nodes(statistic: Statistic, resolution: Resolution) -> tuple[list[Array], list[Array]]:
+    """Nodes and weights in box coordinates, one pair an axis, that resolve the law of the statistics."""
+    nodes, weights = periodic_rule(resolution.law_order(statistic.dimension))
+    dtype = statistic.low.dtype
+    return [jnp.asarray(nodes, dtype)] * statistic.dimension, [jnp.asarray(weights, dtype)] * statistic.dimension
+
+
+def box_points(statistic: Statistic, nodes: list[Array]) -> Float[Array, "Q t"]:
+    """The standardised statistics `y''` at the tensor grid of box coordinates, flattened."""
+    mesh = jnp.stack(jnp.meshgrid(*nodes, indexing="ij"), axis=-1).reshape(-1, statistic.dimension)
+    return statistic.low + statistic.length * mesh
+
+
+def _shear(joint: Projection) -> Float[Array, " t"]:
+    covariance = jax.lax.stop_gradient(joint.total_covariance)
+    variance = covariance[-1, -1]
+    least = floor(jnp.abs(joint.mean[-1])) ** 2
+    return jnp.where(variance > least, covariance[:-1, -1] / jnp.maximum(variance, least), 0)
+
+
+def _coordinates(law: Projection, part: Float[Array, "t Q"], axis: RidgeAxis) -> tuple[Array, Array]:
+    law, part, weights = jax.lax.stop_gradient((law, part, axis.weights))
+    part_mean = part @ weights
+    residual = part - part_mean[:, None]
+    centre = law.total_mean + part_mean
+    covariance = law.total_covariance + (residual * weights) @ residual.T
+    least = floor(jnp.max(jnp.abs(centre))) ** 2
+    if covariance.shape[0] == 1:
+        return centre, jnp.sqrt(jnp.maximum(covariance, least))
+    values, vectors = jnp.linalg.eigh(covariance)
+    return centre, vectors * jnp.sqrt(jnp.maximum(values, jnp.maximum(least, 1e-12 * values[-1])))
+
+
+def _inverse(basis: Float[Array, "t t"]) -> Float[Array, "t t"]:
+    # The basis has orthogonal columns: the transpose over squared lengths inverts it.
+    return basis.T / jnp.sum(basis**2, axis=0)[:, None]
+
+
+def _box(law: Projection, part: Float[Array, "t Q"], resolution: Resolution) -> tuple[Array, Array]:
+    def one(axis_mean, atoms, variance, values):
+        alone = Projection(axis_mean[None], atoms[None], law.masses, variance[None, None])
+        low, high = interval(alone, resolution.log_inverse_mass)
+        return widen(low + values.min(), high + values.max())
+
+    box = jax.vmap(one)(law.mean, law.atoms, jnp.diagonal(law.covariance), jax.lax.stop_gradient(part))
+    return jax.lax.stop_gradient(box)
