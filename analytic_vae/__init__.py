@@ -1,9 +1,12 @@
 """The law of a network's activations and the independent features that make it up, without sampling."""
 
 from .activation import Activation
-from .elbo import Elbo, elbo
+from .closed_form import best_decoder, best_noise, best_prior, best_target
+from .elbo import Elbo, Expectations, elbo, expectations
 from .encoder import ExponentialEncoder, GaussianEncoder, NeuralEncoder, SoftmaxEncoder
+from .fit import Fit, Stop, fit, profiled_loss
 from .layer import LinearLayer, Network, RidgeLayer
 from .model import FeatureModel
 from .prior import Prior
+from .pushforward import Law, linear_pushforward, pushforward
 from .spectral.resolution import Resolution

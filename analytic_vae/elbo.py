@@ -10,12 +10,12 @@ import jax.numpy as jnp
 
 from ._check import require_instance
 from .encoder import AbstractEncoder
-from .layer import AbstractLayer, RidgeForm
+from .layer import AbstractLayer
 from .model import FeatureModel
 from .spectral.expectation import (
+    LayerMoments,
     least_squares_series,
     pair_moments,
-    ridge_input_moment,
     series_input_moments,
     statistic_nodes,
 )
@@ -32,8 +32,7 @@ class Expectations(eqx.Module):
 
     | field | value | shape |
     |---|---|---|
-    | `input_mean`, `input_second` | `E[x1]`, `E[x1 x1']` | `[n1]`, `[n1, n1]` |
-    | `psi`, `psi_squared`, `psi_input` | `E[psi]`, `E[psi^2]`, `E[x1 psi]` | scalar, scalar, `[n1]` |
+    | `layer` | moments of `x1`, `psi` and `f` alone | |
     | `latent_mean`, `latent_variance` | `E[s_j]`, `E[v_j]` | `[m2]` |
     | `latent_second` | `E[s_j s_k]` | `[m2, m2]` |
     | `latent_input`, `latent_psi` | `E[x1 s_j]`, `E[psi s_j]` | `[n1, m2]`, `[m2]` |
@@ -42,12 +41,7 @@ class Expectations(eqx.Module):
     | `remainder` | L2 norm of what the engine's series leave out of `s_j` | `[m2]` |
     """
 
-    form: RidgeForm
-    input_mean: Float[Array, " n1"]
-    input_second: Float[Array, "n1 n1"]
-    psi: Scalar
-    psi_squared: Scalar
-    psi_input: Float[Array, " n1"]
+    layer: LayerMoments
     latent_mean: Float[Array, " m2"]
     latent_variance: Float[Array, " m2"]
     latent_second: Float[Array, "m2 m2"]
@@ -60,22 +54,11 @@ class Expectations(eqx.Module):
     @property
     def information(self) -> Float[Array, " m2"]:
         """`I(x2; z_j) = E KL(Q_j || aggregate_j)` in nats."""
-        return jnp.sum(jax.scipy.special.entr(self.aggregate), axis=1) - self.entropy
-
-    def output_moments(self) -> tuple[Float[Array, " n2"], Float[Array, "n2 n2"]]:
-        """`E[f]` and `E[f f']`."""
-        linear, offset, output = self.form.linear, self.form.offset, self.form.output
-        mean = linear @ self.input_mean
-        psi_linear = jnp.outer(linear @ self.psi_input, output)
-        second = linear @ self.input_second @ linear.T + psi_linear + psi_linear.T
-        second = second + self.psi_squared * jnp.outer(output, output)
-        mean = mean + output * self.psi
-        shift = jnp.outer(offset, mean)
-        return mean + offset, second + shift + shift.T + jnp.outer(offset, offset)
+        return jnp.sum(jax.scipy.special.entr(jnp.maximum(self.aggregate, 0)), axis=1) - self.entropy
 
     def output_latent(self) -> Float[Array, "n2 m2"]:
         """`E[f s_j]`."""
-        form = self.form
+        form = self.layer.form
         ridge = jnp.outer(form.output, self.latent_psi)
         return form.linear @ self.latent_input + ridge + jnp.outer(form.offset, self.latent_mean)
 
@@ -99,8 +82,8 @@ def expectations(
     resolution = resolution or Resolution()
     form = layer.form()
     axis = RidgeAxis.of(source, form, resolution)
-    psi, psi_input = ridge_input_moment(source, form.direction, axis, axis.values)
-    mean, covariance = source.moments()
+
+    order = resolution.series_order(encoder.statistics_read, axis.linear)
 
     @jax.checkpoint
     def one_feature(one: AbstractEncoder, one_atoms: Float[Array, " K"]):
@@ -109,8 +92,8 @@ def expectations(
         log_q = jax.vmap(lambda y: one.log_masses(y, one_atoms))(nodes.points)
         q = jnp.exp(log_q)
         s = q @ one_atoms
-        v = jnp.sum(q * (one_atoms - s[:, None]) ** 2, axis=1)
-        series = least_squares_series(statistic, nodes, s, resolution)
+        v = jnp.sum(q * (one_atoms[None] - s[:, None]) ** 2, axis=1)
+        series = least_squares_series(statistic, nodes, s, order)
         latent_input, latent_psi = series_input_moments(source, form.direction, statistic, axis, series, resolution)
         weights = nodes.weights
         entropy = -weights @ jnp.sum(jnp.where(q > 0, q * log_q, 0), axis=1)
@@ -132,12 +115,7 @@ def expectations(
     cross = jnp.einsum("jtn,nl,ksl->jtks", rows, source.covariance, rows)
     latent_second = pair_moments(statistics, cross, axis, series, resolution) + jnp.diag(s_squared)
     return Expectations(
-        form=form,
-        input_mean=mean,
-        input_second=covariance + jnp.outer(mean, mean),
-        psi=psi,
-        psi_squared=axis.weights @ axis.values**2,
-        psi_input=psi_input,
+        layer=LayerMoments.of(source, form, axis),
         latent_mean=s,
         latent_variance=v,
         latent_second=latent_second,
@@ -200,15 +178,15 @@ class Elbo(eqx.Module):
 def elbo_of(given: Expectations, target: FeatureModel) -> Elbo:
     """The loss and its terms from the expectations and a target: algebra only."""
     whiten, variance, log_det = _whitening(target)
-    form, decoder = given.form, whiten(target.decoder)
+    layer, form, decoder = given.layer, given.layer.form, whiten(target.decoder)
     linear, output, centre = whiten(form.linear), whiten(form.output), whiten(form.offset - target.mean)
     gram = decoder.T @ decoder
     rates = _cross_entropy(given.aggregate, target.prior.log_masses) - given.entropy
 
-    mapped = linear @ given.input_mean
-    U1 = jnp.sum((linear @ given.input_second) * linear) + 2 * centre @ mapped + centre @ centre
-    U2 = 2 * output @ (linear @ given.psi_input + centre * given.psi)
-    U3 = output @ output * given.psi_squared
+    mapped = linear @ layer.input_mean + centre
+    U1 = jnp.sum((linear @ layer.input_covariance) * linear) + mapped @ mapped
+    U2 = 2 * output @ (linear @ layer.psi_input + centre * layer.psi)
+    U3 = output @ output * layer.psi_squared
     output_latent = (
         linear @ given.latent_input + jnp.outer(output, given.latent_psi) + jnp.outer(centre, given.latent_mean)
     )

@@ -30,12 +30,12 @@ class AbstractLayer(eqx.Module):
     @property
     def inputs(self) -> int:
         """`n1`."""
-        return self.form().linear.shape[1]
+        raise NotImplementedError
 
     @property
     def outputs(self) -> int:
         """`n2`."""
-        return self.form().linear.shape[0]
+        raise NotImplementedError
 
     def form(self) -> RidgeForm:
         """The layer as a map with at most one non-linear direction."""
@@ -66,6 +66,14 @@ class LinearLayer(AbstractLayer):
         require_shape("bias", self.bias, (weight.shape[0],), "outputs of the weight")
         require_finite("weight", self.weight)
         require_finite("bias", self.bias)
+
+    @property
+    def inputs(self) -> int:
+        return self.weight.shape[1]
+
+    @property
+    def outputs(self) -> int:
+        return self.weight.shape[0]
 
     def form(self) -> RidgeForm:
         zeros = jnp.zeros_like(self.weight[0])
@@ -116,6 +124,14 @@ class RidgeLayer(AbstractLayer):
         for name in ("linear", "output", "direction", "bias"):
             require_finite(name, getattr(self, name))
         self.activation = get_activation(activation)
+
+    @property
+    def inputs(self) -> int:
+        return self.linear.shape[1]
+
+    @property
+    def outputs(self) -> int:
+        return self.linear.shape[0]
 
     def form(self) -> RidgeForm:
         offset = jnp.zeros_like(self.output)

@@ -1,5 +1,7 @@
 """The feature model: a sum of independent discrete features plus Gaussian noise."""
 
+import math
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -69,7 +71,7 @@ class FeatureModel(eqx.Module):
         """What each feature adds to `x` in each of its states: `B_j a_jk`."""
         if self.decoder.ndim == 3:
             return self.decoder
-        return self.decoder[:, :, None] * self.prior.atoms
+        return self.decoder[:, :, None] * self.prior.atoms[None]
 
     @property
     def covariance(self) -> Float[Array, "n n"]:
@@ -108,17 +110,19 @@ class FeatureModel(eqx.Module):
 
     def sample(self, key: PRNGKeyArray, shape: tuple[int, ...] = ()) -> Float[Array, "*shape n"]:
         """Independent draws of `x`, of the given leading shape."""
+        count = math.prod(shape)
+        keys = jax.random.split(key, count)
+        return jax.vmap(self._draw)(keys).reshape(*shape, self.neurons)
+
+    def _draw(self, key: PRNGKeyArray) -> Float[Array, " n"]:
         feature_key, noise_key = jax.random.split(key)
-        states = jax.random.categorical(feature_key, self.prior.log_masses, shape=(*shape, self.features))
-        noise = jax.random.normal(noise_key, (*shape, self.noise.shape[-1] if self.noise.ndim == 2 else self.neurons))
-        noise = noise.astype(self.mean.dtype)
-        noise = noise @ self.noise.T if self.noise.ndim == 2 else noise * self.noise
+        states = jax.random.categorical(feature_key, self.prior.log_masses)
+        noise = jax.random.normal(noise_key, (self.neurons,), self.mean.dtype)
+        noise = self.noise @ noise if self.noise.ndim == 2 else self.noise * noise
+        features = jnp.arange(self.features)
         if self.decoder.ndim == 3:
-            signal = jax.nn.one_hot(states, self.prior.atoms.shape[1], dtype=self.mean.dtype)
-            signal = jnp.einsum("nmk,...mk->...n", self.decoder, signal)
-        else:
-            signal = self.prior.atoms[jnp.arange(self.features), states] @ self.decoder.T
-        return self.mean + signal + noise
+            return self.mean + self.decoder[:, features, states].sum(axis=1) + noise
+        return self.mean + self.decoder @ self.prior.atoms[features, states] + noise
 
 
 def lower_triangular(factor: Float[Array, "D n"]) -> Float[Array, "D D"]:

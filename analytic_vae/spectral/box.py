@@ -44,8 +44,8 @@ def _upper(law: Projection, c: float) -> Scalar:
     mean, atoms, variance = law.mean[0], law.atoms[0], law.covariance[0, 0]
     # From far below to far above the optimum sqrt(2c)/deviation of a Gaussian: rare features need large thetas least.
     theta = jnp.geomspace(0.02, 20.0, THETAS, dtype=mean.dtype) * (2 * c) ** 0.5 / deviation
-    exponent = theta[:, None, None] * atoms
-    mgf = jax.nn.logsumexp(exponent, axis=2, b=law.masses).sum(axis=1) + variance * theta**2 / 2
+    exponent = theta[:, None, None] * atoms[None]
+    mgf = jax.nn.logsumexp(exponent, axis=2, b=law.masses[None]).sum(axis=1) + variance * theta**2 / 2
     chernoff = jnp.min((mgf + c) / theta)
     reachable = jnp.where(law.masses > 0, atoms, -jnp.inf)
     highest = jnp.max(reachable, axis=1).sum()

@@ -19,7 +19,7 @@ def ridge_table(
     frequency: Float[Array, " R"], atoms: Float[Array, "m K"], masses: Float[Array, "m K"]
 ) -> Float[Array, "m 2K 2R"]:
     """`p_k exp(i omega e_k)` as the real matrix that multiplies `[Re | Im]` from the right."""
-    table = masses[:, :, None] * jnp.exp(1j * atoms[:, :, None] * frequency)
+    table = masses[:, :, None] * jnp.exp(1j * atoms[:, :, None] * frequency[None, None])
     real, imag = table.real, table.imag
     return jnp.concatenate([jnp.concatenate([real, imag], 2), jnp.concatenate([-imag, real], 2)], 1)
 
@@ -51,5 +51,5 @@ def gaussian_factor(
 ) -> Complex[Array, "W R"]:
     """`exp(i (<w, mean> + omega mean_b) - quadratic / 2)` of the Gaussian part of `(Y, b)`."""
     quadratic = jnp.einsum("wd,de,we->w", frequency, covariance, frequency)[:, None]
-    quadratic = quadratic + 2 * jnp.outer(frequency @ cross, omega) + ridge_variance * omega**2
-    return jnp.exp(1j * ((frequency @ mean)[:, None] + omega * ridge_mean) - quadratic / 2)
+    quadratic = quadratic + 2 * jnp.outer(frequency @ cross, omega) + (ridge_variance * omega**2)[None]
+    return jnp.exp(1j * ((frequency @ mean)[:, None] + (omega * ridge_mean)[None]) - quadratic / 2)

@@ -6,8 +6,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
+from ..layer import RidgeForm
 from ..model import FeatureModel
-from ..types import Array, Complex, Float
+from ..types import Array, Complex, Float, Scalar
 from .characteristic import product_over_features, ridge_table
 from .projection import Projection
 from .resolution import Resolution
@@ -41,7 +42,7 @@ def statistic_nodes(statistic: Statistic, axis: RidgeAxis, resolution: Resolutio
     nodes, weights = box_nodes(statistic, resolution)
     law = grid_weights(phi, nodes, weights, order).ravel()
     standardised = box_points(statistic, nodes)
-    return Nodes(statistic.centre + standardised @ statistic.basis.T, standardised, law)
+    return Nodes(statistic.centre[None] + standardised @ statistic.basis.T, standardised, law)
 
 
 class Series(eqx.Module):
@@ -55,10 +56,10 @@ class Series(eqx.Module):
     remainder: Float[Array, ""]
 
 
-def least_squares_series(statistic: Statistic, nodes: Nodes, values: Float[Array, " Q"], resolution: Resolution):
+def least_squares_series(statistic: Statistic, nodes: Nodes, values: Float[Array, " Q"], order: int) -> Series:
     """The `Series` nearest to `values` at the nodes in L2 of the law (differentiable in `values`)."""
-    index = jnp.asarray(half_space(resolution.series_order(statistic.dimension), statistic.dimension))
-    frequency = 2 * jnp.pi * index.astype(values.dtype) / statistic.period
+    index = jnp.asarray(half_space(order, statistic.dimension))
+    frequency = 2 * jnp.pi * index.astype(values.dtype) / statistic.period[None]
     basis = real_basis(nodes.standardised @ frequency.T)
     real = least_squares(basis, nodes.weights) @ values
     missed = jax.lax.stop_gradient(values - basis @ real)
@@ -66,22 +67,27 @@ def least_squares_series(statistic: Statistic, nodes: Nodes, values: Float[Array
     return Series(frequency, half_coefficients(real), remainder)
 
 
-def with_input(
-    source: FeatureModel,
-    rows: Float[Array, "D n1"],
-    expectation: Callable[[Float[Array, "m K"], Float[Array, " D"]], Float[Array, ""]],
-    value: Array,
-) -> Float[Array, " n1"]:
-    """`E[x F]` from a function that gives `E[F]` with state masses `p (1 + tilt)` and projections `rows x` shifted.
+class Pinned(eqx.Module):
+    """How an expectation `E[F]` answers to the source, all from one reverse pass.
 
-    The derivative in the tilt of a state is `E[1{z_j = a_jk} F]`; in the shift, `E[dF]`, and by Stein's identity
-    `E[noise F] = S rows' E[dF]`. One reverse pass gives both for all features: no further grid axis is needed.
+    `states: [m, K]` is `E[1{z_j = a_jk} F]`, and `slope: [D]` is `E[dF / d(rows x)]`.
     """
-    masses = source.prior.masses
-    zeros = jnp.zeros_like(masses), jnp.zeros_like(rows[:, 0])
-    pinned, slope = jax.grad(expectation, argnums=(0, 1))(*zeros)
-    features = jnp.einsum("nmk,mk->n", source.atom_vectors, pinned)
-    return source.mean * value + features + source.covariance @ (rows.T @ slope)
+
+    states: Float[Array, "m K"]
+    slope: Float[Array, " D"]
+
+    @classmethod
+    def of(cls, expectation: Callable[[Array, Array], Array], masses: Float[Array, "m K"], rows: Float[Array, "D n1"]):
+        """From a function that gives `E[F]` with masses `p (1 + tilt): [m, K]` and `rows x` shifted by `[D]`."""
+        return cls(*jax.grad(expectation, argnums=(0, 1))(jnp.zeros_like(masses), jnp.zeros_like(rows[:, 0])))
+
+    def with_input(self, source: FeatureModel, rows: Float[Array, "D n1"], value: Array) -> Float[Array, " n1"]:
+        """`E[x F]`, where `E[F] = value`: no further grid axis is needed.
+
+        `E[z F]` is a sum over the pinned states, and by Stein's identity `E[noise F] = S rows' E[dF]`.
+        """
+        features = jnp.einsum("nmk,mk->n", source.atom_vectors, self.states)
+        return source.mean * value + features + source.covariance @ (rows.T @ self.slope)
 
 
 def tilt(law: Projection, masses_tilt: Float[Array, "m K"], shift: Float[Array, " D"]) -> Projection:
@@ -89,18 +95,46 @@ def tilt(law: Projection, masses_tilt: Float[Array, "m K"], shift: Float[Array, 
     return Projection(law.mean + shift, law.atoms, law.masses * (1 + masses_tilt), law.covariance)
 
 
-def ridge_input_moment(
-    source: FeatureModel, direction: Float[Array, " n1"], axis: RidgeAxis, values: Float[Array, " Q"]
-) -> tuple[Array, Float[Array, " n1"]]:
-    """`E[h(b)]` and `E[x h(b)]`, for `h` given at the nodes of the ridge axis."""
+class LayerMoments(eqx.Module):
+    """First and second moments of `x1`, `psi = psi(b)` and, from them, of `f(x1)`.
 
-    def expectation(masses_tilt, shift):
-        return axis.rule.weights(tilt(axis.law, masses_tilt, shift)) @ values
+    Fields: `input_mean: [n1]`, `input_covariance: [n1, n1]`; `psi = E[psi]`, `psi_squared = E[psi^2]`,
+    `psi_input = E[x1 psi]: [n1]`, and `psi_states = E[1{z_j = a_jk} psi]: [m1, K1]`.
+    """
 
-    value = axis.weights @ values
-    if axis.linear:
-        return value, source.moments()[0] * value
-    return value, with_input(source, direction[None, :], expectation, value)
+    form: RidgeForm
+    input_mean: Float[Array, " n1"]
+    input_covariance: Float[Array, "n1 n1"]
+    psi: Scalar
+    psi_squared: Scalar
+    psi_input: Float[Array, " n1"]
+    psi_states: Float[Array, "m1 K1"]
+
+    @classmethod
+    def of(cls, source: FeatureModel, form: RidgeForm, axis: RidgeAxis) -> "LayerMoments":
+        """The moments of a layer whose input is `source`."""
+        mean, covariance = source.moments()
+        psi = axis.weights @ axis.values
+        if axis.rule is None:
+            psi_input, states = mean * psi, axis.law.masses * psi
+        else:
+            rule = axis.rule
+
+            def expectation(masses_tilt, shift):
+                return rule.weights(tilt(axis.law, masses_tilt, shift)) @ axis.values
+
+            rows = form.direction[None, :]
+            pinned = Pinned.of(expectation, axis.law.masses, rows)
+            states, psi_input = pinned.states, pinned.with_input(source, rows, psi)
+        return cls(form, mean, covariance, psi, axis.weights @ axis.values**2, psi_input, states)
+
+    def output(self) -> tuple[Float[Array, " n2"], Float[Array, "n2 n2"]]:
+        """Mean and covariance of `f(x1)`."""
+        linear, output = self.form.linear, self.form.output
+        mean = linear @ self.input_mean + output * self.psi + self.form.offset
+        cross = jnp.outer(linear @ (self.psi_input - self.input_mean * self.psi), output)
+        variance = self.psi_squared - self.psi**2
+        return mean, linear @ self.input_covariance @ linear.T + cross + cross.T + variance * jnp.outer(output, output)
 
 
 def series_input_moments(
@@ -121,14 +155,12 @@ def series_input_moments(
         ridge = tilt(axis.law, masses_tilt, shift[t:])
         tilted = eqx.tree_at(lambda s: s.law, statistic, law)
         phi = tilted.joint(series.frequency, omega, ridge)
-        return jnp.sum(series.coefficients[:, None] * phi * ((oscillation * values) @ operator.T)).real
+        return jnp.sum(series.coefficients[:, None] * phi * ((oscillation * values[None]) @ operator.T)).real
 
-    zeros = jnp.zeros_like(source.prior.masses), jnp.zeros(statistic.dimension + 1, direction.dtype)
-    ones = jnp.ones_like(axis.values)
-    rows = jnp.concatenate([statistic.rows, direction[None, :]])
-    value = expectation(*zeros, ones)
-    input_moment = with_input(source, rows, lambda a, b: expectation(a, b, ones), value)
-    return input_moment, expectation(*zeros, axis.values)
+    masses, rows = axis.law.masses, jnp.concatenate([statistic.rows, direction[None, :]])
+    zeros, ones = (jnp.zeros_like(masses), jnp.zeros_like(rows[:, 0])), jnp.ones_like(axis.values)
+    pinned = Pinned.of(lambda tilts, shift: expectation(tilts, shift, ones), masses, rows)
+    return pinned.with_input(source, rows, expectation(*zeros, ones)), expectation(*zeros, axis.values)
 
 
 def pair_moments(
@@ -153,12 +185,12 @@ def pair_moments(
         shape = left.frequency.shape[0], frequency.shape[0], omega.size
         rows = (left.atoms[:, :, None, :] * atoms[:, None, :, :]).reshape(atoms.shape[0], -1, atoms.shape[2])
         phi = product_over_features(rows, ridge).reshape(shape)
-        exponent = (left.variance[:, None] + right.full_variance)[:, :, None] + ridge_variance * omega**2
+        exponent = (left.variance[:, None] + right.full_variance[None])[:, :, None] + (ridge_variance * omega**2)[None, None]
         exponent = exponent + 2 * (left.frequency @ covariance @ frequency.T)[:, :, None]
-        exponent = exponent + 2 * (left.cross[:, None] + full_frequencies(right.cross))[:, :, None] * omega
-        shifted = left.oscillation[:, None, :] * _conjugate_rows(right.oscillation[None])[0]
+        exponent = exponent + 2 * (left.cross[:, None] + full_frequencies(right.cross)[None])[:, :, None] * omega[None, None]
+        shifted = left.oscillation[:, None, :] * _conjugate_rows(right.oscillation[None])
         ridge_coefficients = (shifted.reshape(-1, shifted.shape[-1]) @ operator.T).reshape(shape)
-        value = jnp.sum(phi * jnp.exp(-exponent / 2) * ridge_coefficients * ridge_phase, axis=2)
+        value = jnp.sum(phi * jnp.exp(-exponent / 2) * ridge_coefficients * ridge_phase[None, None], axis=2)
         return (left.coefficients @ value @ coefficients).real
 
     def distance(shift):

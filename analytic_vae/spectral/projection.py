@@ -34,7 +34,7 @@ class Projection(eqx.Module):
         # Any fixed centre gives the same law; the mean makes the phases small.
         centre = jax.lax.stop_gradient(jnp.einsum("dmk,mk->dm", atoms, masses))
         mean = matrix @ model.mean + offset + centre.sum(axis=1)
-        factor = matrix @ model.noise if model.noise.ndim == 2 else matrix * model.noise
+        factor = matrix @ model.noise if model.noise.ndim == 2 else matrix * jnp.atleast_2d(model.noise)
         return cls(mean, atoms - centre[:, :, None], masses, factor @ factor.T)
 
     def transform(self, matrix: Float[Array, "E D"], offset: Float[Array, " E"] | float = 0.0) -> "Projection":

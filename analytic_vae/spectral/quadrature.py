@@ -24,8 +24,8 @@ def split_panels(
     edges = jnp.concatenate([jnp.stack([low]), jnp.sort(jnp.clip(kinks, low, high)), jnp.stack([high])])
     reference, weight = unit_rule(panels, order)
     length = edges[1:] - edges[:-1]
-    nodes = edges[:-1, None] + length[:, None] * reference.astype(edges.dtype)
-    return nodes.ravel(), (length[:, None] * weight.astype(edges.dtype)).ravel()
+    nodes = edges[:-1, None] + length[:, None] * reference.astype(edges.dtype)[None]
+    return nodes.ravel(), (length[:, None] * weight.astype(edges.dtype)[None]).ravel()
 
 
 def unit_rule(panels: int, order: int = NODES_PER_PANEL) -> tuple[np.ndarray, np.ndarray]:

@@ -51,9 +51,14 @@ class Resolution(eqx.Module):
         """Highest frequency index on the ridge axis of the law of that many projections."""
         return self.frequencies if dimension > 1 else 3 * self.frequencies // 4
 
-    def series_order(self, statistics: int) -> int:
-        """Highest frequency index of the exponentials that stand for a latent mean."""
-        return max(3, 3 * self.frequencies // 16 if statistics == 1 else self.frequencies // 6)
+    def series_order(self, statistics: int, linear: bool) -> int:
+        """Highest frequency index of the exponentials that stand for a latent mean.
+
+        Without a ridge axis (a linear layer) pairs have one axis less, and more frequencies cost no more.
+        """
+        if statistics == 1:
+            return self.frequencies if linear else max(3, 3 * self.frequencies // 16)
+        return max(3, self.frequencies // (4 if linear else 6))
 
     @property
     def series_ridge_order(self) -> int:

@@ -83,7 +83,7 @@ class RidgeAxis(eqx.Module):
             return jnp.zeros_like(self.nodes), jnp.ones((1, 1), self.nodes.dtype) + 0j
         spacing = 2 * jnp.pi / (self.rule.length * (1 - 2 * MARGIN))
         half = spacing * jnp.asarray(half_space(order, 1)[:, 0], self.nodes.dtype)
-        real = least_squares(real_basis((self.nodes - self.centre)[:, None] * half), self.weights)
+        real = least_squares(real_basis((self.nodes - self.centre)[:, None] * half[None]), self.weights)
         frequency = full_frequencies(half)
         return frequency, full_operator(real) * jnp.exp(-1j * frequency * self.centre)[:, None]
 

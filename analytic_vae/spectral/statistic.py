@@ -50,16 +50,17 @@ class Statistic(eqx.Module):
         readout: Float[Array, "t n2"],
         axis: RidgeAxis,
         resolution: Resolution,
+        rotate: bool = True,
     ) -> "Statistic":
-        """The statistics `readout @ f(x)` in their own coordinates."""
+        """The statistics `readout @ f(x)` in their own coordinates; the basis is diagonal unless it may `rotate`."""
         rows, coefficient = readout @ form.linear, readout @ form.output
         joint = Projection.of(source, jnp.concatenate([rows, form.direction[None, :]]), 0.0)
         shear = _shear(joint)
         shift = shear * (axis.centre - form.bias) + readout @ form.offset
-        rows = rows - shear[:, None] * form.direction
-        part = shear[:, None] * (axis.nodes - axis.centre) + coefficient[:, None] * axis.values
+        rows = rows - shear[:, None] * form.direction[None]
+        part = shear[:, None] * (axis.nodes - axis.centre)[None] + coefficient[:, None] * axis.values[None]
         law = Projection.of(source, rows, shift)
-        centre, basis = _coordinates(law, part, axis)
+        centre, basis = _coordinates(law, part, axis, rotate)
         inverse = _inverse(basis)
         law, part, rows = law.transform(inverse, -inverse @ centre), inverse @ part, inverse @ rows
         low, length = _box(law, part, resolution)
@@ -110,7 +111,7 @@ class Statistic(eqx.Module):
     def box_frequencies(self, resolution: Resolution) -> tuple[np.ndarray, Float[Array, "W t"]]:
         """Integer half grid of the box, and its frequencies `2 pi k / length`."""
         index = half_grid(resolution.law_order(self.dimension), self.dimension)
-        return index, 2 * jnp.pi * jnp.asarray(index, self.low.dtype) / self.length
+        return index, 2 * jnp.pi * jnp.asarray(index, self.low.dtype) / self.length[None]
 
     def box_characteristic(self, axis: RidgeAxis, resolution: Resolution) -> Complex[Array, " W"]:
         """`phi(w_k) exp(-i w_k low)` on the half grid of the box."""
@@ -129,7 +130,7 @@ def grid_weights(phi: Complex[Array, " W"], nodes: list[Array], weights: list[Ar
     for v, weight in zip(nodes[:-1], weights[:-1], strict=True):
         scaled = weight * window(v, order)
         # The first axis is consumed and its nodes appended last: after all full axes, the half axis stands first.
-        phi = jnp.tensordot(phi, jnp.exp(-2j * jnp.pi * jnp.outer(index, v)) * scaled, axes=((0,), (0,)))
+        phi = jnp.tensordot(phi, jnp.exp(-2j * jnp.pi * jnp.outer(index, v)) * scaled[None], axes=((0,), (0,)))
     flat = phi.reshape(half, -1)
     last = jax.vmap(lambda column: density_weights(column, nodes[-1], weights[-1]), in_axes=1)(flat)
     return last.reshape(*[v.size for v in nodes])
@@ -145,7 +146,7 @@ def box_nodes(statistic: Statistic, resolution: Resolution) -> tuple[list[Array]
 def box_points(statistic: Statistic, nodes: list[Array]) -> Float[Array, "Q t"]:
     """The standardised statistics `y''` at the tensor grid of box coordinates, flattened."""
     mesh = jnp.stack(jnp.meshgrid(*nodes, indexing="ij"), axis=-1).reshape(-1, statistic.dimension)
-    return statistic.low + statistic.length * mesh
+    return statistic.low[None] + statistic.length[None] * mesh
 
 
 def _shear(joint: Projection) -> Float[Array, " t"]:
@@ -155,17 +156,24 @@ def _shear(joint: Projection) -> Float[Array, " t"]:
     return jnp.where(variance > least, covariance[:-1, -1] / jnp.maximum(variance, least), 0)
 
 
-def _coordinates(law: Projection, part: Float[Array, "t Q"], axis: RidgeAxis) -> tuple[Array, Array]:
+def _coordinates(
+    law: Projection, part: Float[Array, "t Q"], axis: RidgeAxis, rotate: bool
+) -> tuple[Array, Array]:
     law, part, weights = jax.lax.stop_gradient((law, part, axis.weights))
     part_mean = part @ weights
     residual = part - part_mean[:, None]
     centre = law.total_mean + part_mean
-    covariance = law.total_covariance + (residual * weights) @ residual.T
+    covariance = law.total_covariance + (residual * weights[None]) @ residual.T
     least = floor(jnp.max(jnp.abs(centre))) ** 2
-    if covariance.shape[0] == 1:
-        return centre, jnp.sqrt(jnp.maximum(covariance, least))
-    values, vectors = jnp.linalg.eigh(covariance)
-    return centre, vectors * jnp.sqrt(jnp.maximum(values, jnp.maximum(least, 1e-12 * values[-1])))
+    if not rotate or covariance.shape[0] == 1:
+        return centre, jnp.diag(jnp.sqrt(jnp.maximum(jnp.diagonal(covariance), least)))
+    if covariance.shape[0] > 2:
+        raise NotImplementedError("rotated coordinates are written for one and two statistics")
+    (a, b), (_, c) = covariance
+    angle = jnp.arctan2(2 * b, a - c) / 2
+    rotation = jnp.stack([jnp.stack([jnp.cos(angle), -jnp.sin(angle)]), jnp.stack([jnp.sin(angle), jnp.cos(angle)])])
+    values = jnp.diagonal(rotation.T @ covariance @ rotation)
+    return centre, rotation * jnp.sqrt(jnp.maximum(values, jnp.maximum(least, 1e-12 * values.max())))[None, :]
 
 
 def _inverse(basis: Float[Array, "t t"]) -> Float[Array, "t t"]:

@@ -1,0 +1,95 @@
+"""Given the encoder, the best target has a closed form: prior, decoder with mean, noise; and so the profiled loss.
+
+Setting the derivatives of the loss to zero one part at a time, with `s_j` and `v_j` the mean and variance of
+`Q_j(. | y_j)` and `f = f(x1)`:
+
+    prior     P2_j = E[Q_j(. | y_j)]
+    decoder   B = Cov(f, s) (Cov(s) + diag E[v])^-1,   mean = E[f] - B E[s]
+    noise     S = E[(f - mean - B z)(f - mean - B z)'], its diagonal, or its trace / n
+
+With all three at their best the loss is `sum_j I(x2; z_j) + 1/2 log det(2 pi e S)`, a function of the encoder alone.
+"""
+
+from typing import Literal
+
+import jax.numpy as jnp
+
+from .elbo import Elbo, Expectations, elbo_of
+from .model import FeatureModel
+from .prior import Prior
+from .types import Array, Float
+
+Noise = Literal["scalar", "diagonal", "full"]
+NOISES: tuple[Noise, ...] = ("scalar", "diagonal", "full")
+
+
+def best_prior(given: Expectations, atoms: Float[Array, "m2 K"]) -> Prior:
+    """The aggregate posterior `P2_j = E[Q_j(. | y_j)]`, which makes `sum_j E KL(Q_j || P2_j)` least."""
+    least = jnp.finfo(given.aggregate.dtype).tiny
+    masses = jnp.maximum(given.aggregate, least)
+    return Prior(atoms, jnp.log(masses / masses.sum(axis=1, keepdims=True)))
+
+
+def best_decoder(given: Expectations) -> tuple[Float[Array, "n2 m2"], Float[Array, " n2"]]:
+    """`B: [n2, m2]` and `mean: [n2]` of the least squared error `E |f - mean - B z|^2`.
+
+    A feature whose latent does not vary has no direction of its own: a relative ridge of the square root of the
+    rounding makes it zero.
+    """
+    latent, cross = _latent_covariance(given), _cross_covariance(given)
+    ridge = 1e-2 * jnp.finfo(latent.dtype).eps ** 0.5 * jnp.trace(latent) / latent.shape[0]
+    ridge = ridge + jnp.finfo(latent.dtype).tiny ** 0.5
+    decoder = jnp.linalg.solve(latent + ridge * jnp.eye(latent.shape[0], dtype=latent.dtype), cross.T).T
+    return decoder, given.layer.output()[0] - decoder @ given.latent_mean
+
+
+def residual_covariance(given: Expectations, decoder: Float[Array, "n2 m2"]) -> Float[Array, "n2 n2"]:
+    """`Cov(f - B z)`, with `z` drawn from the encoder."""
+    cross = _cross_covariance(given) @ decoder.T
+    return given.layer.output()[1] - cross - cross.T + decoder @ _latent_covariance(given) @ decoder.T
+
+
+def best_noise(given: Expectations, decoder: Float[Array, "n2 m2"], noise: Noise, floor: float = 1e-6) -> Array:
+    """The noise of a `FeatureModel`: scalar std, `[n2]` stds, or `[n2, n2]` lower Cholesky factor of the residual.
+
+    `floor` times the mean variance of `f` is added to every variance: a neuron that never varies (a dead unit) would
+    otherwise have a noise of zero and a loss of minus infinity.
+    """
+    residual = residual_covariance(given, decoder)
+    n = residual.shape[0]
+    least = floor * jnp.trace(given.layer.output()[1]) / n + jnp.finfo(residual.dtype).tiny ** 0.5
+    if noise == "scalar":
+        return jnp.sqrt(jnp.trace(residual) / n + least)
+    if noise == "diagonal":
+        return jnp.sqrt(jnp.diagonal(residual) + least)
+    if noise == "full":
+        return jnp.linalg.cholesky((residual + residual.T) / 2 + least * jnp.eye(n, dtype=residual.dtype))
+    raise ValueError(f"noise: expected one of {', '.join(NOISES)}, got {noise!r}.")
+
+
+def best_target(
+    given: Expectations, atoms: Float[Array, "m2 K"], noise: Noise = "full", floor: float = 1e-6
+) -> FeatureModel:
+    """The target of the least loss for the encoder behind `given`: prior, decoder, mean and noise at their best."""
+    decoder, mean = best_decoder(given)
+    return FeatureModel(best_prior(given, atoms), decoder, best_noise(given, decoder, noise, floor), mean)
+
+
+def profiled(
+    given: Expectations, atoms: Float[Array, "m2 K"], noise: Noise = "full", floor: float = 1e-6
+) -> tuple[Elbo, FeatureModel]:
+    """The loss with the target at its best, `sum_j I(x2; z_j) + 1/2 log det(2 pi e S)`, and that target.
+
+    The value is a bound for that very target, whatever the floor.
+    """
+    target = best_target(given, atoms, noise, floor)
+    return elbo_of(given, target), target
+
+
+def _latent_covariance(given: Expectations) -> Float[Array, "m2 m2"]:
+    second = given.latent_second - jnp.outer(given.latent_mean, given.latent_mean)
+    return second + jnp.diag(given.latent_variance)
+
+
+def _cross_covariance(given: Expectations) -> Float[Array, "n2 m2"]:
+    return given.output_latent() - jnp.outer(given.layer.output()[0], given.latent_mean)

@@ -1,0 +1,381 @@
+"""Learning one layer: the best target and encoder for `f(x1)`, on the exact loss."""
+
+import enum
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.flatten_util import ravel_pytree
+from scipy.optimize import minimize
+
+from ._check import as_floating, require_finite, require_instance, require_shape
+from .closed_form import NOISES, Noise, best_target, profiled
+from .elbo import Elbo, check_parts, elbo_of, expectations
+from .encoder import AbstractEncoder
+from .initial import gaussian_atoms, initial_encoder, perturbed, pushed_features
+from .layer import AbstractLayer
+from .model import FeatureModel
+from .prior import Prior
+from .spectral.resolution import Resolution
+from .types import Array, ArrayLike, Float, PRNGKeyArray
+
+Log = Callable[[str], None]
+
+
+class Stop(enum.Enum):
+    """Why a fit stopped; the value is the sentence a person reads."""
+
+    CONVERGED = "converged: the loss no longer falls by more than the tolerance"
+    STEPS = "stopped at the largest number of steps; more steps may lower the loss"
+    STUCK = "stopped: the line search found no lower loss along the gradient"
+    NOT_FINITE = "stopped: the loss was not finite; the best parameters before that are returned"
+    EXACT = "nothing to learn: a linear layer's output is exactly a feature model"
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What a fit found.
+
+    Fields:
+        target: the model of the layer's output.
+        encoder: its encoder; None for a linear layer, where nothing is learnt.
+        elbo: the loss and its terms at `resolution`, exact for this target and encoder; None for a linear layer.
+        error_estimate: how far the loss moves when the resolution is raised by half: an estimate, in nats, not a
+            bound. None if the check was switched off.
+        history: the loss after every step of the best start.
+        start_losses: the final loss of every start.
+        stop: why the best start stopped.
+        seconds: wall time, compilation included.
+    """
+
+    target: FeatureModel
+    encoder: AbstractEncoder | None
+    elbo: Elbo | None
+    error_estimate: float | None
+    history: np.ndarray
+    start_losses: np.ndarray
+    stop: Stop
+    seconds: float
+    resolution: Resolution = field(default_factory=Resolution)
+
+    @property
+    def loss(self) -> float | None:
+        """The final loss in nats, None for a linear layer."""
+        return None if self.elbo is None else float(self.elbo.loss)
+
+    def __str__(self) -> str:
+        if self.elbo is None:
+            return self.stop.value
+        error = "" if self.error_estimate is None else f" (+- {self.error_estimate:.1e})"
+        return (
+            f"loss {self.loss:.6f}{error} nats = rate {float(self.elbo.rate):.4f} + R2 {float(self.elbo.R2):.4f} "
+            f"+ distortion {float(self.elbo.distortion):.4f}; {self.history.size} steps, {self.seconds:.1f} s; "
+            f"{self.stop.value}"
+        )
+
+
+def fit(
+    source: FeatureModel,
+    layer: AbstractLayer,
+    *,
+    features: int | None = None,
+    atoms: int | ArrayLike | None = None,
+    encoder: str | AbstractEncoder = "softmax",
+    noise: Noise = "full",
+    optimizer: str | optax.GradientTransformation = "lbfgs",
+    target: FeatureModel | None = None,
+    steps: int = 500,
+    tolerance: float = 1e-7,
+    starts: int = 1,
+    floor: float = 1e-6,
+    resolution: Resolution | None = None,
+    check: bool = True,
+    log: Log | None = None,
+    key: PRNGKeyArray | None = None,
+) -> Fit:
+    """Learn the feature model and the encoder of a layer's output, on the exact loss.
+
+    Arguments:
+        source: law of the layer's input.
+        layer: `f`.
+        features: `m2`; as many as the source has, if not given.
+        atoms: `[m2, K]`, or a number K of atoms of a Gaussian; the source's own atoms, if not given.
+        encoder: where to start: an encoder, or its kind: `softmax`, `softmax2` (t = 2), `gaussian`, `gaussian2`
+            (t = 2), `exponential`, `neural`, begun as matched filters of the source's features pushed through f.
+        noise: `scalar`, `diagonal` or `full`.
+        optimizer: `lbfgs` minimises the profiled loss (prior, decoder, mean and noise at their closed-form best) over
+            the encoder alone; an optax optimiser minimises the whole loss over everything.
+        target: where an optax optimiser starts; the closed-form best of the first encoder, if not given.
+        steps: the largest number of steps.
+        tolerance: a start stops when the loss falls by less than this many nats over ten steps.
+        starts: how many times to begin; the first from the guess, the others from it with a growing perturbation.
+        floor: added to every noise variance, relative to the mean variance of the output.
+        resolution: how fine; `Resolution()` if not given.
+        check: evaluate the final loss once more at 1.5 times the frequencies and report the difference.
+        log: called with a line of progress about once a second (`print`, say).
+        key: for the perturbations and for random encoders; `jax.random.key(0)` if not given.
+
+    Returns a `Fit`. Raises `ValueError` or `TypeError` that names the argument before anything is computed.
+    A keyboard interrupt passes through.
+
+    Source: sections 2 and 3 of "Analytically Learning Variational Auto-Encoders"; the profiled loss is our own.
+
+    >>> result = fit(source, layer, noise="scalar")
+    >>> print(result)
+    """
+    begun = time.perf_counter()
+    resolution = resolution or Resolution()
+    key = jax.random.key(0) if key is None else key
+    _check_options(source, layer, features, noise, optimizer, steps, tolerance, starts, floor, target)
+    first, atoms = _start(source, layer, features, atoms, encoder, resolution, target, key)
+    check_parts(source, layer, first, resolution)
+
+    best, start_losses = None, []
+    for start in range(starts):
+        begin = first if start == 0 else perturbed(first, 0.25 * 2 ** (start % 4), key=jax.random.fold_in(key, start))
+        prefix = f"start {start + 1} of {starts}, " if starts > 1 else ""
+        say = _Progress(log, prefix)
+        if isinstance(optimizer, str):
+            found = _profiled_lbfgs(source, layer, atoms, begin, noise, floor, steps, tolerance, resolution, say)
+        else:
+            found = _whole_loss(
+                source, layer, atoms, begin, target, noise, floor, optimizer, steps, tolerance, resolution, say
+            )
+        start_losses.append(found[0])
+        if best is None or found[0] < best[0]:
+            best = found
+    _, encoder, target, history, stop = best
+    value = _elbo(source, layer, target, encoder, resolution)
+    error = None
+    if check:
+        finer = Resolution(2 * int(0.75 * resolution.frequencies), resolution.nodes)
+        error = abs(float(_elbo(source, layer, target, encoder, finer).loss) - float(value.loss))
+    seconds = time.perf_counter() - begun
+    return Fit(target, encoder, value, error, history, np.array(start_losses), stop, seconds, resolution)
+
+
+def profiled_loss(
+    source: FeatureModel,
+    layer: AbstractLayer,
+    atoms: Float[Array, "m2 K"],
+    encoder: AbstractEncoder,
+    resolution: Resolution | None = None,
+    *,
+    noise: Noise = "full",
+    floor: float = 1e-6,
+) -> tuple[Elbo, FeatureModel]:
+    """The loss with prior, decoder, mean and noise at their closed-form best for the encoder, and that target.
+
+    A pure function: jit it, differentiate it in the encoder. Arguments as in `fit` and `elbo`.
+    """
+    check_parts(source, layer, encoder, resolution)
+    return profiled(expectations(source, layer, atoms, encoder, resolution), atoms, noise, floor)
+
+
+class _Progress:
+    """Says where a fit is, at most once a second."""
+
+    def __init__(self, log: Log | None, prefix: str):
+        self.log, self.prefix, self.last = log, prefix, time.perf_counter()
+
+    def __call__(self, step: int, loss: float) -> None:
+        if self.log is not None and time.perf_counter() - self.last > 1.0:
+            self.last = time.perf_counter()
+            self.log(f"{self.prefix}step {step}, loss {loss:.6f}")
+
+
+class _Enough(Exception):
+    """Raised inside the optimiser when the stopping rule is met."""
+
+
+def _profiled_lbfgs(source, layer, atoms, encoder, noise, floor, steps, tolerance, resolution, say):
+    """L-BFGS (SciPy's, in float64) on the profiled loss, whose exact gradient comes from one compiled function."""
+    parameters, static = eqx.partition(encoder, eqx.is_inexact_array)
+    flat, unravel = ravel_pytree(parameters)
+    history: list[float] = []
+    best = (np.inf, np.asarray(flat, float))
+
+    def value_and_grad(x):
+        nonlocal best
+        point = unravel(jnp.asarray(x, flat.dtype))
+        loss, gradient = _profiled_value_and_grad(
+            point, static, source, layer, atoms, noise, floor, resolution
+        )
+        loss, gradient = float(loss), np.asarray(ravel_pytree(gradient)[0], float)
+        if not (np.isfinite(loss) and np.all(np.isfinite(gradient))):
+            return np.inf, np.zeros_like(gradient)
+        if loss < best[0]:
+            best = (loss, np.array(x))
+        return loss, gradient
+
+    def after_step(_):
+        history.append(best[0])
+        say(len(history), best[0])
+        if len(history) > 10 and history[-11] - history[-1] < tolerance:
+            raise _Enough
+
+    start, _ = value_and_grad(np.asarray(flat, float))
+    stop = Stop.NOT_FINITE
+    if np.isfinite(start):
+        options = {"maxiter": steps, "maxfun": 20 * steps, "maxcor": 20, "ftol": 0.0, "gtol": 1e-12}
+        try:
+            result = minimize(
+                value_and_grad, np.asarray(flat, float), jac=True, method="L-BFGS-B", callback=after_step,
+                options=options,
+            )
+            stop = Stop.STEPS if result.nit >= steps else Stop.STUCK if result.status == 2 else Stop.CONVERGED
+        except _Enough:
+            stop = Stop.CONVERGED
+    final = eqx.combine(unravel(jnp.asarray(best[1], flat.dtype)), static)
+    target = _best_target(source, layer, atoms, final, noise, floor, resolution)
+    return best[0], final, target, np.array(history), stop
+
+
+@eqx.filter_jit
+def _profiled_value_and_grad(parameters, static, source, layer, atoms, noise, floor, resolution):
+    def loss(p):
+        given = expectations(source, layer, atoms, eqx.combine(p, static), resolution)
+        return profiled(given, atoms, noise, floor)[0].loss
+
+    return jax.value_and_grad(loss)(parameters)
+
+
+@eqx.filter_jit
+def _best_target(source, layer, atoms, encoder, noise, floor, resolution):
+    return best_target(expectations(source, layer, atoms, encoder, resolution), atoms, noise, floor)
+
+
+@eqx.filter_jit
+def _elbo(source, layer, target, encoder, resolution):
+    return elbo_of(expectations(source, layer, target.prior.atoms, encoder, resolution), target)
+
+
+class _Target(eqx.Module):
+    """A target's parameters without constraints: log standard deviations, and a factor with a log diagonal."""
+
+    logits: Array
+    decoder: Array
+    mean: Array
+    log_scale: Array
+    lower: Array | None
+
+    @classmethod
+    def of(cls, target: FeatureModel) -> "_Target":
+        noise = target.noise
+        scale = jnp.diagonal(noise) if noise.ndim == 2 else noise
+        lower = jnp.tril(noise, -1) if noise.ndim == 2 else None
+        return cls(target.prior.logits, target.decoder, target.mean, jnp.log(scale), lower)
+
+    def model(self, atoms: Array) -> FeatureModel:
+        """The feature model with these parameters."""
+        scale = jnp.exp(self.log_scale)
+        noise = scale if self.lower is None else jnp.tril(self.lower, -1) + jnp.diag(scale)
+        return FeatureModel(Prior(atoms, self.logits), self.decoder, noise, self.mean)
+
+
+def _whole_loss(
+    source, layer, atoms, encoder, target, noise, floor, optimizer, steps, tolerance, resolution, say, chunk=10
+):
+    """An optax optimiser on the whole loss, ten steps to a compiled call."""
+    if target is None:
+        target = _best_target(source, layer, atoms, encoder, noise, floor, resolution)
+    parameters, static = eqx.partition((encoder, _Target.of(target)), eqx.is_inexact_array)
+
+    @eqx.filter_jit
+    def advance(parameters, state, source, layer, atoms):
+        def loss(p):
+            encoder, target = eqx.combine(p, static)
+            return elbo_of(expectations(source, layer, atoms, encoder, resolution), target.model(atoms)).loss
+
+        def step(carry, _):
+            p, s, best_loss, best_p = carry
+            value, gradient = jax.value_and_grad(loss)(p)
+            better = value < best_loss
+            best_p = jax.tree.map(lambda new, old: jnp.where(better, new, old), p, best_p)
+            updates, s = optimizer.update(gradient, s, p, value=value, grad=gradient, value_fn=loss)
+            return (optax.apply_updates(p, updates), s, jnp.where(better, value, best_loss), best_p), value
+
+        return jax.lax.scan(step, (*parameters, *state), None, length=chunk)
+
+    optimizer = optax.with_extra_args_support(optimizer)
+    best_loss = jnp.asarray(np.inf, atoms.dtype)
+    carry = (parameters, optimizer.init(parameters), best_loss, parameters)
+    history: list[float] = []
+    stop = Stop.STEPS
+    while len(history) < steps:
+        before = float(carry[2])
+        carry, values = advance(carry[:1], carry[1:], source, layer, atoms)
+        history.extend(np.asarray(values, float))
+        say(len(history), history[-1])
+        if not np.all(np.isfinite(history[-chunk:])):
+            stop = Stop.NOT_FINITE
+            break
+        if before - float(carry[2]) < tolerance:
+            stop = Stop.CONVERGED
+            break
+    encoder, free = eqx.combine(carry[3], static)
+    return float(carry[2]), encoder, free.model(atoms), np.array(history), stop
+
+
+def _start(source, layer, features, atoms, encoder, resolution, target, key) -> tuple[AbstractEncoder, Array]:
+    """The first encoder and the atoms `[m2, K]`."""
+    dtype = source.mean.dtype
+    given = None
+    if target is not None:
+        given = target.prior.atoms
+    if atoms is not None and not isinstance(atoms, int):
+        (given,) = as_floating(atoms=atoms)
+        require_shape("atoms", given, (None, None), "features, atoms")
+        require_finite("atoms", given)
+    count = features
+    if count is None:
+        count = next((x.shape[0] for x in (given,) if x is not None), None)
+    if count is None:
+        count = encoder.features if isinstance(encoder, AbstractEncoder) else source.features
+    if isinstance(atoms, int):
+        if isinstance(atoms, bool) or atoms < 2:
+            raise ValueError(f"atoms: expected at least 2 atoms, got {atoms}.")
+        given = jnp.broadcast_to(gaussian_atoms(atoms, dtype)[0], (count, atoms))
+    if given is not None and given.shape[0] != count:
+        raise ValueError(f"atoms: expected one row for each of {count} features, got {given.shape[0]}.")
+    guess = pushed_features(source, layer, count, None if given is None else given.astype(dtype), resolution)
+    if isinstance(encoder, AbstractEncoder):
+        if encoder.features != count:
+            raise ValueError(f"encoder: expected {count} features, got {encoder.features}.")
+        return encoder, guess.atoms
+    return initial_encoder(encoder, guess, key=key), guess.atoms
+
+
+def _check_options(
+    source: Any, layer: Any, features, noise, optimizer, steps, tolerance, starts, floor, target
+) -> None:
+    require_instance("source", source, FeatureModel, "a FeatureModel")
+    require_instance("layer", layer, AbstractLayer, "a LinearLayer or a RidgeLayer")
+    if source.neurons != layer.inputs:
+        raise ValueError(f"source: expected {layer.inputs} neurons, the inputs of layer, got {source.neurons}.")
+    for name, value in (("features", features), ("steps", steps), ("starts", starts)):
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+            raise ValueError(f"{name}: expected a positive integer, got {value!r}.")
+    if noise not in NOISES:
+        raise ValueError(f"noise: expected one of {', '.join(NOISES)}, got {noise!r}.")
+    if isinstance(optimizer, str):
+        if optimizer != "lbfgs":
+            raise ValueError(f"optimizer: expected 'lbfgs' or an optax optimiser, got {optimizer!r}.")
+        if target is not None:
+            raise ValueError("target: L-BFGS has the target in closed form; pass an optax optimizer to start from one.")
+    else:
+        require_instance("optimizer", optimizer, optax.GradientTransformation, "'lbfgs' or an optax optimiser")
+    if target is not None:
+        require_instance("target", target, FeatureModel, "a FeatureModel")
+        if target.neurons != layer.outputs:
+            raise ValueError(f"target: expected {layer.outputs} neurons, the outputs of layer, got {target.neurons}.")
+    if not tolerance >= 0:
+        raise ValueError(f"tolerance: expected a number of at least 0, got {tolerance}.")
+    if not floor >= 0:
+        raise ValueError(f"floor: expected a number of at least 0, got {floor}.")

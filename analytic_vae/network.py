@@ -1,0 +1,306 @@
+"""Trained multi-layer perceptrons as `Network`s of linear and ridge layers, and the files that they come in."""
+
+import os
+import re
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ._check import as_floating, require_finite, require_instance, require_shape
+from .activation import Activation, get_activation, residual
+from .files import MAX_BYTES, finite_array, read_arrays
+from .layer import AbstractLayer, LinearLayer, Network, RidgeLayer
+from .types import Array, ArrayLike
+
+Weights = Sequence[tuple[ArrayLike, ArrayLike | None]]
+
+_RECOGNISED: dict[Callable, str | Activation] = {
+    jax.nn.relu: "relu",
+    jax.nn.leaky_relu: "leaky_relu",
+    jax.nn.sigmoid: "sigmoid",
+    jax.nn.softplus: "softplus",
+    jax.nn.identity: "identity",
+    jnp.tanh: "tanh",
+    jax.nn.gelu: Activation(jax.nn.gelu, (), "gelu_tanh"),  # its default is the tanh approximation; "gelu" is exact
+}
+_PROBES = (-30.0, -3.0, -0.7, 0.0, 0.4, 2.5, 30.0)
+
+
+def from_weights(weights: Weights, activation: str | Activation, *, forget: str = "each") -> Network:
+    """The network `x -> W_L psi(... psi(W_1 x + b_1) ...) + b_L` as linear layers and ridge layers.
+
+    A ridge layer has one non-linear direction, so the `h` neurons of a hidden layer are computed one after another,
+    each in an auxiliary direction while everything else is remembered. When the pre-activations `s` are forgotten is
+    a matter of choice; the function is the same:
+
+    - `forget="last"`, the paper's recipe: neuron `i` appends the coordinate `psi(s_i)` (`A = [I; 0]`, `w` the last
+      unit vector, `u = e_i`), so the width grows from `h` to `2h`; then one linear layer drops all of `s` and applies
+      the next affine map.
+    - `forget="each"`: the step that computes `psi(s_i)` also overwrites `s_i` with it, `A = I`, `w = u = e_i` with the
+      non-linearity `psi(s) - s`; for ReLU `relu(s) = s + relu(-s)`, so `u = -e_i` with ReLU itself, which is exact.
+      The width stays `h`, and the identity matrix is one array that all the steps share. Where `|psi(s)|` is much
+      smaller than `|s|`, `s + (psi(s) - s)` rounds relative to `s`.
+
+    Arguments:
+        weights: pairs `(W: [out, in], b: [out] or None)`, in the order of application.
+        activation: `psi` after all but the last affine map: a name or an `Activation`.
+        forget: `"each"` or `"last"`.
+
+    Returns a `Network` of one dtype, the common one of the weights.
+
+    Raises `ValueError` that names the pair if shapes do not fit or chain or numbers are not finite, or if there is no
+    pair or no such activation or `forget`; `TypeError` if the activation is a bare callable.
+
+    Source: section 2.1 of "Analytically Learning Variational Auto-Encoders".
+
+    >>> network = from_weights([(jnp.eye(2), jnp.ones(2)), (jnp.ones((1, 2)), None)], "relu")
+    >>> network(jnp.array([-3.0, 1.0]))
+    Array([2.], dtype=...)
+    """
+    activation = get_activation(activation)
+    composers = {"each": _forget_each, "last": _forget_last}
+    if forget not in composers:
+        raise ValueError(f"forget: expected 'each' or 'last', got {forget!r}.")
+    return Network(composers[forget](_chained(weights), activation))
+
+
+def from_mlp(mlp: eqx.nn.MLP, activation: str | Activation | None = None, *, forget: str = "each") -> Network:
+    """An `equinox.nn.MLP` as a `Network`; see `from_weights` for how.
+
+    Arguments:
+        mlp: its `final_activation` must be the identity. A size of `"scalar"` becomes one neuron, `[1]`.
+        activation: replaces `mlp.activation`. Needed unless that is one of `jax.nn.relu`, `jax.nn.leaky_relu`,
+            `jax.nn.gelu` (its default, the tanh approximation), `jax.nn.sigmoid`, `jax.nn.softplus`,
+            `jax.nn.identity` or `jnp.tanh`.
+        forget: `"each"` or `"last"`.
+
+    Raises `ValueError` if the activation is not recognised or the final one is not the identity, `TypeError` if `mlp`
+    is no `equinox.nn.MLP`.
+
+    >>> network = from_mlp(eqx.nn.MLP(2, 3, 4, depth=2, key=jax.random.key(0)))
+    """
+    require_instance("mlp", mlp, eqx.nn.MLP, "an equinox.nn.MLP")
+    _require_identity(mlp)
+    activation = _recognise(mlp.activation) if activation is None else activation
+    return from_weights([pair for layer in mlp.layers for pair in _pairs_of(layer)], activation, forget=forget)
+
+
+def load_network(
+    path: str | os.PathLike[str],
+    activation: str | Activation = "relu",
+    *,
+    forget: str = "each",
+    max_bytes: int = MAX_BYTES,
+) -> Network:
+    """The multi-layer perceptron in an `.npz` or `.safetensors` file as a `Network`; see `from_weights` for how.
+
+    One of these layouts, `W` being `[out, in]` and every bias optional:
+
+    - names that end in `weight` and `bias` and otherwise differ only in their numbers, which give the order, as a
+      torch `Sequential` has them: `layers.0.weight`, `layers.0.bias`, `layers.2.weight`, ...;
+    - `W0, b0, W1, b1, ...`;
+    - `weights: [L, n, n]`, the matrices stacked, with `biases: [L, n]` or none. Other arrays are then ignored.
+
+    Arguments:
+        path: the file. `.safetensors` needs `pip install 'analytic_vae[files]'`.
+        activation: after all but the last affine map: a name or an `Activation`.
+        forget: `"each"` or `"last"`.
+        max_bytes: the most bytes that the arrays of the file may take.
+
+    Raises `FileNotFoundError` if there is no file, and `ValueError` if the file is damaged, too large, holds Python
+    objects or none of the layouts, or if an array, which is then named, is not real, finite and of a shape that fits.
+    """
+    return from_weights(weights_of(path, max_bytes=max_bytes), activation, forget=forget)
+
+
+def weights_of(
+    path: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES
+) -> list[tuple[np.ndarray, np.ndarray | None]]:
+    """The pairs `(W: [out, in], b: [out] or None)` of a network file, in order; layouts, errors as `load_network`."""
+    arrays = read_arrays(path, max_bytes=max_bytes)
+    if "weights" in arrays and arrays["weights"].ndim == 3:
+        maps = _stacked(arrays)
+    else:
+        maps = _paired(arrays, path)
+    maps = [
+        affine._replace(
+            weight=finite_array(affine.weight_name, affine.weight),
+            bias=None if affine.bias is None else finite_array(affine.bias_name, affine.bias),
+        )
+        for affine in maps
+    ]
+    _require_chain(maps)
+    return [(affine.weight, affine.bias) for affine in maps]
+
+
+class _Affine(NamedTuple):
+    """`W x + b` under the names that errors are to use."""
+
+    weight_name: str
+    weight: Any
+    bias_name: str
+    bias: Any
+
+
+# ------------------------------------------------------------------------------------------------- ridge by ridge
+
+
+def _forget_each(pairs: list[tuple[Array, Array]], activation: Activation) -> list[AbstractLayer]:
+    if activation.function is jax.nn.relu:
+        sign, step = -1.0, activation
+    else:
+        sign, step = 1.0, residual(activation)
+    layers: list[AbstractLayer] = []
+    for weight, bias in pairs[:-1]:
+        units = np.eye(weight.shape[0], dtype=weight.dtype)
+        identity = jnp.asarray(units)
+        layers.append(LinearLayer(weight, bias))
+        layers.extend(RidgeLayer(identity, unit, sign * unit, 0.0, step) for unit in units)
+    return [*layers, LinearLayer(*pairs[-1])]
+
+
+def _forget_last(pairs: list[tuple[Array, Array]], activation: Activation) -> list[AbstractLayer]:
+    layers: list[AbstractLayer] = [LinearLayer(*pairs[0])]
+    for weight, bias in pairs[1:]:
+        hidden = weight.shape[1]
+        for neuron in range(hidden):
+            width = hidden + neuron + 1
+            units = np.eye(width, dtype=weight.dtype)  # NumPy: nothing to compile for each of the many shapes
+            layers.append(RidgeLayer(units[:, :-1], units[-1], units[neuron], 0.0, activation))
+        layers.append(LinearLayer(jnp.concatenate([jnp.zeros_like(weight), weight], axis=1), bias))
+    return layers
+
+
+def _chained(weights: Weights) -> list[tuple[Array, Array]]:
+    """The pairs as arrays of one dtype, checked; a bias that is not given is zero."""
+    maps = [_affine_of(index, pair) for index, pair in enumerate(weights)]
+    if not maps:
+        raise ValueError("weights: expected at least one pair (W, b), got none.")
+    named = {affine.weight_name: affine.weight for affine in maps}
+    named |= {affine.bias_name: affine.bias for affine in maps if affine.bias is not None}
+    arrays = dict(zip(named, as_floating(**named), strict=True))
+    maps = [a._replace(weight=arrays[a.weight_name], bias=arrays.get(a.bias_name)) for a in maps]
+    _require_chain(maps)
+    for name, array in arrays.items():
+        require_finite(name, array)
+    return [(a.weight, jnp.zeros_like(a.weight[:, 0]) if a.bias is None else a.bias) for a in maps]
+
+
+def _affine_of(index: int, pair: tuple[ArrayLike, ArrayLike | None]) -> _Affine:
+    if not isinstance(pair, Sequence) or len(pair) != 2 or pair[0] is None:
+        raise ValueError(f"weights[{index}]: expected a pair (W, b) in which b may be None, got {pair!r}.")
+    return _Affine(f"weights[{index}][0]", pair[0], f"weights[{index}][1]", pair[1])
+
+
+def _require_chain(maps: Sequence[_Affine]) -> None:
+    before: _Affine | None = None
+    for affine in maps:
+        name, shape = affine.weight_name, np.shape(affine.weight)
+        require_shape(name, affine.weight, (None, None), "outputs, inputs")
+        if before is not None and shape[1] != before.weight.shape[0]:
+            raise ValueError(
+                f"{name}: expected {before.weight.shape[0]} inputs, as many as the outputs of {before.weight_name}, "
+                f"got {shape[1]} (shape {shape})."
+            )
+        if affine.bias is not None:
+            require_shape(affine.bias_name, affine.bias, shape[:1], f"outputs of {name}")
+        before = affine
+
+
+# ------------------------------------------------------------------------------------------------ what equinox has
+
+
+def _pairs_of(layer: eqx.nn.Linear) -> list[tuple[Array, Array | None]]:
+    """The pair of a linear layer, or the pairs of the stack of them that `MLP(scan=True)` holds."""
+    if layer.weight.ndim == 2:
+        return [(layer.weight, layer.bias)]
+    biases = [None] * len(layer.weight) if layer.bias is None else layer.bias
+    return list(zip(layer.weight, biases, strict=True))
+
+
+def _recognise(function: Callable) -> str | Activation:
+    # By identity: an activation with parameters (PReLU) need not be hashable.
+    for known, activation in _RECOGNISED.items():
+        if function is known:
+            return activation
+    raise ValueError(
+        f"mlp.activation: expected a function whose kinks are known ({', '.join(_names(_RECOGNISED))}), got "
+        f"{function!r}. Pass activation= a name or an Activation(function, kinks), which declares its kinks."
+    )
+
+
+def _names(functions: dict[Callable, str | Activation]) -> list[str]:
+    return sorted(a if isinstance(a, str) else a.name for a in functions.values())
+
+
+def _require_identity(mlp: eqx.nn.MLP) -> None:
+    size = None if mlp.out_size == "scalar" else mlp.out_size
+    for probe in _PROBES:
+        if size is None:
+            value = mlp.final_activation(jnp.asarray(probe))
+        else:
+            value = eqx.filter_vmap(lambda function, x: function(x))(mlp.final_activation, jnp.full(size, probe))
+        if not bool(jnp.all(value == probe)):
+            raise ValueError(f"mlp.final_activation: expected the identity, got a function with f({probe}) = {value}.")
+
+
+# ------------------------------------------------------------------------------------------------- what files have
+
+
+def _stacked(arrays: dict[str, np.ndarray]) -> list[_Affine]:
+    weights, biases = arrays["weights"], arrays.get("biases")
+    require_shape("weights", weights, (None, None, None), "layers, outputs, inputs")
+    if biases is not None:
+        require_shape("biases", biases, weights.shape[:2], "layers, outputs of weights")
+    return [
+        _Affine(f"weights[{layer}]", weight, f"biases[{layer}]", None if biases is None else biases[layer])
+        for layer, weight in enumerate(weights)
+    ]
+
+
+def _paired(arrays: dict[str, np.ndarray], path: str | os.PathLike[str]) -> list[_Affine]:
+    parts = {name: _split_name(name) for name in arrays}
+    weights = {place: name for name, (place, kind) in parts.items() if kind == "w"}
+    biases = {place: name for name, (place, kind) in parts.items() if kind == "b"}
+    _require_layout(arrays, path, weights, biases)
+    return [
+        _Affine(weights[place], arrays[weights[place]], biases.get(place, ""), arrays.get(biases.get(place, "")))
+        for place in sorted(weights, key=_order)
+    ]
+
+
+def _split_name(name: str) -> tuple[str, str]:
+    """Where an array stands and whether it is a weight, `w`, a bias, `b`, or neither: `net.2.weight -> net.2., w`."""
+    match = re.fullmatch(r"(?P<kind>[wb])_?(?P<place>\d+)", name, re.IGNORECASE) or re.fullmatch(
+        r"(?P<place>.*?)(?P<kind>weight|bias)", name, re.IGNORECASE | re.DOTALL
+    )
+    return (match["place"], match["kind"][0].lower()) if match else (name, "")
+
+
+def _require_layout(
+    arrays: dict[str, np.ndarray], path: str | os.PathLike[str], weights: dict[str, str], biases: dict[str, str]
+) -> None:
+    layouts = "names that end in 'weight' and 'bias', or W0, b0, W1, b1, ..., or a stack weights [L, n, n]"
+    if not weights:
+        held = ", ".join(f"{name} {array.shape}" for name, array in arrays.items()) or "no arrays"
+        raise ValueError(f"path: found no weights in {path}; expected {layouts}; got {held}.")
+    # An array that is left out may be part of the function (a normalisation, a transposed kernel): say so instead.
+    used = {*weights.values(), *(name for place, name in biases.items() if place in weights)}
+    unused = [name for name in arrays if name not in used]
+    if unused:
+        raise ValueError(f"path: expected weights with their biases and nothing else in {path}; got also {unused}.")
+    skeletons, orders = {re.sub(r"\d+", "#", place) for place in weights}, {_order(place) for place in weights}
+    if len(skeletons) > 1 or len(orders) < len(weights):
+        raise ValueError(
+            f"path: expected names that differ only in their numbers, which give the order, in {path}; "
+            f"got {sorted(weights.values())}."
+        )
+
+
+def _order(place: str) -> tuple[int, ...]:
+    """The numbers in a name, which give its place in the order of layers."""
+    return tuple(int(digits) for digits in re.findall(r"\d+", place))

@@ -1,0 +1,17 @@
+"""Settings of every test: x64, no silent rank promotion, warnings are errors, shapes checked at run time."""
+
+import jax
+from hypothesis import settings
+from jaxtyping import install_import_hook
+
+jax.config.update("jax_enable_x64", True)
+jax.config.update("jax_numpy_rank_promotion", "raise")
+settings.register_profile("steady", derandomize=True, deadline=None, max_examples=25)
+settings.load_profile("steady")
+# Shapes and dtypes in the engine's annotations are checked when it is called; the public face has errors of its own.
+ENGINE = ("box", "characteristic", "expectation", "projection", "quadrature", "ridge", "series", "statistic")
+install_import_hook([f"analytic_vae.spectral.{module}" for module in ENGINE], "beartype.beartype")
+
+
+def pytest_configure(config):
+    config.addinivalue_line("filterwarnings", "error")

@@ -1,0 +1,362 @@
+"""The loss and its terms against enumeration and quadrature, over every encoder, activation and kind of noise.
+
+The errors are relative to the size of what a term is made of (`sizes`): a term that is a cancelling sum cannot be
+known better than its parts. Two neurons before the layer are the hard case for the engine: a pair of statistics and
+the ridge are then three projections of two dimensions of noise.
+"""
+
+import math
+
+import cases
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import reference
+
+import analytic_vae as av
+
+FINE = av.Resolution(192)  # 1e-9 for statistics of any slope that the cases draw; 128 is enough for most
+FINE_TWO = av.Resolution(64)  # t = 2
+SINGLE = av.Resolution(64)  # float32
+RULE = reference.Rule(16, 14)  # differs from twice as many panels by less than 1e-12 on these cases
+
+TERMS = ("R1", "R2", "R3", "S1", "S2", "T1", "T2", "T3", "U1", "U2", "U3", "loss")
+
+elbo = eqx.filter_jit(av.elbo)  # compiled once per encoder class, activation, kind of noise and resolution
+slope = eqx.filter_jit(eqx.filter_value_and_grad(lambda parts, resolution: av.elbo(*parts, resolution).loss))
+
+
+def sizes(terms: dict, target: av.FeatureModel) -> dict:
+    """What the error of each term is relative to: the sum of the sizes of the parts that it is a sum of."""
+    size = {name: abs(value) for name, value in terms.items()}
+    whitened = target.noise.ndim > 0
+    variance = 1.0 if whitened else float(target.noise) ** 2
+    size["S2"] = size["T2"] = size["T3"] = terms["T1"] + terms["T3"]  # |f|^2, |B s|^2 and twice their inner product
+    size["U2"] = size["U3"] = terms["U1"] + terms["U3"]  # a unit that is hardly ever on has a U3 of rounding size
+    size["R2"] = target.neurons * (1 + abs(math.log(variance)))
+    size["R3"] = (size["S1"] + size["S2"]) / (2 * variance)
+    size["loss"] = size["R1"] + size["R2"] + size["R3"]
+    return size
+
+
+def oracle(parts, activation="relu") -> dict:
+    """Every term by the oracle."""
+    return reference.elbo_terms(*cases.oracle_parts(*parts, activation), RULE)
+
+
+def errors(result: av.Elbo, terms: dict, target: av.FeatureModel) -> dict:
+    """Relative error of every term."""
+    size = sizes(terms, target)
+    return {name: abs(float(getattr(result, name)) - terms[name]) / size[name] for name in TERMS}
+
+
+def assert_close(parts, resolution, tolerance, activation="relu", terms=None):
+    """Every term agrees with the oracle."""
+    terms = terms or oracle(parts, activation)
+    wrong = {k: e for k, e in errors(elbo(*parts, resolution), terms, parts[2]).items() if not e < tolerance}
+    assert not wrong, wrong
+
+
+# ------------------------------------------------------------------------------------------------ against the oracle
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_every_term_of_random_cases(seed):
+    assert_close(cases.problem(seed), FINE, 1e-9)
+
+
+@pytest.mark.parametrize("seed", (100, 101))
+@pytest.mark.parametrize("encoder", cases.READ_ONE)
+def test_every_encoder_of_one_statistic(encoder, seed):
+    assert_close(cases.problem(seed, encoder), FINE, 1e-9)
+
+
+@pytest.mark.parametrize("activation", cases.ACTIVATIONS)
+def test_every_activation(activation):
+    assert_close(cases.problem(200, activation=activation), FINE, 1e-9, activation)
+
+
+@pytest.mark.parametrize(
+    ("source_noise", "target_noise"), [("diagonal", "full"), ("full", "scalar"), ("scalar", "diagonal")]
+)
+def test_every_kind_of_noise(source_noise, target_noise):
+    assert_close(cases.problem(300, source_noise=source_noise, target_noise=target_noise), FINE, 1e-9)
+
+
+def test_a_linear_layer():
+    assert_close(cases.problem(400, activation=None), FINE, 1e-9, None)
+
+
+@pytest.mark.parametrize("seed", range(500, 503))
+@pytest.mark.parametrize("encoder", cases.READ_TWO)
+def test_every_encoder_of_two_statistics(encoder, seed):
+    assert_close(cases.problem(seed, encoder), FINE_TWO, 1e-6)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_float32(seed):
+    """Single precision gives 1e-4, and everything stays in it although x64 is on."""
+    parts = cases.cast(cases.problem(seed), jnp.float32)
+    terms = oracle(cases.cast(parts, jnp.float64))
+    result = elbo(*parts, SINGLE)
+    assert {leaf.dtype for leaf in jax.tree.leaves(result)} == {jnp.dtype("float32")}
+    assert_close(parts, SINGLE, 1e-4, terms=terms)
+
+
+def test_the_algebra_of_the_terms_and_the_loss_without_any():
+    """Lemma 2.2 with the states of the target written out; the sums of Figure 2."""
+    parts = cases.problem(1)
+    result = elbo(*parts, FINE)
+    direct = reference.elbo_direct(*cases.oracle_parts(*parts), RULE)
+    assert float(result.loss) == pytest.approx(direct, rel=1e-9)
+    np.testing.assert_allclose(result.S2, result.T1 + result.T2 + result.T3, rtol=1e-12)
+    np.testing.assert_allclose(result.T1, result.U1 + result.U2 + result.U3, rtol=1e-12)
+    np.testing.assert_allclose(result.R1, result.rates.sum(), rtol=1e-12)
+    np.testing.assert_allclose(result.loss, result.rate + result.R2 + result.distortion, rtol=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_loss_bounds_the_evidence(seed):
+    parts = cases.problem(seed)
+    source, layer, target, *_ = cases.oracle_parts(*parts)
+    evidence = reference.log_evidence(source, layer, target, RULE)
+    assert elbo(*parts, FINE).loss >= -evidence
+    # The bound is far from tight for a random encoder; section 4 of the design has the case where it is.
+
+
+def test_the_bound_is_tight_for_orthogonal_features_and_the_posterior():
+    """Linear layer, orthogonal columns, isotropic noise: the prior tilted by the evidence is the exact posterior."""
+    rng = np.random.default_rng(0)
+    source = cases.model(rng, cases.N1, cases.M1, cases.K1)
+    layer = av.LinearLayer(rng.normal(size=(cases.N2, cases.N1)), rng.normal(size=cases.N2))
+    prior = av.Prior(rng.normal(size=(cases.M2, cases.K2)), rng.normal(size=(cases.M2, cases.K2)))
+    decoder = np.linalg.qr(rng.normal(size=(cases.N2, cases.M2)))[0] * rng.uniform(0.5, 1.0, cases.M2)
+    target = av.FeatureModel(prior, decoder, 0.6)
+    kappa = (decoder**2).sum(axis=0) / 0.6**2
+    base = prior.log_masses - kappa[:, None] * prior.atoms**2 / 2
+    encoder = av.SoftmaxEncoder((decoder.T / 0.6**2)[:, None, :], prior.atoms[:, None, :], base)
+    evidence = reference.log_evidence(
+        cases.oracle_model(source), cases.oracle_layer(layer), cases.oracle_model(target), RULE
+    )
+    assert float(elbo(source, layer, target, encoder, FINE).loss) == pytest.approx(-evidence, rel=1e-9)
+
+
+# --------------------------------------------------------------------------------------------- what resolution does
+
+
+def test_the_error_falls_fast():
+    """Noise of 20 % of the spread: four times the frequencies gain more than a factor 1000 (median over seeds)."""
+    error = {16: [], 64: []}
+    for seed in range(9):
+        source, *rest = cases.problem(seed)
+        spread = np.sqrt(np.trace(source.moments()[1] - source.covariance) / cases.N1)
+        source = eqx.tree_at(lambda model: model.noise, source, jnp.asarray(0.2 * spread))
+        parts = (source, *rest)
+        terms = oracle(parts)
+        for frequencies, found in error.items():
+            found.append(errors(elbo(*parts, av.Resolution(frequencies)), terms, parts[2])["loss"])
+    assert np.median(error[16]) > 1000 * np.median(error[64]), error
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_rare_features_and_little_noise(seed):
+    """Bernoulli(0.001) features, noise 1 % of the spread: within 1e-2 at the resolution of 64, better at 192."""
+    rng = np.random.default_rng(seed)
+    _, layer, target, encoder = cases.problem(seed)
+    prior = av.Prior.bernoulli(np.full(cases.M1, 1e-3))
+    decoder = rng.normal(size=(cases.N1, cases.M1))
+    spread = np.sqrt((decoder**2).sum() * 1e-3 / cases.N1)
+    parts = av.FeatureModel(prior, decoder, 0.01 * spread, rng.normal(size=cases.N1) / 2), layer, target, encoder
+    terms = oracle(parts)
+    coarse, fine = (
+        max(errors(elbo(*parts, resolution), terms, target).values()) for resolution in (av.Resolution(64), FINE)
+    )
+    assert coarse < 1e-2 and fine < max(coarse, 1e-9)
+
+
+def sampled_loss(parts, samples: int, activation: str = "relu") -> tuple[float, float]:
+    """Mean and standard error of the loss over samples of x1 (no algebra on the terms)."""
+    source, layer, target, readout, log_q = cases.oracle_parts(*parts, activation)
+    variance = float(target.covariance)
+    norms = (target.decoder**2).sum(axis=0)
+
+    def pointwise(x):
+        s, v, r = reference.encoded_moments(reference.encode(layer, readout, log_q, x), target)
+        square = ((layer(x) - target.mean - s @ target.decoder.T) ** 2).sum(-1) + v @ norms
+        return r.sum(-1) + square / (2 * variance) + target.mean.size / 2 * math.log(2 * math.pi * variance)
+
+    return reference.monte_carlo(source, layer, pointwise, samples, seed=0)
+
+
+@pytest.mark.parametrize(("m1", "k1"), [(2, 256), (128, 2)])
+def test_many_atoms_and_many_features(m1, k1):
+    """Sizes beyond enumeration, against samples."""
+    _, layer, target, encoder = cases.problem(0, m2=2)
+    rng = np.random.default_rng(m1)
+    prior = av.Prior(rng.normal(size=(m1, k1)), rng.normal(size=(m1, k1)))
+    source = av.FeatureModel(prior, rng.normal(size=(cases.N1, m1)) / np.sqrt(m1), 0.3)
+    parts = source, layer, target, encoder
+    mean, error = sampled_loss(parts, 200_000)
+    assert abs(float(elbo(*parts, av.Resolution(32)).loss) - mean) < 4 * error
+
+
+# --------------------------------------------------------------------------------------------------------- transforms
+
+
+def test_jit_equals_eager():
+    parts = cases.problem(0, activation=None, m2=2)  # op by op, a ridge layer takes a minute
+    eager, compiled = av.elbo(*parts, av.Resolution(8)), elbo(*parts, av.Resolution(8))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12), eager, compiled)
+
+
+def test_vmap_equals_a_loop():
+    resolution = av.Resolution(16)
+    problems = [cases.problem(seed) for seed in range(3)]
+    batch = jax.tree.map(lambda *leaves: jnp.stack(leaves), *problems)
+    together = jax.jit(jax.vmap(lambda parts: av.elbo(*parts, resolution)))(batch)
+    for index, parts in enumerate(problems):
+        one = jax.tree.map(lambda leaf, index=index: leaf[index], together)
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-11), one, elbo(*parts, resolution)
+        )
+
+
+def test_no_retrace_on_the_second_call():
+    traces = []
+
+    @jax.jit
+    def counted(parts):
+        traces.append(None)
+        return av.elbo(*parts, av.Resolution(8)).loss
+
+    first, second = counted(cases.problem(0)), counted(cases.problem(1))
+    assert len(traces) == 1 and first != second
+    equal = [hash(av.Resolution(48, 64)), av.Resolution(48, 64)]
+    assert equal == [hash(av.Resolution(48, 64)), av.Resolution(48, 64)]
+
+
+def along(parts, path: str, direction, step: float):
+    """The parts with one leaf, named by its path, moved in a direction."""
+    return jax.tree_util.tree_map_with_path(
+        lambda key, leaf: leaf + step * direction if jax.tree_util.keystr(key) == path else leaf, parts
+    )
+
+
+def central_difference(value, step: float = 1e-3) -> float:
+    """Fourth-order derivative at 0: an error of step^4 and of rounding / step."""
+    near, far = (value(h) - value(-h) for h in (step, 2 * step))
+    return (8 * near - far) / (12 * step)
+
+
+GRADIENTS = [
+    ("softmax", "relu", "scalar", "scalar", 64),
+    ("gaussian", "gelu", "full", "diagonal", 64),
+    ("exponential", "hard_tanh", "diagonal", "full", 64),
+    ("neural", "tanh", "scalar", "scalar", 64),
+    ("softmax2", "relu", "scalar", "scalar", 32),
+]
+
+
+@pytest.mark.parametrize(("encoder", "activation", "source_noise", "target_noise", "frequencies"), GRADIENTS)
+def test_gradients_equal_finite_differences(encoder, activation, source_noise, target_noise, frequencies):
+    """One random direction per array of every argument: logits, atoms, decoders, means, noises, layer, encoder.
+
+    The error is relative to the largest derivative, in a direction of length 1, of all arrays.
+    """
+    resolution = av.Resolution(frequencies)
+    parts = cases.problem(0, encoder, activation, source_noise, target_noise)
+    loss, gradient = slope(parts, resolution)
+    np.testing.assert_allclose(loss, elbo(*parts, resolution).loss, rtol=1e-9)
+    rng = np.random.default_rng(0)
+    found = {}
+    for key, leaf in jax.tree_util.tree_leaves_with_path(gradient):
+        path, direction = jax.tree_util.keystr(key), rng.normal(size=leaf.shape)
+        if path.endswith(".noise") and leaf.ndim == 2:
+            direction = np.tril(direction)  # a factor is lower-triangular
+        direction = direction / np.linalg.norm(direction)
+        analytic = float(np.sum(leaf * direction))
+        numeric = central_difference(
+            lambda h, p=path, d=direction: float(elbo(*along(parts, p, d, h), resolution).loss)
+        )
+        found[path] = (analytic, numeric)
+    scale = max(abs(analytic) for analytic, _ in found.values())
+    wrong = {path: pair for path, pair in found.items() if not abs(pair[0] - pair[1]) < 1e-6 * scale}
+    assert len(found) >= 14 and not wrong, wrong
+
+
+def test_forward_mode_equals_reverse_mode():
+    parts, resolution = cases.problem(0), av.Resolution(64)
+    _, gradient = slope(parts, resolution)
+    rng = np.random.default_rng(0)
+    direction = jax.tree.map(lambda leaf: jnp.asarray(rng.normal(size=leaf.shape)), parts)
+    _, forward = jax.jit(lambda p, d: jax.jvp(lambda q: av.elbo(*q, resolution).loss, (p,), (d,)))(parts, direction)
+    dots = jax.tree.map(lambda a, b: jnp.sum(a * b), gradient, direction)
+    assert float(forward) == pytest.approx(float(sum(jax.tree.leaves(dots))), rel=1e-9)
+
+
+def test_gradients_are_finite_where_a_mass_is_zero():
+    source, layer, target, encoder = cases.problem(0)
+    logits = source.prior.logits.at[0, 0].set(-jnp.inf)
+    source = eqx.tree_at(lambda model: model.prior.logits, source, logits)
+    loss, gradient = slope((source, layer, target, encoder), av.Resolution(64))
+    assert np.isfinite(loss) and all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
+
+
+# ---------------------------------------------------------------------------------------------------------- bad input
+
+
+def swapped(**changes):
+    """The loss of a fitting problem with some arguments replaced."""
+    names = ("source", "layer", "target", "encoder")
+    arguments = dict(zip(names, cases.problem(0), strict=True)) | changes
+    return lambda: av.elbo(**arguments)
+
+
+RNG = np.random.default_rng(0)
+SOFTMAX = cases.ENCODERS["softmax"][1]
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (swapped(source=cases.model(RNG, 4, 3, 2)), "source: expected 2 neurons"),
+        (swapped(layer=av.LinearLayer(np.ones((4, 2)))), "encoder: expected a readout of 4 neurons"),
+        (swapped(target=cases.model(RNG, 4, 3, 3)), "target: expected 3 neurons"),
+        (swapped(target=cases.model(RNG, 3, 2, 3)), "target: expected 3 features"),
+        (swapped(encoder=SOFTMAX(RNG, 2, 1)), "target: expected 2 features"),
+        (swapped(encoder=SOFTMAX(RNG, 3, 3)), "encoder: expected 1 or 2 statistics"),
+        (swapped(target=cases.model(RNG, 3, 3, 2)), "(encoder|target): expected .* atoms"),
+        (
+            swapped(target=av.FeatureModel(av.Prior(np.ones((3, 3)), np.ones((3, 3))), np.ones((3, 3, 3)), 0.1)),
+            "target: expected a decoder of shape",
+        ),
+    ],
+)
+def test_parts_that_do_not_fit_are_refused_by_name(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (swapped(source=0.1), "source: expected a FeatureModel"),
+        (swapped(layer=jnp.tanh), "layer: expected a"),
+        (swapped(target=av.Prior.bernoulli([0.5])), "target: expected a FeatureModel"),
+        (swapped(encoder=None), "encoder: expected an encoder"),
+        (swapped(resolution=64), "resolution: expected a Resolution"),
+    ],
+)
+def test_bad_types_are_refused_by_name(call, message):
+    with pytest.raises(TypeError, match=message):
+        call()
+
+
+@pytest.mark.parametrize("value", [7, 9, 5000])
+def test_a_resolution_out_of_range_is_refused(value):
+    with pytest.raises(ValueError, match="frequencies: expected"):
+        av.Resolution(value)
+    with pytest.raises(TypeError, match="nodes: expected an integer"):
+        av.Resolution(32, 32.0)
