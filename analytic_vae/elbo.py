@@ -85,7 +85,7 @@ def expectations(
 
     order = resolution.series_order(encoder.statistics_read, axis.linear)
 
-    @jax.checkpoint
+    @eqx.filter_checkpoint
     def one_feature(one: AbstractEncoder, one_atoms: Float[Array, " K"]):
         statistic = Statistic.of(source, form, one.readout, axis, resolution)
         nodes = statistic_nodes(statistic, axis, resolution)
@@ -103,13 +103,11 @@ def expectations(
             (weights @ s, weights @ v, weights @ s**2, latent_input, latent_psi, weights @ q, entropy),
         )
 
-    if encoder.statistics_read == 1:
-        statistics, series, laws = jax.vmap(one_feature)(encoder, atoms)
-    else:
-        arrays, static = eqx.partition(encoder, eqx.is_array)
-        statistics, series, laws = jax.lax.map(
-            lambda args: one_feature(eqx.combine(args[0], static), args[1]), (arrays, atoms)
-        )
+    arrays, static = eqx.partition(encoder, eqx.is_array)
+    each = lambda args: one_feature(eqx.combine(args[0], static), args[1])  # noqa: E731
+    # Laws of two statistics are large: one feature after another.
+    over_features = jax.vmap(each) if encoder.statistics_read == 1 else lambda args: jax.lax.map(each, args)
+    statistics, series, laws = over_features((arrays, atoms))
     s, v, s_squared, latent_input, latent_psi, aggregate, entropy = laws
     rows = statistics.rows
     cross = jnp.einsum("jtn,nl,ksl->jtks", rows, source.covariance, rows)

@@ -35,7 +35,13 @@ class AbstractEncoder(eqx.Module):
 
 def encode(encoder: AbstractEncoder, y: Float[Array, "m Q t"], atoms: Float[Array, "m K"]) -> Float[Array, "m Q K"]:
     """Log masses of every feature at `Q` points of its own statistics."""
-    return jax.vmap(lambda one, points, a: jax.vmap(lambda p: one.log_masses(p, a))(points))(encoder, y, atoms)
+    arrays, static = eqx.partition(encoder, eqx.is_array)
+
+    def one(arrays, points, a):
+        feature = eqx.combine(arrays, static)
+        return jax.vmap(lambda p: feature.log_masses(p, a))(points)
+
+    return jax.vmap(one)(arrays, y, atoms)
 
 
 class SoftmaxEncoder(AbstractEncoder):

@@ -104,6 +104,7 @@ def load_source(
     or arrays that are neither a model nor data, or that do not fit.
     """
     arrays = read_arrays(path, max_bytes=max_bytes)
+    arrays.pop("header.json", None)  # what save_model adds
     if "data" in arrays and not _MODEL_KEYS & set(arrays):
         if features is None:
             raise ValueError(f"features: expected how many to find in the data of {path}, got None.")

@@ -199,7 +199,7 @@ def test_the_weights_of_statistics_give_expectations(activation, t, frequencies,
         axis = RidgeAxis.of(source, form, resolution)
         one = statistic.Statistic.of(source, form, jnp.asarray(readout), axis, resolution)
         nodes = statistic_nodes(one, axis, resolution)
-        fitted = least_squares_series(one, nodes, jnp.tanh(nodes.points.sum(axis=1)), resolution)
+        fitted = least_squares_series(one, nodes, jnp.tanh(nodes.points.sum(axis=1)), order=10)
         return nodes, fitted.remainder
 
     nodes, remainder = rule(source)

@@ -1,0 +1,181 @@
+"""The command line: `python -m analytic_vae learn` and `python -m analytic_vae show FOLDER`."""
+
+import argparse
+import json
+import sys
+import time
+from contextlib import nullcontext
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .checkpoint import load_fit
+from .classifier import train_classifier
+from .closed_form import NOISES
+from .initial import ENCODERS
+from .layer import Network
+from .learn import learn
+from .model import FeatureModel
+from .network import from_weights, load_network
+from .report import compare, markdown, save_report
+from .sources import digits_data, load_source, source_from_data
+from .spectral.resolution import Resolution
+from .types import Array
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; returns the exit status. Errors that a user can mend are one line on standard error."""
+    options = _parser().parse_args(arguments)
+    try:
+        with _one_blas_thread():
+            return options.run(options)
+    except (ValueError, TypeError, OSError, ImportError, MemoryError) as error:
+        print(f"analytic_vae: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nanalytic_vae: interrupted; the same command continues where it was.", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m analytic_vae",
+        description="The law of a network's activations, and the features that make it up, without sampling.",
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    one = commands.add_parser(
+        "learn",
+        help="learn every layer of a network; without arguments: a network trained on scikit-learn's digits",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    one.set_defaults(run=_learn)
+    one.add_argument("--network", type=Path, help="an MLP: .npz or .safetensors of weights and biases")
+    one.add_argument("--activation", default="relu", help="of the hidden layers of --network")
+    one.add_argument("--source", type=Path, help="a FeatureModel (.npz) or data [samples, n] (.npz, key 'data')")
+    one.add_argument("--features", type=int, default=16, help="independent components to find in data")
+    one.add_argument("--atoms", type=int, default=12, help="atoms of each component found in data")
+    one.add_argument("--encoder", default="softmax", choices=ENCODERS, help="kind of encoder")
+    one.add_argument("--noise", default="full", choices=NOISES, help="noise of the source and of every learnt model")
+    one.add_argument("--frequencies", type=int, default=24, help="resolution: frequencies per axis")
+    one.add_argument("--steps", type=int, default=60, help="largest number of steps per layer")
+    one.add_argument("--tolerance", type=float, default=2e-3, help="stop when ten steps gain fewer nats than this")
+    one.add_argument("--samples", type=int, default=200_000, help="samples to compare with")
+    one.add_argument("--hidden", type=int, default=8, help="hidden units of the digits network")
+    one.add_argument("--seed", type=int, default=0, help="of the training, the sampling and random encoders")
+    one.add_argument("--folder", type=Path, default=Path("runs/learn"), help="results; an unfinished run is continued")
+    two = commands.add_parser("show", help="print what a run folder holds")
+    two.set_defaults(run=_show)
+    two.add_argument("folder", type=Path)
+    return parser
+
+
+def _learn(options: argparse.Namespace) -> int:
+    begun = time.perf_counter()
+    # The command, unlike the library, may choose: double precision.
+    jax.config.update("jax_enable_x64", True)
+    source, network, data, about = _inputs(options)
+    for line in about:
+        _say(line)
+    trajectory = learn(
+        source,
+        network,
+        folder=options.folder,
+        log=_say,
+        noise=options.noise,
+        encoder=options.encoder,
+        steps=options.steps,
+        tolerance=options.tolerance,
+        resolution=Resolution(options.frequencies),
+        key=jax.random.key(options.seed),
+    )
+    _say(f"comparing with {options.samples} samples of the source pushed through the network")
+    report = compare(trajectory, samples=options.samples, data=data, key=jax.random.key(options.seed + 1))
+    report["about"] = [*about, f"Device: {jax.devices()[0].device_kind}; jax {jax.__version__}."]
+    report["seconds"] = time.perf_counter() - begun
+    files = save_report(options.folder, report)
+    print(markdown(report))
+    _say(f"{report['seconds']:.0f} s in all; written: {', '.join(str(file) for file in files)}")
+    return 0
+
+
+def _show(options: argparse.Namespace) -> int:
+    if not options.folder.is_dir():
+        raise ValueError(f"folder: expected a run folder, found none at {options.folder}.")
+    report = options.folder / "report.json"
+    if report.exists():
+        try:
+            print(markdown(json.loads(report.read_text())))
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"folder: {report} is damaged ({error}); run learn again to renew it.") from error
+        return 0
+    layers = sorted(options.folder.glob("layer_*.npz"))
+    if not layers:
+        raise ValueError(f"folder: {options.folder} holds no run.")
+    jax.config.update("jax_enable_x64", True)
+    print(f"{options.folder}: unfinished, {len(layers)} layers so far; the same learn command continues it.")
+    for path in layers:
+        print(f"{path.stem}: {load_fit(path)}")
+    return 0
+
+
+def _inputs(options: argparse.Namespace) -> tuple[FeatureModel, Network, Array | None, list[str]]:
+    """Source, network, real inputs if any, and sentences that say what they are."""
+    about, data = [], None
+    network = None if options.network is None else load_network(options.network, options.activation)
+    if options.source is not None:
+        found = {"noise": options.noise, "atoms": options.atoms, "seed": options.seed}
+        with np.load(options.source, allow_pickle=False) if options.source.suffix == ".npz" else nullcontext({}) as f:
+            is_data = "data" in f
+            data = np.asarray(f["data"], float) if is_data else None
+        source = load_source(options.source, options.features, **found) if is_data else load_source(options.source)
+        about.append(f"Source: {options.source}, {source.neurons} neurons, {source.features} features.")
+    else:
+        images, labels = digits_data()
+        data = images
+        source = source_from_data(
+            images, options.features, atoms=options.atoms, noise=options.noise, seed=options.seed
+        )
+        about.append(
+            f"Source: scikit-learn's digits ({images.shape[0]} images of {images.shape[1]} pixels), {source.features} "
+            f"independent components of {options.atoms} atoms, {options.noise} noise."
+        )
+    if network is not None:
+        about.append(f"Network: {options.network}, {len(network.layers)} linear and ridge layers.")
+    elif options.source is not None:
+        raise ValueError("--network: expected a file, since --source is not the digits; got none.")
+    else:
+        weights, accuracy = train_classifier(images, labels, hidden=options.hidden, seed=options.seed)
+        network = from_weights(weights, "relu")
+        options.folder.mkdir(parents=True, exist_ok=True)
+        _save_weights(options.folder / "network.npz", weights)
+        about.append(
+            f"Network: {images.shape[1]}-{options.hidden}-{weights[1][0].shape[0]} ReLU, trained here on the digits: "
+            f"{accuracy:.1%} of the training images right; {len(network.layers)} linear and ridge layers."
+        )
+    dtype = jnp.result_type(float)
+    return jax.tree.map(lambda a: jnp.asarray(a, dtype), source), network, data, about
+
+
+def _save_weights(path: Path, weights) -> None:
+    temporary = path.with_name(f".{path.stem}.tmp.npz")
+    np.savez(temporary, **{f"{n}{i}": np.asarray(a) for i, pair in enumerate(weights) for n, a in zip("Wb", pair)})
+    temporary.replace(path)
+
+
+def _one_blas_thread():
+    """OpenBLAS's threads wait for work by spinning, and fight those of XLA; one is enough for small matrices."""
+    try:
+        from threadpoolctl import threadpool_limits
+    except ImportError:
+        return nullcontext()
+    return threadpool_limits(1)
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

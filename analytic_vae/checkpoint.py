@@ -1,0 +1,188 @@
+"""Files of models, encoders and fits: a JSON header and plain arrays in one `.npz`, written atomically.
+
+Nothing that is loaded is executed: objects are rebuilt by name from arrays, and object arrays are refused unread.
+"""
+
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .elbo import Elbo
+from .encoder import AbstractEncoder, ExponentialEncoder, GaussianEncoder, NeuralEncoder, SoftmaxEncoder
+from .files import read_arrays
+from .fit import Fit, Stop
+from .model import FeatureModel
+from .prior import Prior
+from .spectral.resolution import Resolution
+
+FORMAT, VERSION = "analytic_vae", 1
+_ENCODERS = {kind.__name__: kind for kind in (SoftmaxEncoder, GaussianEncoder, ExponentialEncoder)}
+_ELBO = ("R1", "R2", "R3", "S1", "S2", "T1", "T2", "T3", "U1", "U2", "U3", "rates")
+
+
+def save_model(path: str | os.PathLike[str], model: FeatureModel) -> None:
+    """Write a feature model to an `.npz` file (readable by `load_source` too)."""
+    _write(path, {"kind": "FeatureModel"}, _model_arrays(model))
+
+
+def load_model(path: str | os.PathLike[str]) -> FeatureModel:
+    """Read what `save_model` wrote. Raises `FileNotFoundError` or `ValueError` that says what is wrong."""
+    header, arrays = _read(path, "FeatureModel")
+    return _rebuild(path, lambda: _model(arrays))
+
+
+def save_fit(path: str | os.PathLike[str], fit: Fit) -> None:
+    """Write a fit: target, encoder, the terms of the loss, history and why it stopped."""
+    header: dict[str, Any] = {
+        "kind": "Fit",
+        "stop": fit.stop.name,
+        "seconds": fit.seconds,
+        "error_estimate": fit.error_estimate,
+        "frequencies": fit.resolution.frequencies,
+        "nodes": fit.resolution.nodes,
+    }
+    arrays = {f"target.{name}": array for name, array in _model_arrays(fit.target).items()}
+    arrays |= {"history": fit.history, "start_losses": fit.start_losses}
+    if fit.elbo is not None:
+        arrays |= {f"elbo.{name}": np.asarray(getattr(fit.elbo, name)) for name in _ELBO}
+    if fit.encoder is not None:
+        header["encoder"], encoder_arrays = _encoder_parts(fit.encoder)
+        arrays |= {f"encoder.{name}": array for name, array in encoder_arrays.items()}
+    _write(path, header, arrays)
+
+
+def load_fit(path: str | os.PathLike[str]) -> Fit:
+    """Read what `save_fit` wrote. Raises `FileNotFoundError` or `ValueError` that says what is wrong."""
+    header, arrays = _read(path, "Fit")
+
+    def build() -> Fit:
+        terms = _under("elbo.", arrays)
+        elbo = Elbo(**{name: jnp.asarray(terms[name]) for name in _ELBO}) if terms else None
+        encoder = None
+        if "encoder" in header:
+            encoder = _encoder(header["encoder"], _under("encoder.", arrays))
+        return Fit(
+            target=_model(_under("target.", arrays)),
+            encoder=encoder,
+            elbo=elbo,
+            error_estimate=header["error_estimate"],
+            history=arrays["history"],
+            start_losses=arrays["start_losses"],
+            stop=Stop[header["stop"]],
+            seconds=header["seconds"],
+            resolution=Resolution(header["frequencies"], header["nodes"]),
+        )
+
+    return _rebuild(path, build)
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Write a text file atomically: to a temporary name, synced, renamed."""
+    _replace(Path(path), text.encode())
+
+
+def _model_arrays(model: FeatureModel) -> dict[str, np.ndarray]:
+    return {
+        "atoms": np.asarray(model.prior.atoms),
+        "logits": np.asarray(model.prior.logits),
+        "decoder": np.asarray(model.decoder),
+        "noise": np.asarray(model.noise),
+        "mean": np.asarray(model.mean),
+    }
+
+
+def _model(arrays: dict[str, np.ndarray]) -> FeatureModel:
+    """The model; a singular noise factor, which `project` makes and the constructor refuses, is put in after."""
+    noise, decoder = jnp.asarray(arrays["noise"]), arrays["decoder"]
+    prior = Prior(arrays["atoms"], arrays["logits"])
+    if noise.ndim < 2:
+        return FeatureModel(prior, decoder, noise, arrays["mean"])
+    model = FeatureModel(prior, decoder, jnp.ones((), noise.dtype), arrays["mean"])
+    if noise.shape != (model.neurons, model.neurons) or not np.all(np.isfinite(noise)):
+        raise ValueError(f"noise: expected a finite factor [{model.neurons}, {model.neurons}], got {noise.shape}.")
+    return eqx.tree_at(lambda m: m.noise, model, noise)
+
+
+def _encoder_parts(encoder: AbstractEncoder) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    if isinstance(encoder, NeuralEncoder):
+        networks = encoder.networks
+        if networks.activation is not jnp.tanh and getattr(networks.activation, "__name__", "") != "tanh":
+            raise ValueError("encoder: only neural encoders with tanh units, as NeuralEncoder.init makes, can be saved.")
+        leaves = jax.tree.leaves(eqx.filter(encoder, eqx.is_array))
+        header = {"class": "NeuralEncoder", "width": networks.width_size, "depth": networks.depth,
+                  "atoms": networks.out_size}
+        return header, {f"leaf{index:03d}": np.asarray(leaf) for index, leaf in enumerate(leaves)}
+    name = type(encoder).__name__
+    if name not in _ENCODERS:
+        raise ValueError(f"encoder: expected one of the package's own, got {name}, which files cannot hold.")
+    return {"class": name}, {field: np.asarray(value) for field, value in vars(encoder).items()}
+
+
+def _encoder(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> AbstractEncoder:
+    if header["class"] != "NeuralEncoder":
+        return _ENCODERS[header["class"]](**arrays)
+    readout = arrays["leaf000"]
+    skeleton = NeuralEncoder.init(
+        readout, header["atoms"], width=header["width"], depth=header["depth"], key=jax.random.key(0)
+    )
+    parts, static = eqx.partition(skeleton, eqx.is_array)
+    expected, tree = jax.tree.flatten(parts)
+    loaded = [jnp.asarray(arrays[f"leaf{index:03d}"]) for index in range(len(expected))]
+    for index, (leaf, like) in enumerate(zip(loaded, expected, strict=True)):
+        if leaf.shape != like.shape:
+            raise ValueError(f"leaf{index:03d}: expected shape {like.shape}, got {leaf.shape}.")
+    return eqx.combine(jax.tree.unflatten(tree, loaded), static)
+
+
+def _under(prefix: str, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+
+
+def _rebuild(path, build):
+    try:
+        return build()
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise ValueError(f"path: {path} is not a whole {FORMAT} file: {error}") from error
+
+
+def _write(path, header: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
+    import io
+
+    header = {"format": FORMAT, "version": VERSION, **header}
+    stream = io.BytesIO()
+    np.savez(stream, **{"header.json": np.frombuffer(json.dumps(header).encode(), np.uint8)}, **arrays)
+    _replace(Path(path), stream.getvalue())
+
+
+def _read(path, kind: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    arrays = read_arrays(path)
+    try:
+        header = json.loads(arrays.pop("header.json").tobytes())
+        found, version = (header["format"], header["kind"]), header["version"]
+    except (KeyError, ValueError, TypeError) as error:
+        raise ValueError(f"path: expected a file written by {FORMAT}, got {path} without its header.") from error
+    if found != (FORMAT, kind):
+        raise ValueError(f"path: expected a {kind} of {FORMAT}, got {found[1]} of {found[0]} in {path}.")
+    if version != VERSION:
+        raise ValueError(f"path: {path} has version {version}, this package reads {VERSION}; update analytic_vae.")
+    return header, arrays
+
+
+def _replace(path: Path, content: bytes) -> None:
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise

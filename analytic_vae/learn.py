@@ -1,0 +1,156 @@
+"""Learning a network layer after layer: each layer's model is the next layer's source."""
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import equinox as eqx
+import jax
+import numpy as np
+
+from ._check import require_instance
+from .checkpoint import load_fit, save_fit, save_model, write_text
+from .fit import Fit, Stop, fit
+from .layer import LinearLayer, Network
+from .model import FeatureModel
+from .pushforward import linear_pushforward
+from .spectral.resolution import Resolution
+
+Log = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """What was learnt of a network.
+
+    Fields:
+        source: the law of the network's input.
+        network: the network.
+        fits: a `Fit` per layer; a linear layer's says that nothing was learnt.
+    """
+
+    source: FeatureModel
+    network: Network
+    fits: tuple[Fit, ...]
+
+    @property
+    def models(self) -> tuple[FeatureModel, ...]:
+        """A `FeatureModel` of every layer's output; the last is the network's output."""
+        return tuple(one.target for one in self.fits)
+
+    def __str__(self) -> str:
+        lines = [f"{'layer':>5}  {'neurons':>7}  what was found"]
+        lines += [f"{i:>5}  {one.target.neurons:>7}  {one}" for i, one in enumerate(self.fits)]
+        return "\n".join(lines)
+
+
+def learn(
+    source: FeatureModel,
+    network: Network,
+    *,
+    folder: str | os.PathLike[str] | None = None,
+    log: Log | None = None,
+    **options: Any,
+) -> Trajectory:
+    """Learn every layer of a network, without samples.
+
+    Through a linear layer the model passes exactly; for every other layer `fit` learns the output's model, which is
+    the source of the next layer.
+
+    Arguments:
+        source: law of the network's input.
+        network: its layers (`from_weights`, `from_mlp`, `load_network` make one of an MLP).
+        folder: where to keep a checkpoint after every layer. If it holds a run of the same source, network and
+            options, the run continues after its last whole layer and ends in the same numbers to the last bit.
+        log: called with lines of progress (`print`, say).
+        options: of `fit`, the same for every layer.
+
+    Returns a `Trajectory`. Raises `ValueError` that names the argument if the parts do not fit together, or if the
+    folder belongs to another run; `TypeError` for an unknown option.
+
+    Source: sections 2.1 and 2.4 (a) of "Analytically Learning Variational Auto-Encoders".
+
+    >>> trajectory = learn(source, from_weights(weights, "relu"), folder="run", log=print)
+    >>> trajectory.models[-1].moments()
+    """
+    require_instance("source", source, FeatureModel, "a FeatureModel")
+    require_instance("network", network, Network, "a Network")
+    if source.neurons != network.inputs:
+        raise ValueError(f"source: expected {network.inputs} neurons, the inputs of network, got {source.neurons}.")
+    checkpoints = None if folder is None else _open(Path(folder), source, network, options)
+    fits: list[Fit] = []
+    total = len(network.layers)
+    for index, layer in enumerate(network.layers):
+        path = None if checkpoints is None else checkpoints / f"layer_{index:03d}.npz"
+        say = _prefixed(log, f"layer {index + 1} of {total}: ")
+        if path is not None and path.exists():
+            found = load_fit(path)
+            say("read from the run folder")
+        else:
+            model = fits[-1].target if fits else source
+            found = _learn_layer(model, layer, say, options)
+            if path is not None:
+                save_fit(path, found)
+            say(str(found))
+        fits.append(found)
+    if checkpoints is not None:
+        save_model(checkpoints / "output.npz", fits[-1].target)
+    return Trajectory(source, network, tuple(fits))
+
+
+def _learn_layer(model: FeatureModel, layer, say: Log, options: dict[str, Any]) -> Fit:
+    if not isinstance(layer, LinearLayer):
+        return fit(model, layer, log=say, **options)
+    begun = time.perf_counter()
+    target = jax.block_until_ready(eqx.filter_jit(linear_pushforward)(model, layer))
+    none = np.zeros(0)
+    resolution = options.get("resolution") or Resolution()
+    return Fit(target, None, None, None, none, none, Stop.EXACT, time.perf_counter() - begun, resolution)
+
+
+def _prefixed(log: Log | None, prefix: str) -> Log:
+    return (lambda line: None) if log is None else (lambda line: log(prefix + line))
+
+
+def _open(folder: Path, source: FeatureModel, network: Network, options: dict[str, Any]) -> Path:
+    """The run folder, made or recognised by a fingerprint of everything that the numbers depend on."""
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"folder: expected a folder, got the file {folder}.")
+    fingerprint = _fingerprint(source, network, options)
+    manifest = folder / "run.json"
+    if manifest.exists():
+        try:
+            found = json.loads(manifest.read_text())["fingerprint"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"folder: {manifest} is damaged; remove the folder or choose another.") from error
+        if found != fingerprint:
+            raise ValueError(
+                f"folder: {folder} belongs to a run of another source, network or options; choose another folder."
+            )
+        return folder
+    folder.mkdir(parents=True, exist_ok=True)
+    stray = sorted(folder.glob("layer_*.npz"))
+    if stray:
+        raise ValueError(f"folder: {folder} holds {stray[0].name} but no run.json; choose another folder.")
+    write_text(manifest, json.dumps({"fingerprint": fingerprint, "layers": len(network.layers)}) + "\n")
+    return folder
+
+
+def _fingerprint(source: FeatureModel, network: Network, options: dict[str, Any]) -> str:
+    digest = hashlib.sha256()
+    for leaf in jax.tree.leaves((source, network, {k: v for k, v in options.items() if k != "log"})):
+        if isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            leaf = jax.random.key_data(leaf)
+        array = np.asarray(leaf) if hasattr(leaf, "shape") else None
+        text = repr(leaf if not callable(leaf) else getattr(leaf, "__name__", type(leaf).__name__))
+        digest.update(text.encode() if array is None else str((array.shape, array.dtype)).encode() + array.tobytes())
+    for layer in network.layers:
+        digest.update(type(layer).__name__.encode())
+        digest.update(getattr(getattr(layer, "activation", None), "name", "").encode())
+    digest.update(repr(options.get("resolution") or Resolution()).encode())
+    return digest.hexdigest()

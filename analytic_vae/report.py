@@ -1,0 +1,227 @@
+"""Tables and figures: what was learnt, beside samples pushed through the true network."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .checkpoint import write_text
+from .layer import LinearLayer
+from .learn import Trajectory
+from .types import Array, PRNGKeyArray
+
+BATCH = 20_000
+
+
+def compare(
+    trajectory: Trajectory, *, samples: int = 200_000, data: Array | None = None, key: PRNGKeyArray
+) -> dict[str, Any]:
+    """The learnt models beside samples of the source pushed through the true network, layer by layer.
+
+    Arguments:
+        trajectory: what `learn` returned.
+        samples: how many draws of the source to push through the network; at least 2.
+        data: `[rows, n]` real inputs, pushed through the network as well, if given.
+        key: for the draws.
+
+    Returns plain numbers and lists, ready for JSON: `layers` (a row each), `outputs` (a row per output neuron),
+    `classes` (shares of the largest output: learnt model, sampled, real data), `samples`.
+    """
+    if samples < 2:
+        raise ValueError(f"samples: expected at least 2, got {samples}.")
+    source_key, model_key = jax.random.split(key)
+    moments, counts = _sampled_moments(trajectory, samples, source_key)
+    layers, learnt = [], False
+    for index, (layer, fit) in enumerate(zip(trajectory.network.layers, trajectory.fits, strict=True)):
+        learnt = learnt or not isinstance(layer, LinearLayer)
+        layers.append(_layer_row(index, fit, learnt, *moments[index], samples))
+    mean, covariance = (np.asarray(a) for a in trajectory.models[-1].moments())
+    sampled_mean, sampled_spread = moments[-1]
+    outputs = [
+        {
+            "output": i,
+            "mean": float(mean[i]),
+            "sampled_mean": float(sampled_mean[i]),
+            "standard_error": float(sampled_spread[i] / samples**0.5),
+            "spread": float(covariance[i, i] ** 0.5),
+            "sampled_spread": float(sampled_spread[i]),
+        }
+        for i in range(mean.size)
+    ]
+    classes = {"model": _shares(trajectory.models[-1].sample(model_key, (samples,))), "sampled": counts / samples}
+    if data is not None:
+        real = jax.vmap(trajectory.network)(jnp.asarray(data, trajectory.source.mean.dtype))
+        classes["real"] = _shares(real)
+    return {
+        "samples": samples,
+        "layers": layers,
+        "outputs": outputs,
+        "classes": {name: [float(s) for s in share] for name, share in classes.items()},
+    }
+
+
+def total_variation(first: list[float], second: list[float]) -> float:
+    """`1/2 sum |p_i - q_i|`."""
+    return float(np.abs(np.subtract(first, second)).sum() / 2)
+
+
+def markdown(report: dict[str, Any]) -> str:
+    """The tables of a report as text that one reads as it is."""
+    lines = ["# What was learnt", "", *report.get("about", []), "", "## Layer by layer", ""]
+    lines += [
+        "Errors are of the learnt model's means and spreads (standard deviations) against "
+        f"{report['samples']} samples of the source pushed through the true network: the largest over the neurons, in "
+        "units of the neuron's sampled spread, and for means in standard errors of the samples, too. Before the first "
+        "learnt layer nothing is approximated; after it, errors add up from layer to layer.",
+        "",
+        "| layer | neurons | learnt | loss (nats) | +- | rate | distortion | seconds | mean error | in standard errors "
+        "| spread error |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in report["layers"]:
+        cells = [str(row["layer"]), str(row["neurons"]), "no" if row["exact"] else "yes"]
+        cells += [_number(row[name]) for name in ("loss", "error_estimate", "rate", "distortion", "seconds")]
+        cells += [f"{row['mean_error']:.4f}", f"{row['mean_error_se']:.1f}", f"{row['spread_error']:.4f}"]
+        lines.append("| " + " | ".join(cells) + " |")
+    lines += ["", "`+-` is how far the loss moves at 1.5 times the frequencies: an estimate, not a bound."]
+    lines += ["", "## Outputs", "", "| output | mean | sampled | se | spread | sampled |", "|---|---|---|---|---|---|"]
+    lines += [
+        f"| {r['output']} | {r['mean']:.4f} | {r['sampled_mean']:.4f} | {r['standard_error']:.4f} | {r['spread']:.4f} "
+        f"| {r['sampled_spread']:.4f} |"
+        for r in report["outputs"]
+    ]
+    classes = report["classes"]
+    titles = {"model": "learnt model", "sampled": "source samples", "real": "real data"}
+    lines += ["", "## Largest output: share of each class", "", "| class | " + " | ".join(titles[n] for n in classes)]
+    lines[-1] += " |"
+    lines.append("|---" * (len(classes) + 1) + "|")
+    for i, shares in enumerate(zip(*classes.values(), strict=True)):
+        lines.append(f"| {i} | " + " | ".join(f"{share:.4f}" for share in shares) + " |")
+    lines += ["", f"Total variation, learnt model to source samples: {_between(classes, 'model', 'sampled'):.4f}."]
+    if "real" in classes:
+        lines[-1] += (
+            f" Source samples to real data: {_between(classes, 'sampled', 'real'):.4f} (the features of the source are "
+            f"independent, those of the data are not). Learnt model to real data: "
+            f"{_between(classes, 'model', 'real'):.4f}."
+        )
+    return "\n".join(lines) + "\n"
+
+
+def save_report(folder: str | os.PathLike[str], report: dict[str, Any]) -> list[Path]:
+    """Write `report.json`, `report.md` and, if matplotlib is there, `report.png`; returns the files."""
+    folder = Path(folder)
+    files = [folder / "report.json", folder / "report.md"]
+    write_text(files[0], json.dumps(report, indent=1) + "\n")
+    write_text(files[1], markdown(report))
+    picture = folder / "report.png"
+    if figure(report, picture):
+        files.append(picture)
+    return files
+
+
+def figure(report: dict[str, Any], path: Path) -> bool:
+    """Draw a report; False (and nothing drawn) if matplotlib is not installed."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        return False
+    drawing = Figure(figsize=(13, 3.8), layout="constrained")
+    left, middle, right = drawing.subplots(1, 3)
+    outputs = report["outputs"]
+    places = np.arange(len(outputs))
+    for shift, mean, spread, label in (
+        (-0.12, "mean", "spread", "learnt model"),
+        (0.12, "sampled_mean", "sampled_spread", f"{report['samples']} samples"),
+    ):
+        left.errorbar(
+            places + shift, [r[mean] for r in outputs], [r[spread] for r in outputs], fmt="o", ms=4, capsize=2,
+            label=label,
+        )
+    left.set(title="outputs: mean and spread", xlabel="output", xticks=places)
+    left.legend(fontsize=8)
+    width = 0.8 / len(report["classes"])
+    titles = {"model": "learnt model", "sampled": "source samples", "real": "real data"}
+    for i, (name, shares) in enumerate(report["classes"].items()):
+        middle.bar(places + (i - 1) * width, shares, width, label=titles[name])
+    middle.set(title="share of each class", xlabel="largest output", xticks=places)
+    middle.legend(fontsize=8)
+    layers = report["layers"]
+    numbers = [row["layer"] for row in layers]
+    right.plot(numbers, [max(row["mean_error"], 1e-5) for row in layers], "o-", ms=4, label="means")
+    right.plot(numbers, [max(row["spread_error"], 1e-5) for row in layers], "s-", ms=4, label="spreads")
+    right.set(title="largest error, in sampled spreads", xlabel="layer", yscale="log")
+    right.legend(fontsize=8)
+    temporary = path.with_name(f".{path.name}.tmp")
+    drawing.savefig(temporary, dpi=120, format="png")
+    os.replace(temporary, path)
+    return True
+
+
+def _sampled_moments(trajectory: Trajectory, samples: int, key: PRNGKeyArray):
+    """Mean and spread of every layer's output over samples, and how often each output was the largest."""
+
+    @eqx.filter_jit
+    def batch(source, network, key, size: int):
+        x = source.sample(key, (size,))
+        sums = []
+        for layer in network.layers:
+            x = jax.vmap(layer)(x)
+            sums.append((x.sum(axis=0), x.T @ x))
+        return sums, jnp.bincount(jnp.argmax(x, axis=1), length=network.outputs)
+
+    sums, counts, done, index = None, 0, 0, 0
+    while done < samples:
+        size = min(BATCH, samples - done)
+        part, count = batch(trajectory.source, trajectory.network, jax.random.fold_in(key, index), size)
+        part = jax.tree.map(np.asarray, part)
+        sums = part if sums is None else jax.tree.map(np.add, sums, part)
+        counts, done, index = counts + np.asarray(count), done + size, index + 1
+    moments = []
+    for total, square in sums:
+        mean = total / samples
+        moments.append((mean, np.sqrt(np.maximum(np.diagonal(square) / samples - mean**2, 0))))
+    return moments, counts
+
+
+def _layer_row(index, fit, learnt, sampled_mean, sampled_spread, samples) -> dict[str, Any]:
+    mean, covariance = (np.asarray(a) for a in fit.target.moments())
+    spread = np.sqrt(np.maximum(np.diagonal(covariance), 0))
+    unit = np.maximum(sampled_spread, 1e-12 + 1e-9 * np.max(sampled_spread))
+    # A neuron that hardly ever moves says little relative to its own spread: the layer's mean spread is the least unit.
+    unit = np.maximum(unit, 1e-3 * np.mean(sampled_spread))
+    errors = np.abs(mean - sampled_mean) / unit
+    return {
+        "layer": index,
+        "neurons": int(mean.size),
+        "exact": fit.elbo is None,
+        "before_learning": not learnt,
+        "loss": fit.loss,
+        "error_estimate": fit.error_estimate,
+        "rate": None if fit.elbo is None else float(fit.elbo.rate),
+        "distortion": None if fit.elbo is None else float(fit.elbo.distortion),
+        "seconds": fit.seconds,
+        "stop": fit.stop.value,
+        "mean_error": float(errors.max()),
+        "mean_error_se": float(errors.max() * samples**0.5),
+        "spread_error": float(np.max(np.abs(spread - sampled_spread) / unit)),
+    }
+
+
+def _shares(outputs: Array) -> np.ndarray:
+    winners = np.asarray(jnp.argmax(outputs, axis=1))
+    return np.bincount(winners, minlength=outputs.shape[1]) / winners.size
+
+
+def _between(classes: dict[str, list[float]], first: str, second: str) -> float:
+    return total_variation(classes[first], classes[second])
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return ""
+    return f"{value:.1e}" if 0 < abs(value) < 1e-2 else f"{value:.3f}"

@@ -1,0 +1,168 @@
+"""(a) Error and time of the loss against resolution, beside direct sums, binned convolution and Monte Carlo.
+
+`small`: n1 = 2, m1 = 3, K1 = 2 (n2 = m2 = K2 = 3): the error is against enumeration and quadrature (`tests/reference.py`).
+`large`: n = m = 16, K = 32: the states cannot be listed; the error is against the package at `N = 96`.
+Noise is 20% of the spread in both. `--only small|large`.
+"""
+
+import sys
+import time
+
+import binned
+import direct
+import harness
+import jax
+import numpy as np
+import reference
+from harness import av, measure, problem, save, table, timed
+from sampled import sampled_loss
+
+SEEDS, KEYS = 5, 8
+FREQUENCIES = (16, 24, 32, 48, 64, 96)
+ROWS = []
+
+
+def add(case, method, size, error, timing, **more):
+    row = {"case": case, "method": method, "size": size, "error": float(error)}
+    row |= {"median_s": timing["median_s"], "min_s": timing["min_s"], "max_s": timing["max_s"]}
+    ROWS.append(row | {"compile_s": timing.get("compile_s")} | more)
+    print(ROWS[-1], flush=True)
+    save("loss_accuracy", ROWS)
+
+
+def exact(source, layer, target, encoder):
+    """The parts as the oracle's own objects."""
+    model = lambda m: reference.Model(m.prior.atoms, m.prior.masses, m.decoder, m.noise**2, m.mean)  # noqa: E731
+    ridge = reference.Ridge(layer.linear, layer.output, layer.direction, float(layer.bias))
+    log_q = reference.softmax_encoder(np.asarray(encoder.statistics), np.asarray(encoder.base))
+    return model(source), ridge, model(target), np.asarray(encoder.readout), log_q
+
+
+def loss_and_gradient(fn):
+    """Value and gradient in the source's prior and decoder, the target and the encoder."""
+
+    def whole(source, layer, target, encoder):
+        def of(prior, decoder, target, encoder):
+            return fn(av.FeatureModel(prior, decoder, source.noise, source.mean), layer, target, encoder)
+
+        return jax.value_and_grad(of, argnums=(0, 1, 2, 3))(source.prior, source.decoder, target, encoder)
+
+    return whole
+
+
+def jax_engine(case, method, size, fn, problems, references, gradient=False):
+    """Rows of the median relative error over the problems, and the time of the first."""
+    compiled = jax.jit(fn)
+    timing, _ = measure(fn, *problems[0])
+    errors = [abs(float(compiled(*p)) / r - 1) for p, r in zip(problems, references, strict=True)]
+    add(case, method, size, np.median(errors), timing, worst_error=max(errors))
+    if gradient:
+        timing, _ = measure(loss_and_gradient(fn), *problems[0], repeats=5)
+        add(case, method + ", loss and gradient", size, np.median(errors), timing)
+
+
+def monte_carlo(case, problems, references, sizes):
+    for samples in sizes:
+        run = jax.jit(lambda key, *p, samples=samples: sampled_loss(key, *p, samples, min(samples, 4000)))
+        timing, _ = measure(
+            lambda key, *p, samples=samples: sampled_loss(key, *p, samples, min(samples, 4000)),
+            jax.random.key(0), *problems[0],
+        )  # fmt: skip
+        rms = []
+        for p, r in zip(problems, references, strict=True):
+            values = np.array([float(run(jax.random.key(i), *p)[0]) for i in range(KEYS)])
+            rms.append(np.sqrt(np.mean((values / r - 1) ** 2)))
+        add(case, "Monte Carlo", samples, np.median(rms), timing, worst_error=max(rms))
+
+
+def small():
+    problems = [problem(2, 3, 2, seed=seed, n2=3, m2=3, K2=3) for seed in range(SEEDS)]
+    begun = time.perf_counter()
+    references = [reference.elbo_terms(*exact(*p))["loss"] for p in problems]
+    seconds = (time.perf_counter() - begun) / SEEDS
+    finer = reference.elbo_terms(*exact(*problems[0]), rule=reference.Rule(36, 16))["loss"]
+    nothing = {"median_s": seconds, "min_s": seconds, "max_s": seconds}
+    add("small", "enumeration (oracle)", 24, abs(finer / references[0] - 1), nothing)
+    for N in FREQUENCIES:
+        jax_engine("small", "this", N, lambda *p, N=N: av.elbo(*p, av.Resolution(N)).loss, problems, references)
+    for F in (24, 48, 96):
+        jax_engine("small", "direct", F, lambda *p, F=F: direct.loss(*p, frequencies=F), problems, references)
+    monte_carlo("small", problems, references, (1000, 10_000, 100_000, 1_000_000))
+    given = [exact(*p) for p in problems]
+    for bins in (64, 128):
+        for split in (False, True):
+            timing = timed(lambda bins=bins, split=split: binned.loss(*given[0], bins, split), repeats=3)
+            errors = [abs(binned.loss(*g, bins, split) / r - 1) for g, r in zip(given, references, strict=True)]
+            name = "binned, split" if split else "binned"
+            add("small", name, bins, np.median(errors), timing, worst_error=max(errors))
+
+
+def large():
+    problems = [problem(16, 16, 32)]
+    fine = jax.jit(lambda *p: av.elbo(*p, av.Resolution(96)).loss)
+    references = [float(fine(*p)) for p in problems]
+    for N in (16, 24, 32, 48, 64):
+        jax_engine(
+            "large", "this", N, lambda *p, N=N: av.elbo(*p, av.Resolution(N)).loss, problems, references, N in (24, 32)
+        )
+        if N == 32:
+            jax_engine("large", "direct", 24, direct.loss, problems, references, True)
+    monte_carlo("large", problems, references, (1000, 10_000, 100_000))
+
+
+def ratios(case):
+    """Error at equal time and time at equal error of every other method, against this package, from the rows."""
+    mine = [row for row in ROWS if row["case"] == case and row["method"] == "this"]
+    out = []
+    for row in ROWS:
+        if row["case"] != case or row["method"].split(",")[0] not in ("direct", "Monte Carlo", "binned"):
+            continue
+        if "gradient" in row["method"]:
+            continue
+        in_time = [r for r in mine if r["median_s"] <= row["median_s"]]
+        as_good = [r for r in mine if r["error"] <= row["error"]]
+        out.append({
+            "case": case, "method": row["method"], "size": row["size"],
+            "error_ratio_at_equal_time": row["error"] / min(r["error"] for r in in_time) if in_time else None,
+            "time_ratio_at_equal_error": row["median_s"] / min(r["median_s"] for r in as_good) if as_good else None,
+        })  # fmt: skip
+    walks = [row for row in ROWS if row["case"] == case and row["method"] == "Monte Carlo"]
+    if walks:
+        # Monte Carlo beyond the sizes run: error falls as the square root of the time of the largest.
+        last = walks[-1]
+        for r in mine:
+            out.append({
+                "case": case, "method": f"Monte Carlo, extrapolated to N = {r['size']}", "size": None,
+                "error_ratio_at_equal_time": last["error"] * (last["median_s"] / r["median_s"]) ** 0.5 / r["error"],
+                "time_ratio_at_equal_error": last["median_s"] * (last["error"] / r["error"]) ** 2 / r["median_s"],
+            })  # fmt: skip
+    return out
+
+
+def gradient_ratio():
+    """Time of direct sums over the time of this package, at N = 24 and 32, for the loss and with the gradient."""
+    time_of = {(row["method"], row["size"]): row for row in ROWS if row["case"] == "large"}
+    out = []
+    for kind in ("", ", loss and gradient"):
+        slow = time_of[f"direct{kind}", 24]
+        for N in (24, 32):
+            quick = time_of[f"this{kind}", N]
+            out.append({
+                "what": "loss" + kind.replace(", loss", ""), "N": N, "error": quick["error"],
+                "direct_error": slow["error"], "s": quick["median_s"], "direct_s": slow["median_s"],
+                "ratio": slow["median_s"] / quick["median_s"], "ratio_of_least": slow["min_s"] / quick["min_s"],
+            })  # fmt: skip
+    return out
+
+
+if __name__ == "__main__":
+    only = sys.argv[sys.argv.index("--only") + 1] if "--only" in sys.argv else "small,large"
+    print(harness.environment(), flush=True)
+    if "large" in only:
+        large()
+        print(table(gradient_ratio()), flush=True)
+    if "small" in only:
+        small()
+    print(table(ROWS))
+    for case in only.split(","):
+        print(table(ratios(case)))

@@ -1,0 +1,116 @@
+"""(c) How time and memory of the loss, and of loss and gradient, grow with m, n, K, t and N.
+
+One child process per case, so that peak memory is the case's own. `--case JSON` runs one case, `--only m` one axis,
+`--resume` keeps the cases that the results file has.
+"""
+
+import json
+import subprocess
+import sys
+import time
+
+import harness
+import jax
+import numpy as np
+from harness import av, measure, peak_gib, problem, save, table
+
+BASE = {"m": 16, "n": 16, "K": 32, "t": 1, "N": 32}
+AXES = {
+    "m": [{"m": m} for m in (4, 8, 16, 32, 64)],
+    "N": [{"N": N} for N in (16, 24, 32, 48, 64)],
+    "K": [{"K": K} for K in (2, 8, 32, 128, 256)],
+    "n": [{"n": n} for n in (8, 16, 32, 64)],
+    "t": [{"t": t, "m": 4, "n": 4, "K": 8, "N": N} for N in (16, 32) for t in (1, 2)],
+}
+
+
+def run_case(case):
+    """Times, memory and the loss of one case."""
+    m, n, K, t, N = (case[name] for name in BASE)
+    source, layer, target, encoder = problem(n, m, K, t)
+    resolution = av.Resolution(N)
+
+    def loss(prior, decoder, target, encoder):
+        model = av.FeatureModel(prior, decoder, source.noise, source.mean)
+        return av.elbo(model, layer, target, encoder, resolution).loss
+
+    args = source.prior, source.decoder, target, encoder
+    long = m > 32 or N > 48
+    forward, value = measure(loss, *args, repeats=3 if long else 7)
+    forward_gib = peak_gib()
+    both, (_, gradient) = measure(jax.value_and_grad(loss, argnums=(0, 1, 2, 3)), *args, repeats=2 if long else 5)
+    leaves = jax.tree.leaves(gradient)
+    return case | {
+        "loss_s": forward["median_s"],
+        "loss_min_max": f"{forward['min_s']:.3g}-{forward['max_s']:.3g}",
+        "grad_s": both["median_s"],
+        "grad_min_max": f"{both['min_s']:.3g}-{both['max_s']:.3g}",
+        "loss_compile_s": forward["compile_s"],
+        "grad_compile_s": both["compile_s"],
+        "loss_peak_gib": forward_gib,
+        "grad_peak_gib": peak_gib(),
+        "loss": float(value),
+        "finite": all(bool(np.all(np.isfinite(leaf))) for leaf in leaves),
+    }
+
+
+def child(case, limit=300):
+    """`run_case` in a process of its own."""
+    command = [sys.executable, __file__, "--case", json.dumps(case)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=limit)
+    except subprocess.TimeoutExpired:
+        return case | {"failed": f"more than {limit} s"}
+    if done.returncode:
+        return case | {"failed": (done.stderr.strip().splitlines() or [f"exit {done.returncode}"])[-1][:200]}
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def add_errors(rows):
+    """Beside every time, how far the loss is from that of the same problem at the largest N run for it."""
+    groups = {}
+    for row in rows:
+        groups.setdefault(tuple(row[name] for name in ("m", "n", "K", "t")), []).append(row)
+    for group in groups.values():
+        best = max((row for row in group if "loss" in row), key=lambda row: row["N"], default=None)
+        for row in group:
+            if best is not None and "loss" in row and row["N"] < best["N"]:
+                row["error"] = abs(row["loss"] / best["loss"] - 1)
+
+
+def exponents(rows, axis):
+    """Least-squares slopes of log time against log of the axis, over the larger half (at least three cases)."""
+    good = [row for row in rows if row["axis"] == axis and "loss_s" in row]
+    good = sorted(good, key=lambda row: row[axis])[-3:]
+    x = np.log([row[axis] for row in good])
+    fit = {name: float(np.polyfit(x, np.log([row[name] for row in good]), 1)[0]) for name in ("loss_s", "grad_s")}
+    return {"axis": axis, "from": good[0][axis], "to": good[-1][axis]} | fit
+
+
+def main():
+    if "--case" in sys.argv:
+        print(json.dumps(run_case(json.loads(sys.argv[-1]))))
+        return
+    only = sys.argv[sys.argv.index("--only") + 1].split(",") if "--only" in sys.argv else list(AXES)
+    rows, done, begun = [], {}, time.time()
+    path = harness.HERE / "results" / "scaling.json"
+    if "--resume" in sys.argv and path.exists():
+        for row in json.loads(path.read_text())["rows"]:
+            if "loss" in row:
+                done[json.dumps({name: row[name] for name in BASE})] = {k: v for k, v in row.items() if k not in ("axis", "error")}
+    for axis in only:
+        for change in AXES[axis]:
+            case = BASE | change
+            key = json.dumps(case)
+            done[key] = done.get(key) or child(case)
+            rows.append({"axis": axis} | done[key])
+            print(f"{time.time() - begun:6.0f} s", rows[-1], flush=True)
+            add_errors(rows)
+            save("scaling" if "--only" not in sys.argv else f"scaling-{'-'.join(only)}", rows)
+    print(json.dumps(harness.environment()))
+    print(table([{k: v for k, v in row.items() if k not in ("loss", "finite")} for row in rows]))
+    print(table([exponents(rows, axis) for axis in only if axis != "t"]))
+
+
+if __name__ == "__main__":
+    main()

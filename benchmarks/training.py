@@ -1,0 +1,214 @@
+"""(b) Seconds to come within 0.01 nats of the best loss: profiled L-BFGS, Adam on the exact loss, Adam on samples.
+
+n = m = 8, K = 8, ReLU ridge, full target noise, source noise at 20% of the spread. All three start from the same
+encoder, the two Adams with the closed-form best target for it. Compile time and, for the sampled loss, the exact
+losses evaluated to watch it are outside the clock. The clock of a run is that of its own steps only.
+`--seeds 3 --seconds 20` (of clock per run).
+"""
+
+import argparse
+import sys
+import time
+
+import equinox as eqx
+import harness
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from harness import av, problem, save, table
+from jax.flatten_util import ravel_pytree
+from sampled import conditional_loss
+from scipy.optimize import minimize
+
+import analytic_vae.fit
+
+fit = sys.modules["analytic_vae.fit"]
+WITHIN, RESOLUTION, NOISE, FLOOR = 0.01, av.Resolution(24), "full", 1e-6
+EXACT_RATES = (0.01, 0.03, 0.1)
+SAMPLED = [(0.01, 256), (0.01, 1024), (0.03, 1024), (0.01, 4096), (0.03, 4096)]
+
+
+class Watch:
+    """(seconds on the clock, exact loss) along a run; `pause` stops the clock."""
+
+    def __init__(self, seconds):
+        self.limit, self.trace, self.spent, self.since = seconds, [], 0.0, time.perf_counter()
+
+    def pause(self):
+        self.spent += time.perf_counter() - self.since
+
+    def go(self):
+        self.since = time.perf_counter()
+
+    def note(self, loss):
+        """Note a loss; the clock must be paused. False when the time is up."""
+        self.trace.append((self.spent, float(loss)))
+        return self.spent < self.limit
+
+
+def lbfgs(source, layer, atoms, encoder, seconds):
+    """SciPy's L-BFGS on the profiled loss, as `av.fit` does it, with a clock."""
+    parameters, static = eqx.partition(encoder, eqx.is_inexact_array)
+    flat, unravel = ravel_pytree(parameters)
+    evaluate = lambda p: fit._profiled_value_and_grad(p, static, source, layer, atoms, NOISE, FLOOR, RESOLUTION)  # noqa: E731
+    begun = time.perf_counter()
+    jax.block_until_ready(evaluate(parameters))
+    compile_s = time.perf_counter() - begun
+    watch = Watch(seconds)
+
+    def value_and_grad(x):
+        loss, gradient = evaluate(unravel(jnp.asarray(x)))
+        loss, gradient = float(loss), np.asarray(ravel_pytree(gradient)[0])
+        watch.pause()
+        if not watch.note(loss):
+            raise StopIteration
+        watch.go()
+        return loss, gradient
+
+    try:
+        options = {"maxiter": 2000, "maxfun": 20000, "maxcor": 20, "ftol": 0.0, "gtol": 1e-9}
+        minimize(value_and_grad, np.asarray(flat), jac=True, method="L-BFGS-B", options=options)
+    except StopIteration:
+        pass
+    return watch.trace, compile_s
+
+
+_LOOPS = {}
+
+
+def loops(static):
+    """Compiled: ten Adam steps on the exact loss; fifty on fresh samples; the exact loss. Learning rates are traced.
+
+    All take the problem `(source, layer, atoms)` first, so that one compilation serves every seed.
+    """
+    if "loops" in _LOOPS:
+        return _LOOPS["loops"]
+
+    def exact(p, problem):
+        source, layer, atoms = problem
+        encoder, target = eqx.combine(p, static)
+        return av.elbo(source, layer, target.model(atoms), encoder, RESOLUTION).loss
+
+    def adam(rate, gradient, state):
+        updates, state = optax.scale_by_adam().update(gradient, state)
+        return jax.tree.map(lambda u: -rate * u, updates), state
+
+    @jax.jit
+    def exact_steps(problem, p, state, rate):
+        def step(carry, _):
+            loss, gradient = jax.value_and_grad(exact)(carry[0], problem)
+            updates, s = adam(rate, gradient, carry[1])
+            return (optax.apply_updates(carry[0], updates), s), loss
+
+        return jax.lax.scan(step, (p, state), None, length=10)
+
+    def sampled_steps(problem, p, state, rate, key, batch):
+        source, layer, atoms = problem
+
+        def step(carry, key):
+            def loss(p):
+                encoder, target = eqx.combine(p, static)
+                x = source.sample(key, (batch,))
+                return jnp.mean(jax.vmap(lambda x: conditional_loss(x, layer, target.model(atoms), encoder))(x))
+
+            updates, s = adam(rate, jax.grad(loss)(carry[0]), carry[1])
+            return (optax.apply_updates(carry[0], updates), s), None
+
+        return jax.lax.scan(step, (p, state), jax.random.split(key, 50))[0]
+
+    evaluate = jax.jit(lambda problem, p: exact(p, problem))
+    _LOOPS["loops"] = exact_steps, jax.jit(sampled_steps, static_argnums=5), evaluate
+    return _LOOPS["loops"]
+
+
+def one_seed(seed, seconds):
+    """Traces of all the runs of one problem, by name."""
+    source, layer, _, _ = problem(8, 8, 8, seed=seed)
+    encoder, atoms = fit._start(source, layer, None, None, "softmax", RESOLUTION, None, jax.random.key(0))
+    traces = {}
+    traces["profiled L-BFGS", "", ""] = lbfgs(source, layer, atoms, encoder, seconds)
+    target = fit._best_target(source, layer, atoms, encoder, NOISE, FLOOR, RESOLUTION)
+    p, static = eqx.partition((encoder, fit._Target.of(target)), eqx.is_inexact_array)
+    exact_steps, sampled_steps, evaluate = loops(static)
+    given = source, layer, atoms
+    first = optax.scale_by_adam().init(p)
+
+    begun = time.perf_counter()
+    jax.block_until_ready(exact_steps(given, p, first, 0.0))
+    compile_s = time.perf_counter() - begun
+    for rate in EXACT_RATES:
+        watch, q, state = Watch(seconds), p, first
+        while True:
+            (q, state), losses = jax.block_until_ready(exact_steps(given, q, state, rate))
+            watch.pause()
+            if not watch.note(losses[-1]) or not np.isfinite(losses[-1]):
+                break
+            watch.go()
+        traces["Adam, exact loss", rate, ""] = watch.trace, compile_s
+
+    compiled = {}
+    for rate, batch in SAMPLED:
+        if batch not in compiled:
+            begun = time.perf_counter()
+            jax.block_until_ready((sampled_steps(given, p, first, 0.0, jax.random.key(0), batch), evaluate(given, p)))
+            compiled[batch] = time.perf_counter() - begun
+        watch, q, state = Watch(seconds), p, first
+        key = jax.random.key(seed)
+        for i in range(10**6):
+            q, state = jax.block_until_ready(sampled_steps(given, q, state, rate, jax.random.fold_in(key, i), batch))
+            watch.pause()
+            # Look about as often as the clock can tell apart: every step at first, then every 2% of the time.
+            late = watch.trace and watch.spent < watch.trace[-1][0] * 1.05 + 0.02
+            if not late and not watch.note(evaluate(given, q)):
+                break
+            watch.go()
+        traces["Adam, sampled loss", rate, batch] = watch.trace, compiled[batch]
+    return traces
+
+
+def time_within(trace, best):
+    """First time on the clock at which the loss is within `WITHIN` of `best`; infinite if never."""
+    return next((seconds for seconds, loss in trace if loss <= best + WITHIN), float("inf"))
+
+
+def summary(all_traces):
+    """One row per setting: median, least and largest time over the seeds."""
+    rows = []
+    bests = [min(loss for trace, _ in traces.values() for _, loss in trace) for traces in all_traces]
+    for name in all_traces[0]:
+        times = [time_within(traces[name][0], best) for traces, best in zip(all_traces, bests, strict=True)]
+        above = [min(loss for _, loss in t[name][0]) - best for t, best in zip(all_traces, bests, strict=True)]
+        rows.append({
+            "method": name[0], "rate": name[1], "batch": name[2],
+            "seconds": float(np.median(times)), "least": min(times), "largest": max(times),
+            "reached": f"{sum(np.isfinite(times))}/{len(times)}",
+            "median nats above best": float(np.median(above)),
+            "compile_s": all_traces[0][name][1],
+        })  # fmt: skip
+    return rows
+
+
+def headline(rows):
+    """The best setting of each method, and its time over that of L-BFGS."""
+    best = {}
+    for row in rows:
+        if row["method"] not in best or row["seconds"] < best[row["method"]]["seconds"]:
+            best[row["method"]] = row
+    base = best["profiled L-BFGS"]["seconds"]
+    return [row | {"over L-BFGS": row["seconds"] / base} for row in best.values()]
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=20.0)
+    options = parser.parse_args()
+    print(harness.environment(), flush=True)
+    found = []
+    for seed in range(options.seeds):
+        found.append(one_seed(seed, options.seconds))
+        rows = summary(found)
+        print(table(rows), flush=True)
+        save("training", rows + [{"headline": headline(rows)}])
+    print(table(headline(rows)))
