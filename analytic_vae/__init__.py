@@ -13,4 +13,48 @@ from .network import from_mlp, from_weights, load_network
 from .prior import Prior
 from .pushforward import Law, linear_pushforward, pushforward
 from .sources import load_source, source_from_data
+from .sparse_autoencoder import SparseAutoencoder, SparseLoss, sparse_loss
 from .spectral.resolution import Resolution
+
+__all__ = [
+    "Activation",
+    "Elbo",
+    "Expectations",
+    "ExponentialEncoder",
+    "FeatureModel",
+    "Fit",
+    "GaussianEncoder",
+    "Law",
+    "LinearLayer",
+    "Network",
+    "NeuralEncoder",
+    "Prior",
+    "Resolution",
+    "RidgeLayer",
+    "SoftmaxEncoder",
+    "SparseAutoencoder",
+    "SparseLoss",
+    "Stop",
+    "Trajectory",
+    "best_decoder",
+    "best_noise",
+    "best_prior",
+    "best_target",
+    "elbo",
+    "expectations",
+    "fit",
+    "from_mlp",
+    "from_weights",
+    "learn",
+    "linear_pushforward",
+    "load_fit",
+    "load_model",
+    "load_network",
+    "load_source",
+    "profiled_loss",
+    "pushforward",
+    "save_fit",
+    "save_model",
+    "source_from_data",
+    "sparse_loss",
+]

@@ -87,6 +87,7 @@ def _learn(options: argparse.Namespace) -> int:
         encoder=options.encoder,
         steps=options.steps,
         tolerance=options.tolerance,
+        floor=1e-8,
         resolution=Resolution(options.frequencies),
         key=jax.random.key(options.seed),
     )
@@ -134,9 +135,7 @@ def _inputs(options: argparse.Namespace) -> tuple[FeatureModel, Network, Array |
     else:
         images, labels = digits_data()
         data = images
-        source = source_from_data(
-            images, options.features, atoms=options.atoms, noise=options.noise, seed=options.seed
-        )
+        source = source_from_data(images, options.features, atoms=options.atoms, noise=options.noise, seed=options.seed)
         about.append(
             f"Source: scikit-learn's digits ({images.shape[0]} images of {images.shape[1]} pixels), {source.features} "
             f"independent components of {options.atoms} atoms, {options.noise} noise."
@@ -160,7 +159,10 @@ def _inputs(options: argparse.Namespace) -> tuple[FeatureModel, Network, Array |
 
 def _save_weights(path: Path, weights) -> None:
     temporary = path.with_name(f".{path.stem}.tmp.npz")
-    np.savez(temporary, **{f"{n}{i}": np.asarray(a) for i, pair in enumerate(weights) for n, a in zip("Wb", pair)})
+    np.savez(
+        temporary,
+        **{f"{n}{i}": np.asarray(a) for i, pair in enumerate(weights) for n, a in zip("Wb", pair, strict=True)},
+    )
     temporary.replace(path)
 
 

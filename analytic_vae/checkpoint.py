@@ -34,7 +34,7 @@ def save_model(path: str | os.PathLike[str], model: FeatureModel) -> None:
 
 def load_model(path: str | os.PathLike[str]) -> FeatureModel:
     """Read what `save_model` wrote. Raises `FileNotFoundError` or `ValueError` that says what is wrong."""
-    header, arrays = _read(path, "FeatureModel")
+    _, arrays = _read(path, "FeatureModel")
     return _rebuild(path, lambda: _model(arrays))
 
 
@@ -114,10 +114,16 @@ def _encoder_parts(encoder: AbstractEncoder) -> tuple[dict[str, Any], dict[str, 
     if isinstance(encoder, NeuralEncoder):
         networks = encoder.networks
         if networks.activation is not jnp.tanh and getattr(networks.activation, "__name__", "") != "tanh":
-            raise ValueError("encoder: only neural encoders with tanh units, as NeuralEncoder.init makes, can be saved.")
+            raise ValueError(
+                "encoder: only neural encoders with tanh units, as NeuralEncoder.init makes, can be saved."
+            )
         leaves = jax.tree.leaves(eqx.filter(encoder, eqx.is_array))
-        header = {"class": "NeuralEncoder", "width": networks.width_size, "depth": networks.depth,
-                  "atoms": networks.out_size}
+        header = {
+            "class": "NeuralEncoder",
+            "width": networks.width_size,
+            "depth": networks.depth,
+            "atoms": networks.out_size,
+        }
         return header, {f"leaf{index:03d}": np.asarray(leaf) for index, leaf in enumerate(leaves)}
     name = type(encoder).__name__
     if name not in _ENCODERS:

@@ -45,4 +45,3 @@ def train_classifier(
 
     weights, accuracy = train(weights)
     return weights, float(accuracy)
-

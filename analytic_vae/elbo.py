@@ -7,10 +7,11 @@ them and a target into the loss and its named terms. The closed forms (`closed_f
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ._check import require_instance
 from .encoder import AbstractEncoder
-from .layer import AbstractLayer
+from .layer import AbstractLayer, LinearLayer
 from .model import FeatureModel
 from .spectral.expectation import (
     LayerMoments,
@@ -19,6 +20,7 @@ from .spectral.expectation import (
     series_input_moments,
     statistic_nodes,
 )
+from .spectral.memory import require_memory
 from .spectral.resolution import Resolution
 from .spectral.ridge import RidgeAxis
 from .spectral.statistic import Statistic
@@ -80,6 +82,7 @@ def expectations(
         resolution: how fine; `Resolution()` if not given.
     """
     resolution = resolution or Resolution()
+    _require_memory(source, layer, atoms, encoder, resolution)
     form = layer.form()
     axis = RidgeAxis.of(source, form, resolution)
 
@@ -247,6 +250,21 @@ def check_parts(source, layer, encoder, resolution) -> None:
         )
     if encoder.statistics_read > 2:
         raise ValueError(f"encoder: expected 1 or 2 statistics per feature, got {encoder.statistics_read}.")
+
+
+def _require_memory(source, layer, atoms, encoder, resolution) -> None:
+    """Raise `MemoryError` before anything starts if the largest arrays cannot fit."""
+    t, (m2, K2), (m1, K1) = encoder.statistics_read, atoms.shape, source.prior.atoms.shape
+    linear = isinstance(layer, LinearLayer)
+    order = resolution.series_order(t, linear)
+    half = order + 1 if t == 1 else 1.6 * order**2
+    ridge = 1 if linear else 2 * resolution.series_ridge_order
+    pair = 8 * m1 * 2 * half**2 * (K1 + 3 * ridge)
+    nodes = (2.5 * resolution.law_order(t)) ** t
+    law = nodes * (6 * K2 + 4 * half) * (m2 if t == 1 else 1)
+    itemsize = np.dtype(source.mean.dtype).itemsize
+    advice = "lower resolution.frequencies, or the number of features or atoms"
+    require_memory((pair + law + 2 * m1 * m2 * half * K1) * itemsize, "resolution", advice)
 
 
 def _whitening(target: FeatureModel):

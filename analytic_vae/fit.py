@@ -136,6 +136,8 @@ def fit(
     first, atoms = _start(source, layer, features, atoms, encoder, resolution, target, key)
     check_parts(source, layer, first, resolution)
 
+    if log is not None:
+        log("compiling the loss and its gradient (once for each set of shapes)")
     best, start_losses = None, []
     for start in range(starts):
         begin = first if start == 0 else perturbed(first, 0.25 * 2 ** (start % 4), key=jax.random.fold_in(key, start))
@@ -204,9 +206,7 @@ def _profiled_lbfgs(source, layer, atoms, encoder, noise, floor, steps, toleranc
     def value_and_grad(x):
         nonlocal best
         point = unravel(jnp.asarray(x, flat.dtype))
-        loss, gradient = _profiled_value_and_grad(
-            point, static, source, layer, atoms, noise, floor, resolution
-        )
+        loss, gradient = _profiled_value_and_grad(point, static, source, layer, atoms, noise, floor, resolution)
         loss, gradient = float(loss), np.asarray(ravel_pytree(gradient)[0], float)
         if not (np.isfinite(loss) and np.all(np.isfinite(gradient))):
             return np.inf, np.zeros_like(gradient)
@@ -226,7 +226,11 @@ def _profiled_lbfgs(source, layer, atoms, encoder, noise, floor, steps, toleranc
         options = {"maxiter": steps, "maxfun": 20 * steps, "maxcor": 20, "ftol": 0.0, "gtol": 1e-12}
         try:
             result = minimize(
-                value_and_grad, np.asarray(flat, float), jac=True, method="L-BFGS-B", callback=after_step,
+                value_and_grad,
+                np.asarray(flat, float),
+                jac=True,
+                method="L-BFGS-B",
+                callback=after_step,
                 options=options,
             )
             stop = Stop.STEPS if result.nit >= steps else Stop.STUCK if result.status == 2 else Stop.CONVERGED

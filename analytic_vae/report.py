@@ -76,7 +76,7 @@ def markdown(report: dict[str, Any]) -> str:
     lines += [
         "Errors are of the learnt model's means and spreads (standard deviations) against "
         f"{report['samples']} samples of the source pushed through the true network: the largest over the neurons, in "
-        "units of the neuron's sampled spread, and for means in standard errors of the samples, too. Before the first "
+        "units of the neuron's sampled spread (at least 1% of the layer's mean spread), and for means in standard errors of the samples, too. Before the first "
         "learnt layer nothing is approximated; after it, errors add up from layer to layer.",
         "",
         "| layer | neurons | learnt | loss (nats) | +- | rate | distortion | seconds | mean error | in standard errors "
@@ -139,7 +139,12 @@ def figure(report: dict[str, Any], path: Path) -> bool:
         (0.12, "sampled_mean", "sampled_spread", f"{report['samples']} samples"),
     ):
         left.errorbar(
-            places + shift, [r[mean] for r in outputs], [r[spread] for r in outputs], fmt="o", ms=4, capsize=2,
+            places + shift,
+            [r[mean] for r in outputs],
+            [r[spread] for r in outputs],
+            fmt="o",
+            ms=4,
+            capsize=2,
             label=label,
         )
     left.set(title="outputs: mean and spread", xlabel="output", xticks=places)
@@ -191,9 +196,8 @@ def _sampled_moments(trajectory: Trajectory, samples: int, key: PRNGKeyArray):
 def _layer_row(index, fit, learnt, sampled_mean, sampled_spread, samples) -> dict[str, Any]:
     mean, covariance = (np.asarray(a) for a in fit.target.moments())
     spread = np.sqrt(np.maximum(np.diagonal(covariance), 0))
-    unit = np.maximum(sampled_spread, 1e-12 + 1e-9 * np.max(sampled_spread))
-    # A neuron that hardly ever moves says little relative to its own spread: the layer's mean spread is the least unit.
-    unit = np.maximum(unit, 1e-3 * np.mean(sampled_spread))
+    # A neuron that hardly ever moves says little relative to its own spread.
+    unit = np.maximum(sampled_spread, 1e-2 * np.mean(sampled_spread))
     errors = np.abs(mean - sampled_mean) / unit
     return {
         "layer": index,

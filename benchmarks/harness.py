@@ -50,11 +50,16 @@ def measure(fn, *args, repeats=7, seconds=20.0):
 
     Runs are waited for with `block_until_ready`; the first is a warm-up. No more than about `seconds` in all.
     """
-    begun = time.perf_counter()
-    compiled = jax.jit(fn).lower(*args).compile()
-    compile_s = time.perf_counter() - begun
+    compiled, compile_s = compile_for(fn, *args)
     value = jax.block_until_ready(compiled(*args))
     return {"compile_s": compile_s} | timed(lambda: compiled(*args), repeats, seconds), value
+
+
+def compile_for(fn, *args):
+    """`fn` compiled for `args`, and the seconds that took."""
+    begun = time.perf_counter()
+    compiled = jax.jit(fn).lower(*args).compile()
+    return compiled, time.perf_counter() - begun
 
 
 def timed(call, repeats=7, seconds=20.0):

@@ -24,9 +24,9 @@ from scipy.optimize import minimize
 import analytic_vae.fit
 
 fit = sys.modules["analytic_vae.fit"]
-WITHIN, RESOLUTION, NOISE, FLOOR = 0.01, av.Resolution(24), "full", 1e-6
-EXACT_RATES = (0.01, 0.03, 0.1)
-SAMPLED = [(0.01, 256), (0.01, 1024), (0.03, 1024), (0.01, 4096), (0.03, 4096)]
+WITHIN, RESOLUTION, NOISE, FLOOR = 0.01, av.Resolution(16), "full", 1e-6
+EXACT_RATES = (0.01, 0.03)
+SAMPLED = [(0.01, 256), (0.01, 1024), (0.03, 1024), (0.03, 4096)]
 
 
 class Watch:
@@ -184,6 +184,8 @@ def summary(all_traces):
             "seconds": float(np.median(times)), "least": min(times), "largest": max(times),
             "reached": f"{sum(np.isfinite(times))}/{len(times)}",
             "median nats above best": float(np.median(above)),
+            "looks": int(np.median([len(traces[name][0]) for traces in all_traces])),
+            "ms per look": float(np.median([1e3 * t[name][0][-1][0] / len(t[name][0]) for t in all_traces])),
             "compile_s": all_traces[0][name][1],
         })  # fmt: skip
     return rows
@@ -210,5 +212,6 @@ if __name__ == "__main__":
         found.append(one_seed(seed, options.seconds))
         rows = summary(found)
         print(table(rows), flush=True)
-        save("training", rows + [{"headline": headline(rows)}])
+        traces = [{str(name): trace for name, (trace, _) in one.items()} for one in found]
+        save("training", [{"summary": rows, "headline": headline(rows), "traces": traces}])
     print(table(headline(rows)))

@@ -99,7 +99,11 @@ def test_shift_shape_and_dtype():
     assert model.sample(jax.random.key(0)).shape == (N,)
     assert (model.neurons, model.features) == (N, M)
     single = cases.cast(model, jnp.float32)
-    for value in (*single.moments(), single.sample(jax.random.key(0)), single.project(np.eye(N, dtype=np.float32)).noise):
+    for value in (
+        *single.moments(),
+        single.sample(jax.random.key(0)),
+        single.project(np.eye(N, dtype=np.float32)).noise,
+    ):
         assert value.dtype == jnp.float32
     promoted = av.FeatureModel(av.Prior([[0, 1]], [[0, 0]]), [[1], [2]], 1, [0, 1])
     assert {leaf.dtype for leaf in jax.tree.leaves(promoted)} == {jnp.dtype("float64")}

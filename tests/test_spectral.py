@@ -34,7 +34,11 @@ def enumerated(model: av.FeatureModel, matrix: np.ndarray, offset: np.ndarray, f
 def test_characteristic_equals_enumeration(noise, dimension):
     rng = RNG(dimension)
     model = cases.model(rng, 3, 4, 3, noise)
-    matrix, offset, frequency = rng.normal(size=(dimension, 3)), rng.normal(size=dimension), rng.normal(size=(9, dimension))
+    matrix, offset, frequency = (
+        rng.normal(size=(dimension, 3)),
+        rng.normal(size=dimension),
+        rng.normal(size=(9, dimension)),
+    )
     law = Projection.of(model, jnp.asarray(matrix), jnp.asarray(offset))
     phi = jax.vmap(lambda w: projection.characteristic(law, w))(frequency)
     np.testing.assert_allclose(phi, enumerated(model, matrix, offset, frequency), atol=1e-14)

@@ -17,14 +17,14 @@ def phases(frequency: Float[Array, "W D"], atoms: Float[Array, "D m K"]) -> Comp
 
 def ridge_table(
     frequency: Float[Array, " R"], atoms: Float[Array, "m K"], masses: Float[Array, "m K"]
-) -> Float[Array, "m 2K 2R"]:
+) -> Float[Array, "m KK RR"]:
     """`p_k exp(i omega e_k)` as the real matrix that multiplies `[Re | Im]` from the right."""
     table = masses[:, :, None] * jnp.exp(1j * atoms[:, :, None] * frequency[None, None])
     real, imag = table.real, table.imag
     return jnp.concatenate([jnp.concatenate([real, imag], 2), jnp.concatenate([-imag, real], 2)], 1)
 
 
-def product_over_features(left: Complex[Array, "m W K"], right: Float[Array, "m 2K 2R"]) -> Complex[Array, "W R"]:
+def product_over_features(left: Complex[Array, "m W K"], right: Float[Array, "m KK RR"]) -> Complex[Array, "W R"]:
     """`prod_j sum_k left_jwk p_jk exp(i omega_r e_jk)`, as real matrix products and a halving tree of products."""
     stacked = jnp.concatenate([left.real, left.imag], axis=2)
     factors = jnp.einsum("mwk,mkr->mwr", stacked, right)

@@ -35,11 +35,19 @@ class Nodes(eqx.Module):
     weights: Float[Array, " Q"]
 
 
-def statistic_nodes(statistic: Statistic, axis: RidgeAxis, resolution: Resolution) -> Nodes:
-    """The quadrature rule of a statistic's law, from its characteristic function on the grid of its box."""
+def statistic_nodes(
+    statistic: Statistic, axis: RidgeAxis, resolution: Resolution, kinks: Float[Array, "t kinks"] | None = None
+) -> Nodes:
+    """The quadrature rule of a statistic's law, from its characteristic function on the grid of its box.
+
+    `kinks`, in units of `y`, are where functions of it are not smooth; the basis must then be diagonal.
+    """
     order = resolution.law_order(statistic.dimension)
     phi = statistic.box_characteristic(axis, resolution)
-    nodes, weights = box_nodes(statistic, resolution)
+    if kinks is not None:
+        standardised = (kinks - statistic.centre[:, None]) / jnp.diagonal(statistic.basis)[:, None]
+        kinks = (standardised - statistic.low[:, None]) / statistic.length[:, None]
+    nodes, weights = box_nodes(statistic, resolution, kinks)
     law = grid_weights(phi, nodes, weights, order).ravel()
     standardised = box_points(statistic, nodes)
     return Nodes(statistic.centre[None] + standardised @ statistic.basis.T, standardised, law)
@@ -185,9 +193,13 @@ def pair_moments(
         shape = left.frequency.shape[0], frequency.shape[0], omega.size
         rows = (left.atoms[:, :, None, :] * atoms[:, None, :, :]).reshape(atoms.shape[0], -1, atoms.shape[2])
         phi = product_over_features(rows, ridge).reshape(shape)
-        exponent = (left.variance[:, None] + right.full_variance[None])[:, :, None] + (ridge_variance * omega**2)[None, None]
+        exponent = (left.variance[:, None] + right.full_variance[None])[:, :, None] + (ridge_variance * omega**2)[
+            None, None
+        ]
         exponent = exponent + 2 * (left.frequency @ covariance @ frequency.T)[:, :, None]
-        exponent = exponent + 2 * (left.cross[:, None] + full_frequencies(right.cross)[None])[:, :, None] * omega[None, None]
+        exponent = (
+            exponent + 2 * (left.cross[:, None] + full_frequencies(right.cross)[None])[:, :, None] * omega[None, None]
+        )
         shifted = left.oscillation[:, None, :] * _conjugate_rows(right.oscillation[None])
         ridge_coefficients = (shifted.reshape(-1, shifted.shape[-1]) @ operator.T).reshape(shape)
         value = jnp.sum(phi * jnp.exp(-exponent / 2) * ridge_coefficients * ridge_phase[None, None], axis=2)
@@ -221,7 +233,7 @@ class PairTable(eqx.Module):
     cross: Float[Array, " F"]
 
     @property
-    def full_variance(self) -> Float[Array, " 2F-1"]:
+    def full_variance(self) -> Float[Array, " E"]:
         """`w' S w` over all frequencies."""
         return jnp.concatenate([self.variance, self.variance[1:]])
 
@@ -238,5 +250,5 @@ def _pair_table(statistic: Statistic, series: Series) -> PairTable:
     )
 
 
-def _conjugate_rows(half: Complex[Array, "m F K"]) -> Complex[Array, "m 2F-1 K"]:
+def _conjugate_rows(half: Complex[Array, "m F K"]) -> Complex[Array, "m E K"]:
     return jnp.concatenate([half, jnp.conj(half[:, 1:])], axis=1)

@@ -27,7 +27,7 @@ class Projection(eqx.Module):
     covariance: Float[Array, "D D"]
 
     @classmethod
-    def of(cls, model: FeatureModel, matrix: Float[Array, "D n"], offset: Float[Array, " D"] | float = 0.0):
+    def of(cls, model: FeatureModel, matrix: Float[Array, "D n"], offset: Array | float = 0.0):
         """The law of `G x + offset` for a feature model."""
         masses = model.prior.masses
         atoms = jnp.tensordot(matrix, model.atom_vectors, axes=1)
@@ -37,7 +37,7 @@ class Projection(eqx.Module):
         factor = matrix @ model.noise if model.noise.ndim == 2 else matrix * jnp.atleast_2d(model.noise)
         return cls(mean, atoms - centre[:, :, None], masses, factor @ factor.T)
 
-    def transform(self, matrix: Float[Array, "E D"], offset: Float[Array, " E"] | float = 0.0) -> "Projection":
+    def transform(self, matrix: Float[Array, "E D"], offset: Array | float = 0.0) -> "Projection":
         """The law of `M Y + offset`."""
         return Projection(
             matrix @ self.mean + offset,

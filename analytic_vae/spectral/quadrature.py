@@ -8,7 +8,7 @@ from ..types import Array, Float
 NODES_PER_PANEL = 16
 
 
-def panel_count(oscillations: float) -> int:
+def panel_count(oscillations: int) -> int:
     """Panels so that a function with that many oscillations is resolved to rounding (16 nodes for 2.5 of them)."""
     return max(2, int(np.ceil(oscillations / 2.5)))
 

@@ -3,7 +3,8 @@
 Conventions. A box `[low, low + length]` has the coordinate `v = (y - low) / length` in `[0, 1]` and the frequencies
 `w_k = 2 pi k / length`. Characteristic functions are `phi(w) = E exp(+i w y)`; a density is
 `rho(y) = (1 / length) sum_k phi(w_k) exp(-i w_k y)`. All functions of y are real, so only the half-space of
-frequencies (`half_space`) is kept: `g(y) = Re sum_{p in half} gamma_p exp(i w_p y)`.
+frequencies (`half_space`) is kept: `g(y) = Re sum_{p in half} gamma_p exp(i w_p y)`. In shapes, `F` counts the half-space
+and `E = 2 F - 1` the whole one, or as many real functions `1, cos, sin`.
 """
 
 import itertools
@@ -33,7 +34,7 @@ def half_grid(order: int, dimension: int) -> np.ndarray:
     return np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, dimension).astype(float)
 
 
-def real_basis(phase: Float[Array, "Q F"]) -> Float[Array, "Q 2F-1"]:
+def real_basis(phase: Float[Array, "Q F"]) -> Float[Array, "Q E"]:
     """`1, cos, sin` of the phases of a half-space whose first frequency is zero."""
     return jnp.concatenate([jnp.cos(phase), jnp.sin(phase[:, 1:])], axis=1)
 
@@ -75,24 +76,24 @@ def least_squares(basis: Float[Array, "Q F"], weight: Float[Array, " Q"]) -> Flo
     return jnp.where(used[:, None], solution, 0)
 
 
-def half_coefficients(real: Float[Array, "2F-1 *rest"]) -> Complex[Array, "F *rest"]:
+def half_coefficients(real: Float[Array, "E *rest"]) -> Complex[Array, "F *rest"]:
     """Coefficients of `1, cos, sin` as the `gamma_p` of `Re sum gamma_p exp(i w_p y)`."""
     order = (real.shape[0] - 1) // 2
     cosine, sine = real[: order + 1], real[order + 1 :]
     return cosine - 1j * jnp.concatenate([jnp.zeros_like(real[:1]), sine])
 
 
-def full_coefficients(half: Complex[Array, "F *rest"]) -> Complex[Array, "2F-1 *rest"]:
+def full_coefficients(half: Complex[Array, "F *rest"]) -> Complex[Array, "E *rest"]:
     """The same series over all frequencies, in the order of `full_frequencies`: `sum_q gamma_q exp(i w_q y)`."""
     return jnp.concatenate([half[:1], half[1:] / 2, jnp.conj(half[1:]) / 2])
 
 
-def full_frequencies(half: Float[Array, "F *rest"]) -> Float[Array, "2F-1 *rest"]:
+def full_frequencies(half: Float[Array, "F *rest"]) -> Float[Array, "E *rest"]:
     """A half-space and the negatives of all but its first, zero, frequency."""
     return jnp.concatenate([half, -half[1:]])
 
 
-def full_operator(real: Float[Array, "2F-1 Q"]) -> Complex[Array, "2F-1 Q"]:
+def full_operator(real: Float[Array, "E Q"]) -> Complex[Array, "E Q"]:
     """From values (also complex ones) at nodes to the coefficients of `exp(i w_q y)`, all frequencies."""
     return full_coefficients(half_coefficients(real))
 

@@ -16,6 +16,7 @@ from ..types import Array, Complex, Float
 from .box import floor, interval
 from .characteristic import gaussian_factor, phases, product_over_features, ridge_table
 from .projection import Projection
+from .quadrature import panel_count, split_panels
 from .resolution import Resolution
 from .ridge import RidgeAxis
 from .series import MARGIN, density_weights, half_grid, periodic_rule, widen, window
@@ -136,11 +137,20 @@ def grid_weights(phi: Complex[Array, " W"], nodes: list[Array], weights: list[Ar
     return last.reshape(*[v.size for v in nodes])
 
 
-def box_nodes(statistic: Statistic, resolution: Resolution) -> tuple[list[Array], list[Array]]:
-    """Nodes and weights in box coordinates, one pair an axis, that resolve the law of the statistics."""
-    nodes, weights = periodic_rule(resolution.law_order(statistic.dimension))
-    dtype = statistic.low.dtype
-    return [jnp.asarray(nodes, dtype)] * statistic.dimension, [jnp.asarray(weights, dtype)] * statistic.dimension
+def box_nodes(
+    statistic: Statistic, resolution: Resolution, kinks: Float[Array, "t kinks"] | None = None
+) -> tuple[list[Array], list[Array]]:
+    """Nodes and weights in box coordinates, one pair an axis, that resolve the law of the statistics.
+
+    If functions of the statistics are not smooth, `kinks` (box coordinates, a row an axis) says where.
+    """
+    order, dtype, t = resolution.law_order(statistic.dimension), statistic.low.dtype, statistic.dimension
+    if kinks is None:
+        nodes, weights = periodic_rule(order)
+        return [jnp.asarray(nodes, dtype)] * t, [jnp.asarray(weights, dtype)] * t
+    zero, one = jnp.zeros((), dtype), jnp.ones((), dtype)
+    rules = [split_panels(zero, one, kinks[axis], panel_count(order)) for axis in range(t)]
+    return [rule[0] for rule in rules], [rule[1] for rule in rules]
 
 
 def box_points(statistic: Statistic, nodes: list[Array]) -> Float[Array, "Q t"]:
@@ -156,9 +166,7 @@ def _shear(joint: Projection) -> Float[Array, " t"]:
     return jnp.where(variance > least, covariance[:-1, -1] / jnp.maximum(variance, least), 0)
 
 
-def _coordinates(
-    law: Projection, part: Float[Array, "t Q"], axis: RidgeAxis, rotate: bool
-) -> tuple[Array, Array]:
+def _coordinates(law: Projection, part: Float[Array, "t Q"], axis: RidgeAxis, rotate: bool) -> tuple[Array, Array]:
     law, part, weights = jax.lax.stop_gradient((law, part, axis.weights))
     part_mean = part @ weights
     residual = part - part_mean[:, None]

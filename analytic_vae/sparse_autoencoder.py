@@ -1,0 +1,164 @@
+"""Sparse autoencoders as encoders that are points: their expected loss, exactly and without samples."""
+
+from typing import Literal
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+from ._check import as_floating, require_finite, require_instance, require_shape
+from .layer import AbstractLayer
+from .model import FeatureModel
+from .spectral.expectation import (
+    LayerMoments,
+    least_squares_series,
+    pair_moments,
+    series_input_moments,
+    statistic_nodes,
+)
+from .spectral.resolution import Resolution
+from .spectral.ridge import RidgeAxis
+from .spectral.statistic import Statistic
+from .types import Array, ArrayLike, Float, Scalar
+
+Kind = Literal["relu", "jumprelu", "gated"]
+
+
+class SparseAutoencoder(eqx.Module):
+    """`x^ = bias + sum_j e_j(y_j) d_j`, `y_j = C_j x + offset_j`, with point encoders `e_j >= 0`.
+
+    | kind | t | `e_j` |
+    |---|---|---|
+    | `relu` | 1 | `max(y, 0)` |
+    | `jumprelu` | 1 | `y 1{y > threshold_j}`, `threshold_j >= 0` |
+    | `gated` | 2 | `1{y_1 > 0} max(y_2, 0)` |
+
+    Arguments:
+        readout: `C: [m, t, n]`.
+        offset: `[m, t]`.
+        decoder: `[n, m]`, columns `d_j`.
+        bias: `[n]`; zero if not given.
+        kind: of the encoder.
+        threshold: `[m]`, of `jumprelu` alone.
+
+    Raises `ValueError` that names the argument if a shape does not fit, a number is not finite, or a threshold is
+    negative.
+    """
+
+    readout: Float[Array, "m t n"]
+    offset: Float[Array, "m t"]
+    decoder: Float[Array, "n m"]
+    bias: Float[Array, " n"]
+    threshold: Float[Array, " m"]
+    kind: Kind = eqx.field(static=True)
+
+    def __init__(
+        self,
+        readout: ArrayLike,
+        offset: ArrayLike,
+        decoder: ArrayLike,
+        bias: ArrayLike | None = None,
+        kind: Kind = "relu",
+        threshold: ArrayLike | None = None,
+    ):
+        if kind not in ("relu", "jumprelu", "gated"):
+            raise ValueError(f"kind: expected relu, jumprelu or gated, got {kind!r}.")
+        readout, offset, decoder = as_floating(readout=readout, offset=offset, decoder=decoder)
+        require_shape("readout", readout, (None, 2 if kind == "gated" else 1, None), "features, statistics, neurons")
+        m, t, n = readout.shape
+        bias = jnp.zeros(n, decoder.dtype) if bias is None else bias
+        if (threshold is None) == (kind == "jumprelu"):
+            raise ValueError("threshold: expected one per feature for jumprelu and none otherwise.")
+        threshold = jnp.zeros(m, decoder.dtype) if threshold is None else threshold
+        self.readout, self.offset, self.decoder, self.bias, self.threshold = as_floating(
+            readout=readout, offset=offset, decoder=decoder, bias=bias, threshold=threshold
+        )
+        self.kind = kind
+        require_shape("offset", self.offset, (m, t), "features, statistics of the readout")
+        require_shape("decoder", self.decoder, (n, m), "neurons and features of the readout")
+        require_shape("bias", self.bias, (n,), "neurons of the readout")
+        require_shape("threshold", self.threshold, (m,), "features of the readout")
+        for name in ("readout", "offset", "decoder", "bias", "threshold"):
+            require_finite(name, getattr(self, name))
+
+    def activations(self, x: Float[Array, " n"]) -> Float[Array, " m"]:
+        """`e_j(C_j x + offset_j)`."""
+        return jax.vmap(self._point)(self.readout @ x + self.offset, self.threshold)
+
+    def __call__(self, x: Float[Array, " n"]) -> Float[Array, " n"]:
+        """The reconstruction of `x`."""
+        return self.bias + self.decoder @ self.activations(x)
+
+    def _point(self, y: Float[Array, " t"], threshold: Scalar) -> Scalar:
+        if self.kind == "gated":
+            return jnp.where(y[0] > 0, jax.nn.relu(y[1]), 0)
+        return jnp.where(y[0] > threshold, jax.nn.relu(y[0]), 0)
+
+
+class SparseLoss(eqx.Module):
+    """What a sparse autoencoder does on the output of a layer, in expectation over the source.
+
+    Fields:
+        reconstruction: `E |f - f^|^2`.
+        l1: `[m]`, `E[e_j]`.
+        l0: `[m]`, `P(e_j > 0)`; a feature is dead if that is 0.
+        unexplained: `E |f - f^|^2 / tr Cov(f)`, the fraction of variance unexplained.
+    """
+
+    reconstruction: Scalar
+    l1: Float[Array, " m"]
+    l0: Float[Array, " m"]
+    unexplained: Scalar
+
+    def loss(self, sparsity: ArrayLike) -> Scalar:
+        """`reconstruction + sparsity sum_j E[e_j]`.
+
+        Up to an affine map it is the ELBO with an exponential prior of rate mu and decoder variance rho,
+        `sparsity = 2 mu rho` (Lemma 2.4 of the paper, mended): `n/2 log(2 pi rho) - m log mu + loss / (2 rho)`.
+        """
+        return self.reconstruction + sparsity * self.l1.sum()
+
+
+def sparse_loss(
+    source: FeatureModel, layer: AbstractLayer, autoencoder: SparseAutoencoder, resolution: Resolution | None = None
+) -> SparseLoss:
+    """The expected loss of a sparse autoencoder on a layer's output, without samples.
+
+    Arguments as in `elbo`. Encoders that jump (`jumprelu`, `gated`) converge more slowly in the resolution than
+    `relu`. Raises `ValueError` that names the argument if the parts do not fit together.
+
+    Source: section 2.3 and Lemma 2.4 of "Analytically Learning Variational Auto-Encoders".
+    """
+    resolution = resolution or Resolution()
+    require_instance("source", source, FeatureModel, "a FeatureModel")
+    require_instance("layer", layer, AbstractLayer, "a LinearLayer or a RidgeLayer")
+    require_instance("autoencoder", autoencoder, SparseAutoencoder, "a SparseAutoencoder")
+    if source.neurons != layer.inputs:
+        raise ValueError(f"source: expected {layer.inputs} neurons, the inputs of layer, got {source.neurons}.")
+    m, t, n = autoencoder.readout.shape
+    if n != layer.outputs:
+        raise ValueError(f"autoencoder: expected {layer.outputs} neurons, the outputs of layer, got {n}.")
+    form = layer.form()
+    axis = RidgeAxis.of(source, form, resolution)
+    order = resolution.series_order(t, axis.linear)
+
+    def one_feature(readout, offset, threshold):
+        statistic = Statistic.of(source, form, readout, axis, resolution, rotate=False)
+        kinks = (threshold if autoencoder.kind == "jumprelu" else 0) - offset
+        nodes = statistic_nodes(statistic, axis, resolution, kinks[:, None])
+        e = jax.vmap(lambda y: autoencoder._point(y + offset, threshold))(nodes.points)
+        series = least_squares_series(statistic, nodes, e, order)
+        moments = series_input_moments(source, form.direction, statistic, axis, series, resolution)
+        weights = nodes.weights
+        return statistic, series, (weights @ e, weights @ e**2, weights @ (e > 0).astype(e.dtype), *moments)
+
+    arguments = (autoencoder.readout, autoencoder.offset, autoencoder.threshold)
+    statistics, series, (l1, squared, l0, inputs, psi) = jax.lax.map(lambda a: one_feature(*a), arguments)
+    cross = jnp.einsum("jtn,nl,ksl->jtks", statistics.rows, source.covariance, statistics.rows)
+    second = pair_moments(statistics, cross, axis, series, resolution) + jnp.diag(squared)
+    mean, covariance = LayerMoments.of(source, form, axis).output()
+    output = form.linear @ inputs.T + jnp.outer(form.output, psi) + jnp.outer(form.offset - autoencoder.bias, l1)
+    gram = autoencoder.decoder.T @ autoencoder.decoder
+    centred = jnp.trace(covariance) + jnp.sum((mean - autoencoder.bias) ** 2)
+    reconstruction = centred - 2 * jnp.sum(autoencoder.decoder * output) + jnp.sum(gram * second)
+    return SparseLoss(reconstruction, l1, l0, reconstruction / jnp.trace(covariance))

@@ -1,0 +1,169 @@
+"""Learning a network, checkpoints and the command, at small sizes."""
+
+import json
+import os
+import pickle
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+import analytic_vae as av
+from analytic_vae.__main__ import main
+from analytic_vae.report import compare, markdown, save_report
+
+OPTIONS = dict(noise="full", steps=6, resolution=av.Resolution(12), check=False)
+
+
+@pytest.fixture(scope="module")
+def run():
+    rng = np.random.default_rng(0)
+    source = av.FeatureModel(av.Prior.bernoulli([0.3, 0.4]), rng.normal(size=(3, 2)), 0.5)
+    weights = [(rng.normal(size=(2, 3)), rng.normal(size=2)), (rng.normal(size=(2, 2)), rng.normal(size=2))]
+    return source, av.from_weights(weights, "relu"), weights
+
+
+@pytest.fixture(scope="module")
+def trajectory(run):
+    source, network, _ = run
+    return av.learn(source, network, **OPTIONS)
+
+
+def leaves(trajectory):
+    return [np.asarray(leaf) for leaf in jax.tree.leaves(trajectory.models)]
+
+
+def test_one_fit_and_one_model_per_layer(run, trajectory):
+    source, network, _ = run
+    assert len(trajectory.fits) == len(trajectory.models) == len(network.layers)
+    assert trajectory.models[-1].neurons == network.outputs
+    exact = av.linear_pushforward(source, network.layers[0])
+    np.testing.assert_array_equal(trajectory.models[0].mean, exact.mean)
+    assert trajectory.fits[0].stop is av.Stop.EXACT
+    assert "nothing to learn" in str(trajectory)
+
+
+def test_a_stopped_run_ends_in_the_same_bits(run, trajectory, tmp_path):
+    source, network, _ = run
+
+    class Killed(BaseException):
+        pass
+
+    def kill_in_third_layer(line):
+        if line.startswith("layer 2 of") and "loss" in line:
+            raise Killed
+
+    with pytest.raises(Killed):
+        av.learn(source, network, folder=tmp_path / "run", log=kill_in_third_layer, **OPTIONS)
+    assert (tmp_path / "run" / "layer_001.npz").exists()
+    assert not (tmp_path / "run" / "layer_002.npz").exists()
+    again = av.learn(source, network, folder=tmp_path / "run", **OPTIONS)
+    for one, other in zip(leaves(again), leaves(trajectory), strict=True):
+        np.testing.assert_array_equal(one, other)
+    # A finished run is only read; another network, source or option is refused.
+    lines = []
+    av.learn(source, network, folder=tmp_path / "run", log=lines.append, **OPTIONS)
+    assert all("read from the run folder" in line for line in lines)
+    with pytest.raises(ValueError, match="folder"):
+        av.learn(source.shift(np.ones(3)), network, folder=tmp_path / "run", **OPTIONS)
+    with pytest.raises(ValueError, match="folder"):
+        av.learn(source, network, folder=tmp_path / "run", **(OPTIONS | {"steps": 7}))
+
+
+def test_fits_and_models_survive_their_files(trajectory, tmp_path):
+    for index, fit in enumerate(trajectory.fits):
+        path = tmp_path / f"{index}.npz"
+        av.save_fit(path, fit)
+        loaded = av.load_fit(path)
+        for one, other in zip(jax.tree.leaves(fit.target), jax.tree.leaves(loaded.target), strict=True):
+            np.testing.assert_array_equal(one, other)
+        assert (loaded.stop, loaded.loss, loaded.seconds) == (fit.stop, fit.loss, fit.seconds)
+        assert jax.tree.structure(loaded.encoder) == jax.tree.structure(fit.encoder)
+    av.save_model(tmp_path / "model.npz", trajectory.models[1])
+    np.testing.assert_array_equal(av.load_model(tmp_path / "model.npz").decoder, trajectory.models[1].decoder)
+    np.testing.assert_array_equal(av.load_source(tmp_path / "model.npz").mean, trajectory.models[1].mean)
+
+
+def test_neural_encoders_survive_their_files(trajectory, tmp_path):
+    import dataclasses
+
+    encoder = av.NeuralEncoder.init(np.ones((2, 1, 3)), 2, key=jax.random.key(0))
+    fit = dataclasses.replace(trajectory.fits[1], encoder=encoder)
+    av.save_fit(tmp_path / "fit.npz", fit)
+    loaded = av.load_fit(tmp_path / "fit.npz").encoder
+    y, atoms = np.ones((2, 5, 1)), np.zeros((2, 2))
+    from analytic_vae.encoder import encode
+
+    np.testing.assert_array_equal(encode(loaded, y, atoms), encode(encoder, y, atoms))
+
+
+def test_bad_checkpoints(trajectory, tmp_path):
+    path = tmp_path / "fit.npz"
+    av.save_fit(path, trajectory.fits[1])
+    whole = path.read_bytes()
+    for cut in (0, 10, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:cut])
+        with pytest.raises(ValueError, match="path"):
+            av.load_fit(path)
+    with pytest.raises(FileNotFoundError):
+        av.load_fit(tmp_path / "none.npz")
+    np.savez(path, **{"header.json": np.array([pickle], dtype=object)} if False else {"a": np.ones(2)})
+    with pytest.raises(ValueError, match="header"):
+        av.load_fit(path)
+    av.save_model(path, trajectory.models[1])
+    with pytest.raises(ValueError, match="expected a Fit"):
+        av.load_fit(path)
+
+
+def test_report_compares_with_samples(trajectory, tmp_path):
+    report = compare(trajectory, samples=20_000, data=np.zeros((5, 3)), key=jax.random.key(0))
+    assert report["layers"][0]["mean_error_se"] < 4
+    assert abs(sum(report["classes"]["model"]) - 1) < 1e-12
+    files = save_report(tmp_path, report)
+    assert [file.name for file in files] == ["report.json", "report.md", "report.png"]
+    assert json.loads((tmp_path / "report.json").read_text()) == report
+    assert "## Outputs" in markdown(report)
+
+
+def test_the_command_on_a_users_files(run, tmp_path, capsys):
+    source, _, weights = run
+    av.save_model(tmp_path / "source.npz", source)
+    np.savez(
+        tmp_path / "net.npz",
+        **{f"{n}{i}": a for i, pair in enumerate(weights) for n, a in zip("Wb", pair, strict=True)},
+    )
+    folder = tmp_path / "run"
+    arguments = ["learn", "--network", str(tmp_path / "net.npz"), "--source", str(tmp_path / "source.npz")]
+    arguments += ["--folder", str(folder), "--steps", "3", "--frequencies", "12", "--samples", "2000"]
+    assert main(arguments) == 0
+    assert "## Layer by layer" in capsys.readouterr().out
+    assert main(["show", str(folder)]) == 0
+    assert "## Layer by layer" in capsys.readouterr().out
+    (folder / "report.json").unlink()
+    assert main(["show", str(folder)]) == 0
+    assert "layer_003" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "arguments, said",
+    [
+        (["show", "nowhere"], "folder"),
+        (["learn", "--network", "nowhere.npz"], "nowhere.npz"),
+        (["learn", "--source", "nowhere.npz"], "nowhere.npz"),
+    ],
+)
+def test_the_command_says_what_is_wrong(arguments, said, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_help_needs_no_work():
+    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
+    done = subprocess.run(
+        [sys.executable, "-m", "analytic_vae", "learn", "--help"], capture_output=True, text=True, env=environment
+    )
+    assert done.returncode == 0
+    assert "--network" in done.stdout
