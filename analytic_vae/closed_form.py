@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from .elbo import Elbo, Expectations, elbo_of
 from .model import FeatureModel
 from .prior import Prior
-from .types import Array, Float
+from .types import Array, ArrayLike, Float
 
 Noise = Literal["scalar", "diagonal", "full"]
 NOISES: tuple[Noise, ...] = ("scalar", "diagonal", "full")
@@ -25,7 +25,7 @@ NOISES: tuple[Noise, ...] = ("scalar", "diagonal", "full")
 
 def best_prior(given: Expectations, atoms: Float[Array, "m2 K"]) -> Prior:
     """The aggregate posterior `P2_j = E[Q_j(. | y_j)]`, which makes `sum_j E KL(Q_j || P2_j)` least."""
-    least = jnp.finfo(given.aggregate.dtype).tiny
+    least = jnp.finfo(given.aggregate.dtype).eps ** 2
     masses = jnp.maximum(given.aggregate, least)
     return Prior(atoms, jnp.log(masses / masses.sum(axis=1, keepdims=True)))
 
@@ -49,7 +49,7 @@ def residual_covariance(given: Expectations, decoder: Float[Array, "n2 m2"]) -> 
     return given.layer.output()[1] - cross - cross.T + decoder @ _latent_covariance(given) @ decoder.T
 
 
-def best_noise(given: Expectations, decoder: Float[Array, "n2 m2"], noise: Noise, floor: float = 1e-6) -> Array:
+def best_noise(given: Expectations, decoder: Float[Array, "n2 m2"], noise: Noise, floor: ArrayLike = 1e-6) -> Array:
     """The noise of a `FeatureModel`: scalar std, `[n2]` stds, or `[n2, n2]` lower Cholesky factor of the residual.
 
     `floor` times the mean variance of `f` is added to every variance: a neuron that never varies (a dead unit) would
@@ -68,7 +68,7 @@ def best_noise(given: Expectations, decoder: Float[Array, "n2 m2"], noise: Noise
 
 
 def best_target(
-    given: Expectations, atoms: Float[Array, "m2 K"], noise: Noise = "full", floor: float = 1e-6
+    given: Expectations, atoms: Float[Array, "m2 K"], noise: Noise = "full", floor: ArrayLike = 1e-6
 ) -> FeatureModel:
     """The target of the least loss for the encoder behind `given`: prior, decoder, mean and noise at their best."""
     decoder, mean = best_decoder(given)
@@ -76,7 +76,7 @@ def best_target(
 
 
 def profiled(
-    given: Expectations, atoms: Float[Array, "m2 K"], noise: Noise = "full", floor: float = 1e-6
+    given: Expectations, atoms: Float[Array, "m2 K"], noise: Noise = "full", floor: ArrayLike = 1e-6
 ) -> tuple[Elbo, FeatureModel]:
     """The loss with the target at its best, `sum_j I(x2; z_j) + 1/2 log det(2 pi e S)`, and that target.
 

@@ -26,6 +26,7 @@ from .spectral.resolution import Resolution
 from .types import Array, ArrayLike, Float, PRNGKeyArray
 
 Log = Callable[[str], None]
+LARGEST_FLOOR = 1e-2
 
 
 class Stop(enum.Enum):
@@ -115,7 +116,8 @@ def fit(
         steps: the largest number of steps.
         tolerance: a start stops when the loss falls by less than this many nats over ten steps.
         starts: how many times to begin; the first from the guess, the others from it with a growing perturbation.
-        floor: added to every noise variance, relative to the mean variance of the output.
+        floor: added to every noise variance, relative to the mean variance of the output. Where it is too small for
+            the resolution, the fit raises it (up to 1e-2) and says so.
         resolution: how fine; `Resolution()` if not given.
         check: evaluate the final loss once more at 1.5 times the frequencies and report the difference.
         log: called with a line of progress about once a second (`print`, say).
@@ -135,6 +137,7 @@ def fit(
     _check_options(source, layer, features, noise, optimizer, steps, tolerance, starts, floor, target)
     first, atoms = _start(source, layer, features, atoms, encoder, resolution, target, key)
     check_parts(source, layer, first, resolution)
+    floor = jnp.asarray(floor, atoms.dtype)
 
     if log is not None:
         log("compiling the loss and its gradient (once for each set of shapes)")
@@ -186,6 +189,11 @@ class _Progress:
     def __init__(self, log: Log | None, prefix: str):
         self.log, self.prefix, self.last = log, prefix, time.perf_counter()
 
+    def now(self, line: str) -> None:
+        """Say it whatever the time."""
+        if self.log is not None:
+            self.log(self.prefix + line)
+
     def __call__(self, step: int, loss: float) -> None:
         if self.log is not None and time.perf_counter() - self.last > 1.0:
             self.last = time.perf_counter()
@@ -221,6 +229,11 @@ def _profiled_lbfgs(source, layer, atoms, encoder, noise, floor, steps, toleranc
             raise _Enough
 
     start, _ = value_and_grad(np.asarray(flat, float))
+    while not np.isfinite(start) and floor < LARGEST_FLOOR:
+        # A grid too coarse for the floor can leave the residual covariance indefinite.
+        floor = 100 * floor + 1e-8
+        say.now(f"the loss is not finite where the fit begins; the noise floor is raised to {float(floor):.0e}")
+        start, _ = value_and_grad(np.asarray(flat, float))
     stop = Stop.NOT_FINITE
     if np.isfinite(start):
         options = {"maxiter": steps, "maxfun": 20 * steps, "maxcor": 20, "ftol": 0.0, "gtol": 1e-12}
@@ -238,6 +251,11 @@ def _profiled_lbfgs(source, layer, atoms, encoder, noise, floor, steps, toleranc
             stop = Stop.CONVERGED
     final = eqx.combine(unravel(jnp.asarray(best[1], flat.dtype)), static)
     target = _best_target(source, layer, atoms, final, noise, floor, resolution)
+    if not np.isfinite(best[0]):
+        raise ValueError(
+            "resolution: expected one at which the loss is finite, but it is not, even with a noise floor of "
+            f"{float(floor):.0e}; raise resolution.frequencies."
+        )
     return best[0], final, target, np.array(history), stop
 
 

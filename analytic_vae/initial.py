@@ -15,6 +15,7 @@ from .spectral.resolution import Resolution
 from .spectral.ridge import RidgeAxis
 from .types import Array, Float, PRNGKeyArray
 
+DEAD = 1e-9  # share of the features' variance below which a feature is not carried on
 ENCODERS = ("softmax", "softmax2", "gaussian", "gaussian2", "exponential", "neural")
 
 
@@ -37,13 +38,14 @@ def pushed_features(
     """The source's features as `f` sees them: direction `Cov(f, z_j) / Var(z_j)`, the same atoms and masses.
 
     The `features` that explain most of the output's variance are kept, in the source's order. If more are asked for
-    than the source has, the principal directions of what is left get the atoms of a Gaussian. `atoms: [m2, K]`, if
+    than the source has alive (a share of the variance above 1e-9), the principal directions of what is left get the atoms of a Gaussian. `atoms: [m2, K]`, if
     given, replace the atoms (masses are then uniform).
     """
     mean, covariance, decoder = _regression(source, layer, resolution)
     prior = source.prior
     share = jnp.sum(decoder**2, axis=0) * prior.variance
-    kept = np.sort(np.argsort(-np.asarray(share), kind="stable")[:features])
+    order = np.argsort(-np.asarray(share), kind="stable")[:features]
+    kept = np.sort(order[np.asarray(share)[order] > DEAD * np.sum(np.asarray(share))])
     own_atoms, masses, decoder = prior.atoms[kept], prior.masses[kept], decoder[:, kept]
     if features > kept.size:
         left = covariance - (decoder * prior.variance[kept][None]) @ decoder.T
@@ -51,7 +53,7 @@ def pushed_features(
         values, vectors = jnp.linalg.eigh((left + left.T) / 2)
         order = np.arange(extra) % values.size
         directions = vectors[:, ::-1][:, order] * jnp.sqrt(jnp.maximum(values[::-1][order], 0))[None] * 0.7
-        grid, mass = gaussian_atoms(own_atoms.shape[1], own_atoms.dtype)
+        grid, mass = gaussian_atoms(prior.atoms.shape[1], prior.atoms.dtype)
         own_atoms = jnp.concatenate([own_atoms, jnp.broadcast_to(grid, (extra, grid.size))])
         masses = jnp.concatenate([masses, jnp.broadcast_to(mass, (extra, grid.size))])
         decoder = jnp.concatenate([decoder, directions], axis=1)
@@ -120,14 +122,16 @@ def _regression(source: FeatureModel, layer: AbstractLayer, resolution: Resoluti
     form, prior = layer.form(), source.prior
     moments = LayerMoments.of(source, form, RidgeAxis.of(source, form, resolution))
     mean, covariance = moments.output()
-    variance = jnp.maximum(prior.variance, jnp.finfo(prior.variance.dtype).tiny ** 0.5)
-    masses = prior.masses
+    variance, masses = prior.variance, prior.masses
+    width = jnp.max(jnp.abs(prior.atoms - prior.mean[:, None]), axis=1)
+    alive = variance > jnp.finfo(variance.dtype).eps * width**2
     vectors = source.atom_vectors - jnp.einsum("nmk,mk->nm", source.atom_vectors, masses)[:, :, None]
     weighted = masses * (prior.atoms - prior.mean[:, None])
     input_cross = jnp.einsum("nmk,mk->nm", vectors, weighted)
     psi_cross = jnp.sum((prior.atoms - prior.mean[:, None]) * moments.psi_states, axis=1)
     cross = form.linear @ input_cross + jnp.outer(form.output, psi_cross)
-    return mean, covariance, cross / variance[None]
+    direction = jnp.where(alive[None], cross / jnp.where(alive, variance, 1)[None], 0)
+    return mean, covariance, direction
 
 
 def _matched_filters(guess: Guess) -> tuple[Float[Array, "m2 n2"], Float[Array, " m2"], Float[Array, " m2"]]:

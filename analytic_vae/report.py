@@ -76,8 +76,9 @@ def markdown(report: dict[str, Any]) -> str:
     lines += [
         "Errors are of the learnt model's means and spreads (standard deviations) against "
         f"{report['samples']} samples of the source pushed through the true network: the largest over the neurons, in "
-        "units of the neuron's sampled spread (at least 1% of the layer's mean spread), and for means in standard errors of the samples, too. Before the first "
-        "learnt layer nothing is approximated; after it, errors add up from layer to layer.",
+        "units of the neuron's sampled spread (at least 1% of the layer's mean spread), and for means in standard "
+        "errors of the samples, too. Before the first learnt layer nothing is approximated; after it, errors add up "
+        "from layer to layer.",
         "",
         "| layer | neurons | learnt | loss (nats) | +- | rate | distortion | seconds | mean error | in standard errors "
         "| spread error |",

@@ -21,21 +21,20 @@ from .spectral.ridge import RidgeAxis
 from .spectral.statistic import Statistic
 from .types import Array, ArrayLike, Float, Scalar
 
-Kind = Literal["relu", "jumprelu", "gated"]
+Kind = Literal["relu", "jumprelu"]
 
 
 class SparseAutoencoder(eqx.Module):
     """`x^ = bias + sum_j e_j(y_j) d_j`, `y_j = C_j x + offset_j`, with point encoders `e_j >= 0`.
 
-    | kind | t | `e_j` |
-    |---|---|---|
-    | `relu` | 1 | `max(y, 0)` |
-    | `jumprelu` | 1 | `y 1{y > threshold_j}`, `threshold_j >= 0` |
-    | `gated` | 2 | `1{y_1 > 0} max(y_2, 0)` |
+    | kind | `e_j` |
+    |---|---|
+    | `relu` | `max(y, 0)` |
+    | `jumprelu` | `y 1{y > threshold_j}`, `threshold_j >= 0` |
 
     Arguments:
-        readout: `C: [m, t, n]`.
-        offset: `[m, t]`.
+        readout: `C: [m, 1, n]`.
+        offset: `[m, 1]`.
         decoder: `[n, m]`, columns `d_j`.
         bias: `[n]`; zero if not given.
         kind: of the encoder.
@@ -61,10 +60,10 @@ class SparseAutoencoder(eqx.Module):
         kind: Kind = "relu",
         threshold: ArrayLike | None = None,
     ):
-        if kind not in ("relu", "jumprelu", "gated"):
-            raise ValueError(f"kind: expected relu, jumprelu or gated, got {kind!r}.")
+        if kind not in ("relu", "jumprelu"):
+            raise ValueError(f"kind: expected relu or jumprelu, got {kind!r}.")
         readout, offset, decoder = as_floating(readout=readout, offset=offset, decoder=decoder)
-        require_shape("readout", readout, (None, 2 if kind == "gated" else 1, None), "features, statistics, neurons")
+        require_shape("readout", readout, (None, 1, None), "features, one statistic, neurons")
         m, t, n = readout.shape
         bias = jnp.zeros(n, decoder.dtype) if bias is None else bias
         if (threshold is None) == (kind == "jumprelu"):
@@ -90,8 +89,6 @@ class SparseAutoencoder(eqx.Module):
         return self.bias + self.decoder @ self.activations(x)
 
     def _point(self, y: Float[Array, " t"], threshold: Scalar) -> Scalar:
-        if self.kind == "gated":
-            return jnp.where(y[0] > 0, jax.nn.relu(y[1]), 0)
         return jnp.where(y[0] > threshold, jax.nn.relu(y[0]), 0)
 
 
@@ -124,8 +121,7 @@ def sparse_loss(
 ) -> SparseLoss:
     """The expected loss of a sparse autoencoder on a layer's output, without samples.
 
-    Arguments as in `elbo`. Encoders that jump (`jumprelu`, `gated`) converge more slowly in the resolution than
-    `relu`. Raises `ValueError` that names the argument if the parts do not fit together.
+    Arguments as in `elbo`. `jumprelu`, which jumps, converges more slowly in the resolution than `relu`. Raises `ValueError` that names the argument if the parts do not fit together.
 
     Source: section 2.3 and Lemma 2.4 of "Analytically Learning Variational Auto-Encoders".
     """
@@ -135,7 +131,7 @@ def sparse_loss(
     require_instance("autoencoder", autoencoder, SparseAutoencoder, "a SparseAutoencoder")
     if source.neurons != layer.inputs:
         raise ValueError(f"source: expected {layer.inputs} neurons, the inputs of layer, got {source.neurons}.")
-    m, t, n = autoencoder.readout.shape
+    _, t, n = autoencoder.readout.shape
     if n != layer.outputs:
         raise ValueError(f"autoencoder: expected {layer.outputs} neurons, the outputs of layer, got {n}.")
     form = layer.form()

@@ -14,9 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 
 FREQUENCIES = 24
-HALF_WIDTH = 6.0  # of a box, in standard deviations; see `tune` in loss_accuracy.py
-COEFFICIENT_NODES = 128  # for the Fourier coefficients of one latent mean
-RIDGE_NODES = 32  # on each side of the kink
+HALF_WIDTH = 6.0  # of a box, in standard deviations; `python direct.py n m K` tries others
+COEFFICIENT_NODES = 5  # per frequency, for the Fourier coefficients of one latent mean
+RIDGE_NODES = 1.5  # per frequency, on each side of the kink
 
 
 class Axis(NamedTuple):
@@ -51,7 +51,7 @@ def loss(source, layer, target, encoder, frequencies=FREQUENCIES, half_width=HAL
     b_mean = b_mean + form.bias
     b_centre, b_sd = b_mean + u @ source.decoder @ source.prior.mean, sd(u)
     low, high = jax.lax.stop_gradient((b_centre - half_width * b_sd, b_centre + half_width * b_sd))
-    node, weight = np.polynomial.legendre.leggauss(RIDGE_NODES)
+    node, weight = np.polynomial.legendre.leggauss(int(RIDGE_NODES * frequencies))
     kink = jnp.clip(0.0, low, high)
     b = jnp.concatenate([low + (kink - low) * (node + 1) / 2, kink + (high - kink) * (node + 1) / 2])
     b_weight = jnp.concatenate([weight * (kink - low) / 2, weight * (high - kink) / 2])
@@ -81,26 +81,21 @@ def loss(source, layer, target, encoder, frequencies=FREQUENCIES, half_width=HAL
     U2 = 2 * (e_linear_psi + form.output @ centre * e_psi)
     U3 = form.output @ form.output * e_psi2
 
-    # The statistics: boxes from the moments of y, with those of psi for a Gaussian b.
+    # The statistics: boxes from the moments of y, exact up to the law of b above.
     rows = encoder.readout[:, 0] @ form.linear  # [m2, n1]
     slopes = encoder.readout[:, 0] @ form.output
     offsets = encoder.readout[:, 0] @ form.offset
-    gauss, gauss_weight = np.polynomial.hermite_e.hermegauss(40)
-    gauss_weight = gauss_weight / gauss_weight.sum()
-    psi_gauss = form.activation(b_centre + b_sd * gauss)
-    psi_mean = gauss_weight @ psi_gauss
-    psi_slope, psi_var = gauss_weight @ (psi_gauss * gauss) / b_sd, gauss_weight @ (psi_gauss - psi_mean) ** 2
-
     def statistic(row, slope, offset, one, atoms):
         """Axis of `a = <row, x>` (frequencies: half), and the Fourier coefficients of s, s^2, v, r on the box of y."""
         a_atoms, a_mean = projected(row)
-        mean = row @ source.moments()[0] + offset + slope * psi_mean
-        variance = row @ source.moments()[1] @ row + slope**2 * psi_var
-        variance = variance + 2 * slope * psi_slope * (row @ source.moments()[1] @ u)
+        mean = row @ source.moments()[0] + offset + slope * e_psi
+        variance = row @ source.moments()[1] @ row + slope**2 * (e_psi2 - e_psi**2)
+        cross = (-1j * (psi @ to_series @ weighted_b(row)[1])).real
+        variance = variance + 2 * slope * (cross - row @ source.moments()[0] * e_psi)
         deviation = jax.lax.stop_gradient(jnp.sqrt(jnp.maximum(variance, 1e-12)))
         low = jax.lax.stop_gradient(mean) - half_width * deviation
         length = 2 * half_width * deviation
-        node, weight = np.polynomial.legendre.leggauss(COEFFICIENT_NODES)
+        node, weight = np.polynomial.legendre.leggauss(COEFFICIENT_NODES * frequencies)
         y = low + length * (node + 1) / 2
         log_q = jax.vmap(lambda y: one.log_masses(y[None], atoms[0]))(y)
         q = jnp.exp(log_q)

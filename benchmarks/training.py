@@ -61,6 +61,9 @@ def lbfgs(source, layer, atoms, encoder, seconds):
         loss, gradient = evaluate(unravel(jnp.asarray(x)))
         loss, gradient = float(loss), np.asarray(ravel_pytree(gradient)[0])
         watch.pause()
+        if not (np.isfinite(loss) and np.all(np.isfinite(gradient))):  # as `av.fit` does
+            watch.go()
+            return np.inf, np.zeros_like(gradient)
         if not watch.note(loss):
             raise StopIteration
         watch.go()

@@ -18,7 +18,7 @@ import reference
 import analytic_vae as av
 
 FINE = av.Resolution(192)  # 1e-9 for statistics of any slope that the cases draw; 128 is enough for most
-FINE_TWO = av.Resolution(64)  # t = 2
+FINE_TWO = av.Resolution(64)  # t = 2; 48 leaves up to 3e-5
 SINGLE = av.Resolution(64)  # float32
 RULE = reference.Rule(16, 14)  # differs from twice as many panels by less than 1e-12 on these cases
 
@@ -89,7 +89,7 @@ def test_a_linear_layer():
     assert_close(cases.problem(400, activation=None), FINE, 1e-9, None)
 
 
-@pytest.mark.parametrize("seed", range(500, 503))
+@pytest.mark.parametrize("seed", range(500, 502))
 @pytest.mark.parametrize("encoder", cases.READ_TWO)
 def test_every_encoder_of_two_statistics(encoder, seed):
     assert_close(cases.problem(seed, encoder), FINE_TWO, 1e-6)

@@ -46,7 +46,7 @@ def test_density_and_tail_in_one_dimension():
     direction = readout[0, :2]
     law = av.pushforward(source, layer, direction[None], av.Resolution(48))
     _, z, mass = reference.states(oracle)
-    centres = (z @ oracle.decoder.T + oracle.mean + layer.bias) @ direction
+    centres = (z @ oracle.decoder.T + oracle.mean + np.asarray(layer.bias)) @ direction
     deviation = 0.4 * np.linalg.norm(direction)
     from scipy.stats import norm
 

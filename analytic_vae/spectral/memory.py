@@ -20,5 +20,5 @@ def require_memory(needed: float, name: str, advice: str) -> None:
     free = available_bytes()
     if free is not None and needed > 0.9 * free:
         raise MemoryError(
-            f"{name}: about {needed / 2**30:.1f} GiB are needed at this size, {free / 2**30:.1f} GiB are free; {advice}."
+            f"{name}: about {needed / 2**30:.1f} GiB are needed at this size, {free / 2**30:.1f} are free; {advice}."
         )

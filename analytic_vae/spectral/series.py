@@ -3,8 +3,8 @@
 Conventions. A box `[low, low + length]` has the coordinate `v = (y - low) / length` in `[0, 1]` and the frequencies
 `w_k = 2 pi k / length`. Characteristic functions are `phi(w) = E exp(+i w y)`; a density is
 `rho(y) = (1 / length) sum_k phi(w_k) exp(-i w_k y)`. All functions of y are real, so only the half-space of
-frequencies (`half_space`) is kept: `g(y) = Re sum_{p in half} gamma_p exp(i w_p y)`. In shapes, `F` counts the half-space
-and `E = 2 F - 1` the whole one, or as many real functions `1, cos, sin`.
+frequencies (`half_space`) is kept: `g(y) = Re sum_{p in half} gamma_p exp(i w_p y)`. In shapes, `F` counts the
+half-space and `E = 2 F - 1` the whole one, or as many real functions `1, cos, sin`.
 """
 
 import itertools
