@@ -26,7 +26,7 @@ from .spectral.resolution import Resolution
 from .types import Array, ArrayLike, Float, PRNGKeyArray
 
 Log = Callable[[str], None]
-LARGEST_FLOOR = 1e-2
+FINEST = 96  # frequencies up to which a fit raises its resolution by itself
 
 
 class Stop(enum.Enum):
@@ -116,9 +116,9 @@ def fit(
         steps: the largest number of steps.
         tolerance: a start stops when the loss falls by less than this many nats over ten steps.
         starts: how many times to begin; the first from the guess, the others from it with a growing perturbation.
-        floor: added to every noise variance, relative to the mean variance of the output. Where it is too small for
-            the resolution, the fit raises it (up to 1e-2) and says so.
-        resolution: how fine; `Resolution()` if not given.
+        floor: added to every noise variance, relative to the mean variance of the output.
+        resolution: how fine; `Resolution()` if not given. Where the loss is not finite at it (a residual covariance
+            that a coarse grid leaves indefinite), L-BFGS doubles it, up to 96 frequencies, and says so.
         check: evaluate the final loss once more at 1.5 times the frequencies and report the difference.
         log: called with a line of progress about once a second (`print`, say).
         key: for the perturbations and for random encoders; `jax.random.key(0)` if not given.
@@ -134,6 +134,21 @@ def fit(
     begun = time.perf_counter()
     resolution = resolution or Resolution()
     key = jax.random.key(0) if key is None else key
+    options = dict(
+        features=features,
+        atoms=atoms,
+        encoder=encoder,
+        noise=noise,
+        optimizer=optimizer,
+        target=target,
+        steps=steps,
+        tolerance=tolerance,
+        starts=starts,
+        floor=floor,
+        check=check,
+        log=log,
+        key=key,
+    )
     _check_options(source, layer, features, noise, optimizer, steps, tolerance, starts, floor, target)
     first, atoms = _start(source, layer, features, atoms, encoder, resolution, target, key)
     check_parts(source, layer, first, resolution)
@@ -147,7 +162,15 @@ def fit(
         prefix = f"start {start + 1} of {starts}, " if starts > 1 else ""
         say = _Progress(log, prefix)
         if isinstance(optimizer, str):
-            found = _profiled_lbfgs(source, layer, atoms, begin, noise, floor, steps, tolerance, resolution, say)
+            try:
+                found = _profiled_lbfgs(source, layer, atoms, begin, noise, floor, steps, tolerance, resolution, say)
+            except _TooCoarse:
+                if start > 0 or 2 * resolution.frequencies > FINEST:
+                    raise
+                finer = Resolution(2 * resolution.frequencies, resolution.nodes)
+                if log is not None:
+                    log(f"the loss is not finite at {resolution.frequencies} frequencies; trying {finer.frequencies}")
+                return fit(source, layer, **(options | {"resolution": finer}))
         else:
             found = _whole_loss(
                 source, layer, atoms, begin, target, noise, floor, optimizer, steps, tolerance, resolution, say
@@ -189,15 +212,14 @@ class _Progress:
     def __init__(self, log: Log | None, prefix: str):
         self.log, self.prefix, self.last = log, prefix, time.perf_counter()
 
-    def now(self, line: str) -> None:
-        """Say it whatever the time."""
-        if self.log is not None:
-            self.log(self.prefix + line)
-
     def __call__(self, step: int, loss: float) -> None:
         if self.log is not None and time.perf_counter() - self.last > 1.0:
             self.last = time.perf_counter()
             self.log(f"{self.prefix}step {step}, loss {loss:.6f}")
+
+
+class _TooCoarse(ValueError):
+    """The loss is not finite where the fit begins."""
 
 
 class _Enough(Exception):
@@ -229,11 +251,11 @@ def _profiled_lbfgs(source, layer, atoms, encoder, noise, floor, steps, toleranc
             raise _Enough
 
     start, _ = value_and_grad(np.asarray(flat, float))
-    while not np.isfinite(start) and floor < LARGEST_FLOOR:
-        # A grid too coarse for the floor can leave the residual covariance indefinite.
-        floor = 100 * floor + 1e-8
-        say.now(f"the loss is not finite where the fit begins; the noise floor is raised to {float(floor):.0e}")
-        start, _ = value_and_grad(np.asarray(flat, float))
+    if not np.isfinite(start):
+        raise _TooCoarse(
+            f"resolution: expected one at which the loss is finite, but at {resolution.frequencies} frequencies it is "
+            "not; raise resolution.frequencies."
+        )
     stop = Stop.NOT_FINITE
     if np.isfinite(start):
         options = {"maxiter": steps, "maxfun": 20 * steps, "maxcor": 20, "ftol": 0.0, "gtol": 1e-12}
@@ -251,11 +273,6 @@ def _profiled_lbfgs(source, layer, atoms, encoder, noise, floor, steps, toleranc
             stop = Stop.CONVERGED
     final = eqx.combine(unravel(jnp.asarray(best[1], flat.dtype)), static)
     target = _best_target(source, layer, atoms, final, noise, floor, resolution)
-    if not np.isfinite(best[0]):
-        raise ValueError(
-            "resolution: expected one at which the loss is finite, but it is not, even with a noise floor of "
-            f"{float(floor):.0e}; raise resolution.frequencies."
-        )
     return best[0], final, target, np.array(history), stop
 
 

@@ -38,8 +38,8 @@ def pushed_features(
     """The source's features as `f` sees them: direction `Cov(f, z_j) / Var(z_j)`, the same atoms and masses.
 
     The `features` that explain most of the output's variance are kept, in the source's order. If more are asked for
-    than the source has alive (a share of the variance above 1e-9), the principal directions of what is left get the atoms of a Gaussian. `atoms: [m2, K]`, if
-    given, replace the atoms (masses are then uniform).
+    than the source has alive (a share of the variance above 1e-9), the principal directions of what is left get the
+    atoms of a Gaussian. `atoms: [m2, K]`, if given, replace the atoms (masses are then uniform).
     """
     mean, covariance, decoder = _regression(source, layer, resolution)
     prior = source.prior

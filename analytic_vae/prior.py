@@ -3,6 +3,7 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ._check import as_floating, is_concrete, require_finite, require_shape
 from .types import Array, ArrayLike, Float
@@ -32,8 +33,8 @@ class Prior(eqx.Module):
         require_shape("logits", self.logits, self.atoms.shape, "as atoms: features, atoms")
         require_finite("atoms", self.atoms)
         if is_concrete(self.logits):
-            largest = self.logits.max(axis=1)
-            if not bool(jnp.all(jnp.isfinite(largest) & ~jnp.any(jnp.isnan(self.logits), axis=1))):
+            known = np.asarray(self.logits)
+            if np.any(np.isnan(known)) or not np.all(np.isfinite(known.max(axis=1))):
                 raise ValueError("logits: expected numbers below infinity with one finite per feature, got others.")
 
     @classmethod
@@ -41,8 +42,9 @@ class Prior(eqx.Module):
         """The prior with the given masses `[m, K]`, non-negative; they are normalised per feature."""
         (masses,) = as_floating(masses=masses)
         require_finite("masses", masses)
-        if is_concrete(masses) and not bool(jnp.all(masses >= 0)):
-            raise ValueError(f"masses: expected non-negative numbers, got a smallest value of {masses.min():.3g}.")
+        if is_concrete(masses) and np.any(np.asarray(masses) < 0):
+            least = np.min(np.asarray(masses))
+            raise ValueError(f"masses: expected non-negative numbers, got a smallest value of {least:.3g}.")
         return cls(atoms, jnp.log(masses))
 
     @classmethod
@@ -50,7 +52,7 @@ class Prior(eqx.Module):
         """Features on the atoms 0 and 1; `probability: [m]` is that of 1, strictly between 0 and 1."""
         (probability,) = as_floating(probability=probability)
         require_shape("probability", probability, (None,), "one per feature")
-        if is_concrete(probability) and not bool(jnp.all((probability > 0) & (probability < 1))):
+        if is_concrete(probability) and not np.all((np.asarray(probability) > 0) & (np.asarray(probability) < 1)):
             raise ValueError("probability: expected numbers strictly between 0 and 1, got others.")
         atoms = jnp.broadcast_to(jnp.array([0.0, 1.0], probability.dtype), (probability.size, 2))
         return cls(atoms, jnp.stack([jnp.log1p(-probability), jnp.log(probability)], axis=1))

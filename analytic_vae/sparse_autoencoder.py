@@ -121,7 +121,8 @@ def sparse_loss(
 ) -> SparseLoss:
     """The expected loss of a sparse autoencoder on a layer's output, without samples.
 
-    Arguments as in `elbo`. `jumprelu`, which jumps, converges more slowly in the resolution than `relu`. Raises `ValueError` that names the argument if the parts do not fit together.
+    Arguments as in `elbo`. `jumprelu`, which jumps, converges more slowly in the resolution than `relu`.
+    Raises `ValueError` that names the argument if the parts do not fit together.
 
     Source: section 2.3 and Lemma 2.4 of "Analytically Learning Variational Auto-Encoders".
     """

@@ -85,6 +85,7 @@ def loss(source, layer, target, encoder, frequencies=FREQUENCIES, half_width=HAL
     rows = encoder.readout[:, 0] @ form.linear  # [m2, n1]
     slopes = encoder.readout[:, 0] @ form.output
     offsets = encoder.readout[:, 0] @ form.offset
+
     def statistic(row, slope, offset, one, atoms):
         """Axis of `a = <row, x>` (frequencies: half), and the Fourier coefficients of s, s^2, v, r on the box of y."""
         a_atoms, a_mean = projected(row)
@@ -107,14 +108,20 @@ def loss(source, layer, target, encoder, frequencies=FREQUENCIES, half_width=HAL
         return Axis(a_atoms, a_mean + offset, 2 * jnp.pi / length, low, length), coefficients
 
     log_prior = target.prior.log_masses
-    axes, coefficients = jax.vmap(statistic)(rows, slopes, offsets, encoder, jnp.stack([target.prior.atoms, log_prior], 1))
+    axes, coefficients = jax.vmap(statistic)(
+        rows, slopes, offsets, encoder, jnp.stack([target.prior.atoms, log_prior], 1)
+    )
     B = target.decoder
     gram = B.T @ B
 
     def waves(row, slope, axis, index):
         """For frequencies `index`: powers over atoms, the shift by the ridge, mean phase."""
         w = axis.frequency * index
-        return w, w[:, None, None] * axis.atoms[None], jnp.exp(1j * (w[:, None] * slope * psi[None] + (w * axis.mean)[:, None]))
+        return (
+            w,
+            w[:, None, None] * axis.atoms[None],
+            jnp.exp(1j * (w[:, None] * slope * psi[None] + (w * axis.mean)[:, None])),
+        )
 
     @jax.checkpoint
     def single(row, slope, axis, coefficient, direction):

@@ -64,6 +64,7 @@ def jax_engine(case, method, size, fn, problems, references, gradient=False):
 
 def monte_carlo(case, problems, references, sizes):
     for samples in sizes:
+
         def fn(key, *p, samples=samples):
             return sampled_loss(key, *p, samples, min(samples, 5000))
 

@@ -97,7 +97,9 @@ def main():
     if "--resume" in sys.argv and path.exists():
         for row in json.loads(path.read_text())["rows"]:
             if "loss" in row:
-                done[json.dumps({name: row[name] for name in BASE})] = {k: v for k, v in row.items() if k not in ("axis", "error")}
+                done[json.dumps({name: row[name] for name in BASE})] = {
+                    k: v for k, v in row.items() if k not in ("axis", "error")
+                }
     for axis in only:
         for change in AXES[axis]:
             case = BASE | change

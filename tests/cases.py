@@ -109,7 +109,9 @@ def problem(
     t, make = ENCODERS[encoder]
     m2 = m2 or {1: M2, 2: 2}[t]
     source = model(rng, N1, M1, K1, source_noise, size)
-    layer = ridge_layer(rng, activation) if activation else av.LinearLayer(rng.normal(size=(N2, N1)), rng.normal(size=N2))
+    layer = (
+        ridge_layer(rng, activation) if activation else av.LinearLayer(rng.normal(size=(N2, N1)), rng.normal(size=N2))
+    )
     return source, layer, model(rng, N2, m2, K2, target_noise, size), make(rng, m2, t)
 
 
@@ -187,4 +189,10 @@ def oracle_encoder(encoder, atoms) -> Callable:
 def oracle_parts(source, layer, target, encoder, activation: str | None = "relu") -> tuple:
     """The arguments of `reference.elbo_terms` and its kin: source, layer, target, readout, log_q."""
     log_q = oracle_encoder(encoder, target.prior.atoms)
-    return oracle_model(source), oracle_layer(layer, activation), oracle_model(target), np.asarray(encoder.readout), log_q
+    return (
+        oracle_model(source),
+        oracle_layer(layer, activation),
+        oracle_model(target),
+        np.asarray(encoder.readout),
+        log_q,
+    )

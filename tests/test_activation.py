@@ -37,7 +37,7 @@ def test_kinks_are_sorted():
 
 
 def test_bad_input_is_refused_by_name():
-    with pytest.raises(ValueError, match="activation: expected one of .*relu.*, got 'rleu'"):
+    with pytest.raises(ValueError, match=r"activation: expected one of .*relu.*, got 'rleu'"):
         get_activation("rleu")
     with pytest.raises(TypeError, match=r"activation: expected .*declares its kinks"):
         get_activation(jnp.tanh)

@@ -14,14 +14,14 @@ import analytic_vae as av
 from analytic_vae.__main__ import main
 from analytic_vae.report import compare, markdown, save_report
 
-OPTIONS = dict(noise="full", steps=6, resolution=av.Resolution(12), check=False)
+OPTIONS = dict(noise="full", steps=6, resolution=av.Resolution(16), check=False)
 
 
 @pytest.fixture(scope="module")
 def run():
     rng = np.random.default_rng(0)
     source = av.FeatureModel(av.Prior.bernoulli([0.3, 0.4]), rng.normal(size=(3, 2)), 0.5)
-    weights = [(rng.normal(size=(2, 3)), rng.normal(size=2)), (rng.normal(size=(2, 2)), rng.normal(size=2))]
+    weights = [(rng.normal(size=(2, 3)), np.array([0.5, 1.0])), (rng.normal(size=(2, 2)), rng.normal(size=2))]
     return source, av.from_weights(weights, "relu"), weights
 
 
@@ -136,7 +136,7 @@ def test_the_command_on_a_users_files(run, tmp_path, capsys):
     )
     folder = tmp_path / "run"
     arguments = ["learn", "--network", str(tmp_path / "net.npz"), "--source", str(tmp_path / "source.npz")]
-    arguments += ["--folder", str(folder), "--steps", "3", "--frequencies", "12", "--samples", "2000"]
+    arguments += ["--folder", str(folder), "--steps", "3", "--frequencies", "16", "--samples", "2000"]
     assert main(arguments) == 0
     assert "## Layer by layer" in capsys.readouterr().out
     assert main(["show", str(folder)]) == 0
