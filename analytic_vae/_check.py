@@ -21,7 +21,7 @@ def as_floating(**arguments: Any) -> list[Array]:
 def _as_numeric(name: str, value: Any) -> Array:
     try:
         array = jnp.asarray(value)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, SyntaxError) as error:
         raise ValueError(f"{name}: expected an array of real numbers, got {type(value).__name__}.") from error
     if jnp.issubdtype(array.dtype, jnp.complexfloating):
         raise ValueError(f"{name}: expected real numbers, got dtype {array.dtype}.")

@@ -113,7 +113,7 @@ def _model(arrays: dict[str, np.ndarray]) -> FeatureModel:
 def _encoder_parts(encoder: AbstractEncoder) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     if isinstance(encoder, NeuralEncoder):
         networks = encoder.networks
-        if networks.activation is not jnp.tanh and getattr(networks.activation, "__name__", "") != "tanh":
+        if getattr(networks.activation, "name", "") != "tanh":
             raise ValueError(
                 "encoder: only neural encoders with tanh units, as NeuralEncoder.init makes, can be saved."
             )

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ._check import require_instance
-from .encoder import AbstractEncoder
+from .encoder import AbstractEncoder, encode
 from .layer import AbstractLayer, LinearLayer
 from .model import FeatureModel
 from .spectral.expectation import (
@@ -231,6 +231,12 @@ def elbo(
         raise ValueError(f"target: expected a decoder of shape [n, m], got {target.decoder.shape}.")
     if target.features != encoder.features:
         raise ValueError(f"target: expected {encoder.features} features, as many as encoder, got {target.features}.")
+    points = jax.ShapeDtypeStruct((encoder.features, 1, encoder.statistics_read), target.mean.dtype)
+    atoms = eqx.filter_eval_shape(encode, encoder, points, target.prior.atoms).shape[2]
+    if atoms != target.prior.atoms.shape[1]:
+        raise ValueError(
+            f"target: expected {atoms} atoms per feature, as many as encoder, got {target.prior.atoms.shape[1]}."
+        )
     return elbo_of(expectations(source, layer, target.prior.atoms, encoder, resolution), target)
 
 

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from ._check import as_floating, require_finite, require_shape
+from .activation import ACTIVATIONS
 from .types import Array, ArrayLike, Float, PRNGKeyArray
 
 
@@ -160,7 +161,9 @@ class NeuralEncoder(AbstractEncoder):
         m, t, _ = readout.shape
 
         def make(one_key):
-            return eqx.nn.MLP(t, atoms, width, depth, jnp.tanh, dtype=readout.dtype, key=one_key)
+            # `Activation`s, not bare functions: then every leaf is an array, and jit, vmap and grad take the encoder.
+            tanh, identity = ACTIVATIONS["tanh"], ACTIVATIONS["identity"]
+            return eqx.nn.MLP(t, atoms, width, depth, tanh, identity, dtype=readout.dtype, key=one_key)
 
         return cls(readout, eqx.filter_vmap(make)(jax.random.split(key, m)))
 

@@ -136,7 +136,8 @@ def lower_triangular(factor: Float[Array, "D n"]) -> Float[Array, "D D"]:
         return jnp.linalg.qr(factor.T, mode="r").T
     rotation = jnp.linalg.qr(jax.lax.stop_gradient(factor).T[:, :columns], mode="complete")[0]
     rotated = jnp.pad(factor @ rotation, ((0, 0), (0, rows - columns)))
-    return jnp.tril(rotated)
+    # What stands above the diagonal is zero up to rounding, but its derivative is not: it must not be cut away.
+    return rotated + jax.lax.stop_gradient(jnp.tril(rotated) - rotated)
 
 
 def _check_noise(noise: Array, neurons: int) -> None:

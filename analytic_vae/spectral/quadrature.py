@@ -18,11 +18,12 @@ def split_panels(
 ) -> tuple[Float[Array, " Q"], Float[Array, " Q"]]:
     """Nodes and weights of composite Gauss-Legendre quadrature on `[low, high]`, split at the kinks.
 
-    Each of the `len(kinks) + 1` segments carries `panels` panels of `order` nodes; kinks outside the interval make
-    empty segments of weight zero. Shapes are static, the places are traced.
+    Equal panels, each cut once more where a kink falls into it: `panels + len(kinks)` panels of `order` nodes. Kinks
+    outside the interval make empty panels of weight zero. Shapes are static, the places are traced.
     """
-    edges = jnp.concatenate([jnp.stack([low]), jnp.sort(jnp.clip(kinks, low, high)), jnp.stack([high])])
-    reference, weight = unit_rule(panels, order)
+    edges = low + (high - low) * jnp.linspace(0, 1, panels + 1, dtype=low.dtype)
+    edges = jnp.sort(jnp.concatenate([edges, jnp.clip(kinks, low, high)]))
+    reference, weight = unit_rule(1, order)
     length = edges[1:] - edges[:-1]
     nodes = edges[:-1, None] + length[:, None] * reference.astype(edges.dtype)[None]
     return nodes.ravel(), (length[:, None] * weight.astype(edges.dtype)[None]).ravel()

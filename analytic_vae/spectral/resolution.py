@@ -10,8 +10,8 @@ class Resolution(eqx.Module):
     Arguments:
         frequencies: `N`, an even number of at least 8. The law of one projection uses `4 N` frequencies, every other
             grid a fixed share of N (the methods below). Raising it makes every part of the error fall.
-        nodes: the least number of quadrature nodes on each smooth piece of the ridge axis; more are used where the
-            frequencies call for them.
+        nodes: the least number of quadrature nodes on the ridge axis; more are used where the frequencies call for
+            them.
 
     The value is static: two equal resolutions share one compiled program, a new one compiles anew.
     Raises `ValueError` if a number is out of range, `TypeError` if it is not an integer.
@@ -65,6 +65,7 @@ class Resolution(eqx.Module):
         """Highest frequency index on the ridge axis in moments of latent means."""
         return max(6, 3 * self.frequencies // 8)
 
-    def ridge_panels(self, pieces: int) -> int:
-        """Panels of 16 nodes on each of the smooth pieces of the ridge axis."""
-        return int(np.ceil(max(self.nodes, 8 * self.frequencies / pieces) / 16))
+    @property
+    def ridge_panels(self) -> int:
+        """Panels of 16 nodes on the ridge axis: four oscillations of its highest frequency a panel."""
+        return int(np.ceil(max(self.nodes / 16, self.ridge_order / 4)))

@@ -64,7 +64,7 @@ class RidgeAxis(eqx.Module):
         c = resolution.log_inverse_mass
         low, length = widen(*interval(law, c))
         kinks = jnp.asarray(form.activation.kinks, low.dtype)
-        nodes, weight = split_panels(low, low + length, kinks, resolution.ridge_panels(kinks.size + 1))
+        nodes, weight = split_panels(low, low + length, kinks, resolution.ridge_panels)
         rule = Rule(low, length, nodes, weight, resolution)
         centre = jax.lax.stop_gradient(law.total_mean[0])
         return cls(law, nodes, rule.weights(law), form.activation(nodes), centre, rule)

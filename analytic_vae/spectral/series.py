@@ -55,7 +55,7 @@ def least_squares(basis: Float[Array, "Q F"], weight: Float[Array, " Q"]) -> Flo
     weighted = basis.T * weight[None]
     gram = weighted @ basis
     size = gram.shape[0]
-    least = jnp.max(jnp.diagonal(gram)) * size * 4 * jnp.finfo(basis.dtype).eps
+    least = jnp.max(jnp.diagonal(gram)) * size * jnp.finfo(basis.dtype).eps ** (5 / 6)
     index = jnp.arange(size)
 
     def eliminate(_, carry):
