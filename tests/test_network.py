@@ -180,7 +180,7 @@ def test_mlp(function, forget):
         {"dtype": jnp.float32},
         {"final_activation": jax.nn.identity},
     ],
-    ids=str,
+    ids=lambda options: "-".join(options),
 )
 def test_mlp_options(options):
     mlp = eqx.nn.MLP(3, 2, 4, **{"depth": 2, **options}, key=jax.random.key(0))
