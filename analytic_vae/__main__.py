@@ -14,6 +14,7 @@ import numpy as np
 from .checkpoint import load_fit
 from .classifier import train_classifier
 from .closed_form import NOISES
+from .files import read_arrays
 from .initial import ENCODERS
 from .layer import Network
 from .learn import learn
@@ -108,7 +109,7 @@ def _show(options: argparse.Namespace) -> int:
     if report.exists():
         try:
             print(markdown(json.loads(report.read_text())))
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"folder: {report} is damaged ({error}); run learn again to renew it.") from error
         return 0
     layers = sorted(options.folder.glob("layer_*.npz"))
@@ -123,13 +124,15 @@ def _show(options: argparse.Namespace) -> int:
 
 def _inputs(options: argparse.Namespace) -> tuple[FeatureModel, Network, Array | None, list[str]]:
     """Source, network, real inputs if any, and sentences that say what they are."""
+    if options.source is not None and options.network is None:
+        raise ValueError("--network: expected a file, since --source is not the digits; got none.")
     about, data = [], None
     network = None if options.network is None else load_network(options.network, options.activation)
     if options.source is not None:
         found = {"noise": options.noise, "atoms": options.atoms, "seed": options.seed}
-        with np.load(options.source, allow_pickle=False) if options.source.suffix == ".npz" else nullcontext({}) as f:
-            is_data = "data" in f
-            data = np.asarray(f["data"], float) if is_data else None
+        arrays = read_arrays(options.source)
+        is_data = "data" in arrays
+        data = np.asarray(arrays["data"], float) if is_data else None
         source = load_source(options.source, options.features, **found) if is_data else load_source(options.source)
         about.append(f"Source: {options.source}, {source.neurons} neurons, {source.features} features.")
     else:
@@ -142,28 +145,15 @@ def _inputs(options: argparse.Namespace) -> tuple[FeatureModel, Network, Array |
         )
     if network is not None:
         about.append(f"Network: {options.network}, {len(network.layers)} linear and ridge layers.")
-    elif options.source is not None:
-        raise ValueError("--network: expected a file, since --source is not the digits; got none.")
     else:
         weights, accuracy = train_classifier(images, labels, hidden=options.hidden, seed=options.seed)
         network = from_weights(weights, "relu")
-        options.folder.mkdir(parents=True, exist_ok=True)
-        _save_weights(options.folder / "network.npz", weights)
         about.append(
             f"Network: {images.shape[1]}-{options.hidden}-{weights[1][0].shape[0]} ReLU, trained here on the digits: "
             f"{accuracy:.1%} of the training images right; {len(network.layers)} linear and ridge layers."
         )
     dtype = jnp.result_type(float)
     return jax.tree.map(lambda a: jnp.asarray(a, dtype), source), network, data, about
-
-
-def _save_weights(path: Path, weights) -> None:
-    temporary = path.with_name(f".{path.stem}.tmp.npz")
-    np.savez(
-        temporary,
-        **{f"{n}{i}": np.asarray(a) for i, pair in enumerate(weights) for n, a in zip("Wb", pair, strict=True)},
-    )
-    temporary.replace(path)
 
 
 def _one_blas_thread():

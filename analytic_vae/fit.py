@@ -18,7 +18,7 @@ from ._check import as_floating, require_finite, require_instance, require_shape
 from .closed_form import NOISES, Noise, best_target, profiled
 from .elbo import Elbo, check_parts, elbo_of, expectations
 from .encoder import AbstractEncoder
-from .initial import gaussian_atoms, initial_encoder, perturbed, pushed_features
+from .initial import ENCODERS, gaussian_atoms, initial_encoder, perturbed, pushed_features
 from .layer import AbstractLayer
 from .model import FeatureModel
 from .prior import Prior
@@ -70,14 +70,20 @@ class Fit:
         """The final loss in nats, None for a linear layer."""
         return None if self.elbo is None else float(self.elbo.loss)
 
+    @property
+    def doubtful(self) -> bool:
+        """Whether the loss moves by more than 0.01 nats at a finer resolution: then the fit may have used its error."""
+        return self.error_estimate is not None and not self.error_estimate <= 0.01
+
     def __str__(self) -> str:
         if self.elbo is None:
             return self.stop.value
         error = "" if self.error_estimate is None else f" (+- {self.error_estimate:.1e})"
+        doubt = "; the resolution is too coarse for this fit, raise resolution.frequencies" if self.doubtful else ""
         return (
             f"loss {self.loss:.6f}{error} nats = rate {float(self.elbo.rate):.4f} + R2 {float(self.elbo.R2):.4f} "
             f"+ distortion {float(self.elbo.distortion):.4f}; {self.history.size} steps, {self.seconds:.1f} s; "
-            f"{self.stop.value}"
+            f"{self.stop.value}{doubt}"
         )
 
 
@@ -134,22 +140,13 @@ def fit(
     begun = time.perf_counter()
     resolution = resolution or Resolution()
     key = jax.random.key(0) if key is None else key
-    options = dict(
-        features=features,
-        atoms=atoms,
-        encoder=encoder,
-        noise=noise,
-        optimizer=optimizer,
-        target=target,
-        steps=steps,
-        tolerance=tolerance,
-        starts=starts,
-        floor=floor,
-        check=check,
-        log=log,
-        key=key,
-    )
-    _check_options(source, layer, features, noise, optimizer, steps, tolerance, starts, floor, target)
+    options = {
+        "features": features, "atoms": atoms, "encoder": encoder, "noise": noise, "optimizer": optimizer,
+        "target": target, "steps": steps, "tolerance": tolerance, "starts": starts, "floor": floor, "check": check,
+        "key": key,
+    }  # fmt: skip
+    check_options(resolution=resolution, **options)
+    _check_parts(source, layer, target)
     first, atoms = _start(source, layer, features, atoms, encoder, resolution, target, key)
     check_parts(source, layer, first, resolution)
     floor = jnp.asarray(floor, atoms.dtype)
@@ -165,12 +162,15 @@ def fit(
             try:
                 found = _profiled_lbfgs(source, layer, atoms, begin, noise, floor, steps, tolerance, resolution, say)
             except _TooCoarse:
-                if start > 0 or 2 * resolution.frequencies > FINEST:
+                if start > 0:
+                    start_losses.append(np.inf)
+                    continue
+                if 2 * resolution.frequencies > FINEST:
                     raise
                 finer = Resolution(2 * resolution.frequencies, resolution.nodes)
                 if log is not None:
                     log(f"the loss is not finite at {resolution.frequencies} frequencies; trying {finer.frequencies}")
-                return fit(source, layer, **(options | {"resolution": finer}))
+                return fit(source, layer, resolution=finer, log=log, **options)
         else:
             found = _whole_loss(
                 source, layer, atoms, begin, target, noise, floor, optimizer, steps, tolerance, resolution, say
@@ -256,21 +256,14 @@ def _profiled_lbfgs(source, layer, atoms, encoder, noise, floor, steps, toleranc
             f"resolution: expected one at which the loss is finite, but at {resolution.frequencies} frequencies it is "
             "not; raise resolution.frequencies."
         )
-    stop = Stop.NOT_FINITE
-    if np.isfinite(start):
-        options = {"maxiter": steps, "maxfun": 20 * steps, "maxcor": 20, "ftol": 0.0, "gtol": 1e-12}
-        try:
-            result = minimize(
-                value_and_grad,
-                np.asarray(flat, float),
-                jac=True,
-                method="L-BFGS-B",
-                callback=after_step,
-                options=options,
-            )
-            stop = Stop.STEPS if result.nit >= steps else Stop.STUCK if result.status == 2 else Stop.CONVERGED
-        except _Enough:
-            stop = Stop.CONVERGED
+    options = {"maxiter": steps, "maxfun": 20 * steps, "maxcor": 20, "ftol": 0.0, "gtol": 1e-12}
+    begin = np.asarray(flat, float)
+    try:
+        result = minimize(value_and_grad, begin, jac=True, method="L-BFGS-B", callback=after_step, options=options)
+        # SciPy's status: 0 converged, 1 out of steps or evaluations, 2 the line search failed.
+        stop = {0: Stop.CONVERGED, 1: Stop.STEPS}.get(result.status, Stop.STUCK)
+    except _Enough:
+        stop = Stop.CONVERGED
     final = eqx.combine(unravel(jnp.asarray(best[1], flat.dtype)), static)
     target = _best_target(source, layer, atoms, final, noise, floor, resolution)
     return best[0], final, target, np.array(history), stop
@@ -327,7 +320,7 @@ def _whole_loss(
     parameters, static = eqx.partition((encoder, _Target.of(target)), eqx.is_inexact_array)
 
     @eqx.filter_jit
-    def advance(parameters, state, source, layer, atoms):
+    def advance(parameters, state, source, layer, atoms, length: int):
         def loss(p):
             encoder, target = eqx.combine(p, static)
             return elbo_of(expectations(source, layer, atoms, encoder, resolution), target.model(atoms)).loss
@@ -335,12 +328,12 @@ def _whole_loss(
         def step(carry, _):
             p, s, best_loss, best_p = carry
             value, gradient = jax.value_and_grad(loss)(p)
-            better = value < best_loss
+            better = (value < best_loss) & jnp.isfinite(value)
             best_p = jax.tree.map(lambda new, old: jnp.where(better, new, old), p, best_p)
             updates, s = optimizer.update(gradient, s, p, value=value, grad=gradient, value_fn=loss)
             return (optax.apply_updates(p, updates), s, jnp.where(better, value, best_loss), best_p), value
 
-        return jax.lax.scan(step, (*parameters, *state), None, length=chunk)
+        return jax.lax.scan(step, (*parameters, *state), None, length=length)
 
     optimizer = optax.with_extra_args_support(optimizer)
     best_loss = jnp.asarray(np.inf, atoms.dtype)
@@ -349,7 +342,7 @@ def _whole_loss(
     stop = Stop.STEPS
     while len(history) < steps:
         before = float(carry[2])
-        carry, values = advance(carry[:1], carry[1:], source, layer, atoms)
+        carry, values = advance(carry[:1], carry[1:], source, layer, atoms, min(chunk, steps - len(history)))
         history.extend(np.asarray(values, float))
         say(len(history), history[-1])
         if not np.all(np.isfinite(history[-chunk:])):
@@ -391,18 +384,20 @@ def _start(source, layer, features, atoms, encoder, resolution, target, key) -> 
     return initial_encoder(encoder, guess, key=key), guess.atoms
 
 
-def _check_options(
-    source: Any, layer: Any, features, noise, optimizer, steps, tolerance, starts, floor, target
+def check_options(
+    *, features, atoms, encoder, noise, optimizer, target, steps, tolerance, starts, floor, resolution, check, key
 ) -> None:
-    require_instance("source", source, FeatureModel, "a FeatureModel")
-    require_instance("layer", layer, AbstractLayer, "a LinearLayer or a RidgeLayer")
-    if source.neurons != layer.inputs:
-        raise ValueError(f"source: expected {layer.inputs} neurons, the inputs of layer, got {source.neurons}.")
+    """Raise an error that names the option of `fit` that cannot be, whatever the layer."""
     for name, value in (("features", features), ("steps", steps), ("starts", starts)):
         if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
             raise ValueError(f"{name}: expected a positive integer, got {value!r}.")
     if noise not in NOISES:
         raise ValueError(f"noise: expected one of {', '.join(NOISES)}, got {noise!r}.")
+    if isinstance(encoder, str):
+        if encoder not in ENCODERS:
+            raise ValueError(f"encoder: expected an encoder or one of {', '.join(ENCODERS)}, got {encoder!r}.")
+    else:
+        require_instance("encoder", encoder, AbstractEncoder, f"an encoder or one of {', '.join(ENCODERS)}")
     if isinstance(optimizer, str):
         if optimizer != "lbfgs":
             raise ValueError(f"optimizer: expected 'lbfgs' or an optax optimiser, got {optimizer!r}.")
@@ -412,9 +407,19 @@ def _check_options(
         require_instance("optimizer", optimizer, optax.GradientTransformation, "'lbfgs' or an optax optimiser")
     if target is not None:
         require_instance("target", target, FeatureModel, "a FeatureModel")
-        if target.neurons != layer.outputs:
-            raise ValueError(f"target: expected {layer.outputs} neurons, the outputs of layer, got {target.neurons}.")
-    if not tolerance >= 0:
-        raise ValueError(f"tolerance: expected a number of at least 0, got {tolerance}.")
-    if not floor >= 0:
-        raise ValueError(f"floor: expected a number of at least 0, got {floor}.")
+        if target.decoder.ndim != 2:
+            raise ValueError(f"target: expected a decoder of shape [n, m], got {target.decoder.shape}.")
+    if resolution is not None:
+        require_instance("resolution", resolution, Resolution, "a Resolution")
+    for name, value in (("tolerance", tolerance), ("floor", floor)):
+        if not isinstance(value, int | float | np.generic | jax.Array) or not value >= 0:
+            raise ValueError(f"{name}: expected a number of at least 0, got {value!r}.")
+
+
+def _check_parts(source: Any, layer: Any, target: Any) -> None:
+    require_instance("source", source, FeatureModel, "a FeatureModel")
+    require_instance("layer", layer, AbstractLayer, "a LinearLayer or a RidgeLayer")
+    if source.neurons != layer.inputs:
+        raise ValueError(f"source: expected {layer.inputs} neurons, the inputs of layer, got {source.neurons}.")
+    if target is not None and target.neurons != layer.outputs:
+        raise ValueError(f"target: expected {layer.outputs} neurons, the outputs of layer, got {target.neurons}.")

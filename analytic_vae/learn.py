@@ -1,8 +1,11 @@
 """Learning a network layer after layer: each layer's model is the next layer's source."""
 
+import dataclasses
 import hashlib
+import inspect
 import json
 import os
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,7 +18,7 @@ import numpy as np
 
 from ._check import require_instance
 from .checkpoint import load_fit, save_fit, save_model, write_text
-from .fit import Fit, Stop, fit
+from .fit import Fit, Stop, check_options, fit
 from .layer import LinearLayer, Network
 from .model import FeatureModel
 from .pushforward import linear_pushforward
@@ -82,6 +85,8 @@ def learn(
     require_instance("network", network, Network, "a Network")
     if source.neurons != network.inputs:
         raise ValueError(f"source: expected {network.inputs} neurons, the inputs of network, got {source.neurons}.")
+    options = _checked_options(options)
+    check_options(**options)
     checkpoints = None if folder is None else _open(Path(folder), source, network, options)
     fits: list[Fit] = []
     total = len(network.layers)
@@ -142,15 +147,45 @@ def _open(folder: Path, source: FeatureModel, network: Network, options: dict[st
 
 
 def _fingerprint(source: FeatureModel, network: Network, options: dict[str, Any]) -> str:
+    """A digest of everything that the numbers depend on: arrays, options by name, functions by their code, versions."""
     digest = hashlib.sha256()
-    for leaf in jax.tree.leaves((source, network, {k: v for k, v in options.items() if k != "log"})):
-        if isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-            leaf = jax.random.key_data(leaf)
-        array = np.asarray(leaf) if hasattr(leaf, "shape") else None
-        text = repr(leaf if not callable(leaf) else getattr(leaf, "__name__", type(leaf).__name__))
-        digest.update(text.encode() if array is None else str((array.shape, array.dtype)).encode() + array.tobytes())
-    for layer in network.layers:
-        digest.update(type(layer).__name__.encode())
-        digest.update(getattr(getattr(layer, "activation", None), "name", "").encode())
-    digest.update(repr(options.get("resolution") or Resolution()).encode())
+    versions = {name: sys.modules[name].__version__ for name in ("jax", "numpy", "optax")}
+    _digest(digest, {"source": source, "network": network, "options": options, "versions": versions})
     return digest.hexdigest()
+
+
+def _digest(digest, value: Any) -> None:
+    digest.update(f"<{type(value).__module__}.{type(value).__qualname__}>".encode())
+    if isinstance(value, dict):
+        for name in sorted(value):
+            digest.update(f"[{name}]".encode())
+            _digest(digest, value[name])
+    elif isinstance(value, jax.Array | np.ndarray | np.generic):
+        if isinstance(value, jax.Array) and jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key):
+            value = jax.random.key_data(value)
+        array = np.asarray(value)
+        digest.update(str((array.shape, array.dtype)).encode() + array.tobytes())
+    elif isinstance(value, tuple | list):
+        for item in value:
+            _digest(digest, item)
+    elif isinstance(value, eqx.Module):
+        _digest(digest, {f.name: getattr(value, f.name, None) for f in dataclasses.fields(value)})
+    elif inspect.isfunction(value):
+        code = value.__code__
+        digest.update(f"{value.__module__}.{value.__qualname__}".encode() + code.co_code)
+        _digest(digest, [c for c in code.co_consts if not inspect.iscode(c)])
+        _digest(digest, [cell.cell_contents for cell in value.__closure__ or () if cell.cell_contents is not value])
+    elif callable(value):
+        digest.update(f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', '')}".encode())
+    else:
+        digest.update(repr(value).encode())
+
+
+def _checked_options(options: dict[str, Any]) -> dict[str, Any]:
+    """The options of `fit` with its defaults. Raises `TypeError` for one that `fit` does not have."""
+    parameters = inspect.signature(fit).parameters
+    known = {name: p.default for name, p in parameters.items() if p.kind is p.KEYWORD_ONLY and name != "log"}
+    for name in options:
+        if name not in known:
+            raise TypeError(f"{name}: expected an option of fit ({', '.join(known)}), got an unknown one.")
+    return known | options

@@ -133,10 +133,12 @@ def lower_triangular(factor: Float[Array, "D n"]) -> Float[Array, "D D"]:
     """
     rows, columns = factor.shape
     if rows <= columns:
-        return jnp.linalg.qr(factor.T, mode="r").T
+        lower = jnp.linalg.qr(factor.T, mode="r").T
+        return lower * jnp.where(jnp.diagonal(lower) < 0, -1, 1)[None].astype(lower.dtype)
     rotation = jnp.linalg.qr(jax.lax.stop_gradient(factor).T[:, :columns], mode="complete")[0]
     rotated = jnp.pad(factor @ rotation, ((0, 0), (0, rows - columns)))
     # What stands above the diagonal is zero up to rounding, but its derivative is not: it must not be cut away.
+    rotated = rotated * jnp.where(jnp.diagonal(rotated) < 0, -1, 1)[None].astype(rotated.dtype)
     return rotated + jax.lax.stop_gradient(jnp.tril(rotated) - rotated)
 
 

@@ -90,6 +90,9 @@ def markdown(report: dict[str, Any]) -> str:
         cells += [f"{row['mean_error']:.4f}", f"{row['mean_error_se']:.1f}", f"{row['spread_error']:.4f}"]
         lines.append("| " + " | ".join(cells) + " |")
     lines += ["", "`+-` is how far the loss moves at 1.5 times the frequencies: an estimate, not a bound."]
+    doubtful = [str(row["layer"]) for row in report["layers"] if (row["error_estimate"] or 0) > 0.01]
+    if doubtful:
+        lines[-1] += f" **Too coarse in layers {', '.join(doubtful)}: raise --frequencies.**"
     lines += ["", "## Outputs", "", "| output | mean | sampled | se | spread | sampled |", "|---|---|---|---|---|---|"]
     lines += [
         f"| {r['output']} | {r['mean']:.4f} | {r['sampled_mean']:.4f} | {r['standard_error']:.4f} | {r['spread']:.4f} "

@@ -38,19 +38,19 @@ def source_from_data(
       squares about its mean is split there, which puts bins where values are many or far out, and leaves none empty.
       An atom is the mean of its bin and its mass the bin's share, so the mean is exact; the atoms are then scaled
       about it (by a little more than 1) so that the variance is exact, too.
-    - *Noise.* From the covariance `R` of what the components leave over: `"isotropic"`, the scalar standard deviation
+    - *Noise.* From the covariance `R` of what the components leave over: `"scalar"`, the scalar standard deviation
       `sqrt(tr R / n)`; `"diagonal"`, the `[n]` of `sqrt(diag R)`; `"full"`, the `[n, n]` Cholesky factor of `R`. `R`
       has no variance along the components and where the data are constant, so variances (for `"full"` the eigenvalues
       of `R`) below `floor` times the mean variance of a neuron are raised to that.
 
     The mean of the model is that of the data. Its covariance is that of the data (divided by `samples`), up to the
-    floor, for `"full"`; for `"diagonal"` its diagonal is, for `"isotropic"` its trace.
+    floor, for `"full"`; for `"diagonal"` its diagonal is, for `"scalar"` its trace.
 
     Arguments:
         data: `[samples, n]`, finite. The model has its dtype; half precision and integers become floats.
         features: `m`, from 1 to the rank of the centred data.
         atoms: `K`, from 2 to `samples`.
-        noise: `"full"`, `"diagonal"` or `"isotropic"`.
+        noise: `"full"`, `"diagonal"` or `"scalar"`.
         floor: the least noise variance, relative to the mean variance of a neuron; positive.
         seed: of the rotation that FastICA starts from.
         iterations: the most that FastICA makes at one tolerance.
@@ -237,7 +237,7 @@ def _halves(ordered: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return ordered[:cut], ordered[cut:]
 
 
-def _isotropic(residual: np.ndarray, least: float) -> float:
+def _scalar(residual: np.ndarray, least: float) -> float:
     return np.sqrt(max(np.trace(residual) / len(residual), least))
 
 
@@ -250,4 +250,4 @@ def _full(residual: np.ndarray, least: float) -> np.ndarray:
     return np.linalg.cholesky((axes * np.maximum(variances, least)) @ axes.T)
 
 
-_NOISES = {"full": _full, "diagonal": _diagonal, "isotropic": _isotropic}
+_NOISES = {"full": _full, "diagonal": _diagonal, "scalar": _scalar}

@@ -4,9 +4,9 @@ import os
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # its threads spin, and fight those of XLA on few cores
 
-import jax  # noqa: E402
-from hypothesis import settings  # noqa: E402
-from jaxtyping import install_import_hook  # noqa: E402
+import jax
+from hypothesis import settings
+from jaxtyping import install_import_hook
 
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")

@@ -151,7 +151,8 @@ def test_the_command_on_a_users_files(run, tmp_path, capsys):
     [
         (["show", "nowhere"], "folder"),
         (["learn", "--network", "nowhere.npz"], "nowhere.npz"),
-        (["learn", "--source", "nowhere.npz"], "nowhere.npz"),
+        (["learn", "--source", "nowhere.npz"], "--network"),
+        (["learn", "--source", "nowhere.npz", "--network", "nowhere.npz"], "nowhere.npz"),
     ],
 )
 def test_the_command_says_what_is_wrong(arguments, said, tmp_path, capsys, monkeypatch):
@@ -167,3 +168,37 @@ def test_help_needs_no_work():
     )
     assert done.returncode == 0
     assert "--network" in done.stdout
+
+
+def test_fingerprints_tell_runs_apart(run):
+    import optax
+
+    from analytic_vae.learn import _checked_options, _fingerprint
+
+    source, network, weights = run
+    clipped = [av.from_weights(weights, av.Activation(lambda b, c=c: b.clip(-c, c), (-c, c))) for c in (1.0, 2.0)]
+    different = [
+        _fingerprint(source, net, _checked_options(options))
+        for net, options in [
+            (network, {}),
+            (network, {"steps": 5}),
+            (network, {"starts": 5}),
+            (network, {"optimizer": optax.adam(0.01)}),
+            (network, {"optimizer": optax.adam(0.5)}),
+            (network, {"optimizer": optax.sgd(0.01)}),
+            (network, {"floor": 1e-3}),
+            (network, {"tolerance": 1e-3}),
+            (clipped[0], {}),
+            (clipped[1], {}),
+        ]
+    ]
+    assert len(set(different)) == len(different)
+    assert _fingerprint(source, network, _checked_options({"steps": 500})) == different[0]
+
+
+def test_wrong_options_claim_no_folder(run, tmp_path):
+    source, network, _ = run
+    for options, kind in (({"foo": 1}, TypeError), ({"steps": -1}, ValueError), ({"resolution": 24}, TypeError)):
+        with pytest.raises(kind, match=next(iter(options))):
+            av.learn(source, network, folder=tmp_path / "run", **options)
+    assert not (tmp_path / "run").exists()

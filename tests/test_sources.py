@@ -14,7 +14,7 @@ from analytic_vae.model import FeatureModel
 from analytic_vae.prior import Prior
 from analytic_vae.sources import _histogram, digits_data, load_source, source_from_data
 
-NOISES = ("full", "diagonal", "isotropic")
+NOISES = ("full", "diagonal", "scalar")
 
 
 @pytest.fixture(scope="module")
@@ -68,10 +68,10 @@ def test_noise(digits, noise):
     mean, covariance = moments_of(source)
     expected = np.cov(digits.T, ddof=0)
     np.testing.assert_allclose(mean, digits.mean(axis=0), atol=1e-14)
-    assert source.noise.shape == {"full": (64, 64), "diagonal": (64,), "isotropic": ()}[noise]
+    assert source.noise.shape == {"full": (64, 64), "diagonal": (64,), "scalar": ()}[noise]
     floor = 1e-6 * np.trace(expected) / 64
     np.testing.assert_allclose(np.trace(covariance), np.trace(expected), atol=64 * floor)
-    if noise != "isotropic":
+    if noise != "scalar":
         np.testing.assert_allclose(np.diagonal(covariance), np.diagonal(expected), atol=2 * floor)
 
 
@@ -187,7 +187,7 @@ DATA = np.random.default_rng(0).normal(size=(30, 4))
         (DATA, {"features": 2.0}, r"features: expected an integer from 1 to 4, got 2\.0"),
         (DATA, {"atoms": 1}, r"atoms: expected an integer from 2 to 30, got 1"),
         (DATA, {"atoms": 31}, r"atoms: expected an integer from 2 to 30, got 31"),
-        (DATA, {"noise": "none"}, r"noise: expected one of 'full', 'diagonal', 'isotropic', got 'none'"),
+        (DATA, {"noise": "none"}, r"noise: expected one of 'full', 'diagonal', 'scalar', got 'none'"),
         (DATA, {"floor": 0.0}, r"floor: expected a positive finite number, got 0\.0"),
         (DATA, {"floor": np.nan}, r"floor: expected a positive"),
         (DATA, {"tolerance": -1.0}, r"tolerance: expected a positive"),
