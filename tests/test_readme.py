@@ -19,3 +19,9 @@ def test_the_two_commands_are_one_line_each():
     assert len(commands) == 2
     assert "analytic_vae learn" in commands[0]
     assert "pytest" in commands[1]
+
+
+def test_its_picture_is_there():
+    (picture,) = re.findall(r"!\[.*?\]\((.*?)\)", README)
+    assert (Path(__file__).parent.parent / picture).is_file()
+    assert "MAIN_JOB" not in README
