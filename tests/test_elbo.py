@@ -162,7 +162,7 @@ def test_the_error_falls_fast():
 
 @pytest.mark.parametrize("seed", range(4))
 def test_rare_features_and_little_noise(seed):
-    """Bernoulli(0.001) features, noise 1 % of the spread: within 1e-2 at 64; better, or within 2e-4, at 192."""
+    """Bernoulli(0.001) features, noise 1 % of the spread: within 2e-4 at 64, 5e-5 at 192."""
     rng = np.random.default_rng(seed)
     _, layer, target, encoder = cases.problem(seed)
     prior = av.Prior.bernoulli(np.full(cases.M1, 1e-3))
@@ -173,7 +173,7 @@ def test_rare_features_and_little_noise(seed):
     coarse, fine = (
         max(errors(elbo(*parts, resolution), terms, target).values()) for resolution in (av.Resolution(64), FINE)
     )
-    assert coarse < 1e-2 and fine < max(coarse, 2e-4)
+    assert coarse < 2e-4 and fine < min(coarse, 5e-5), (coarse, fine)
 
 
 def sampled_loss(parts, samples: int, activation: str = "relu") -> tuple[float, float]:
@@ -244,35 +244,32 @@ def along(parts, path: str, direction, step: float):
     )
 
 
-def central_difference(value, step: float = 1e-3) -> float:
+def central_difference(value, step: float = 2e-3) -> float:
     """Fourth-order derivative at 0: an error of step^4 and of rounding / step."""
     near, far = (value(h) - value(-h) for h in (step, 2 * step))
     return (8 * near - far) / (12 * step)
 
 
-# The last number is the relative tolerance. With t = 2 at 32 frequencies the loss itself is only right to about 1e-5,
-# and an error of the engine that jumps by that much as boxes move is what a difference quotient sees.
 GRADIENTS = [
-    ("softmax", "relu", "scalar", "scalar", 64, 1e-6),
-    ("gaussian", "gelu", "full", "diagonal", 64, 1e-6),
-    ("exponential", "hard_tanh", "diagonal", "full", 64, 1e-6),
-    ("neural", "tanh", "scalar", "scalar", 64, 1e-6),
-    ("softmax2", "relu", "scalar", "scalar", 32, 1e-3),
+    ("softmax", "relu", "scalar", "scalar"),
+    ("gaussian", "gelu", "full", "diagonal"),
+    ("exponential", "hard_tanh", "diagonal", "full"),
+    ("neural", "tanh", "scalar", "scalar"),
+    ("softmax2", "relu", "scalar", "scalar"),
 ]
 
 
-@pytest.mark.parametrize(
-    ("encoder", "activation", "source_noise", "target_noise", "frequencies", "tolerance"), GRADIENTS
-)
-def test_gradients_equal_finite_differences(encoder, activation, source_noise, target_noise, frequencies, tolerance):
+@pytest.mark.parametrize(("encoder", "activation", "source_noise", "target_noise"), GRADIENTS)
+def test_gradients_equal_finite_differences_of_the_oracle(encoder, activation, source_noise, target_noise):
     """One random direction per array of every argument: logits, atoms, decoders, means, noises, layer, encoder.
 
-    The error is relative to the largest derivative, in a direction of length 1, of all arrays.
+    The differences are the oracle's: they also tell a right derivative of a wrong loss. The error is relative to the
+    largest derivative, in a direction of length 1, of all arrays.
     """
-    resolution = av.Resolution(frequencies)
+    resolution = av.Resolution(64)
     parts = cases.problem(0, encoder, activation, source_noise, target_noise)
     loss, gradient = slope(parts, resolution)
-    np.testing.assert_allclose(loss, elbo(*parts, resolution).loss, rtol=1e-9)
+    assert float(loss) == pytest.approx(oracle(parts, activation)["loss"], rel=1e-8)
     rng = np.random.default_rng(0)
     found = {}
     for key, leaf in jax.tree_util.tree_leaves_with_path(gradient):
@@ -281,12 +278,10 @@ def test_gradients_equal_finite_differences(encoder, activation, source_noise, t
             direction = np.tril(direction)  # a factor is lower-triangular
         direction = direction / np.linalg.norm(direction)
         analytic = float(np.sum(leaf * direction))
-        numeric = central_difference(
-            lambda h, p=path, d=direction: float(elbo(*along(parts, p, d, h), resolution).loss)
-        )
+        numeric = central_difference(lambda h, p=path, d=direction: oracle(along(parts, p, d, h), activation)["loss"])
         found[path] = (analytic, numeric)
     scale = max(abs(analytic) for analytic, _ in found.values())
-    wrong = {path: pair for path, pair in found.items() if not abs(pair[0] - pair[1]) < tolerance * scale}
+    wrong = {path: pair for path, pair in found.items() if not abs(pair[0] - pair[1]) < 1e-6 * scale}
     assert len(found) >= 14 and not wrong, wrong
 
 
@@ -297,7 +292,8 @@ def test_forward_mode_equals_reverse_mode():
     direction = jax.tree.map(lambda leaf: jnp.asarray(rng.normal(size=leaf.shape)), parts)
     _, forward = jax.jit(lambda p, d: jax.jvp(lambda q: av.elbo(*q, resolution).loss, (p,), (d,)))(parts, direction)
     dots = jax.tree.map(lambda a, b: jnp.sum(a * b), gradient, direction)
-    assert float(forward) == pytest.approx(float(sum(jax.tree.leaves(dots))), rel=1e-9)
+    # Rounding, amplified by Gram matrices of condition 1e10; 1e-8 measured.
+    assert float(forward) == pytest.approx(float(sum(jax.tree.leaves(dots))), rel=1e-7)
 
 
 def test_gradients_are_finite_where_a_mass_is_zero():

@@ -149,18 +149,41 @@ def test_least_squares_is_the_projection_in_l2_of_the_weights(count):
     rng = RNG(count)
     basis, weight = rng.normal(size=(count, 12)), rng.uniform(size=count)
     basis[:, -1] = basis[:, 0]
-    operator = series.least_squares(jnp.asarray(basis), jnp.asarray(weight))
+    operator = series.least_squares(jnp.asarray(basis), jnp.asarray(weight), jnp.zeros(()))
     inside, values = basis @ rng.normal(size=12), rng.normal(size=count)
     np.testing.assert_allclose(basis @ (operator @ inside), inside, rtol=1e-8, atol=1e-8)
     left = values - basis @ (operator @ values)
     np.testing.assert_allclose(basis.T @ (weight * left), 0, atol=1e-9)
 
 
-def test_no_gradient_passes_through_the_projection():
+def test_the_projection_is_differentiated_with_the_weights():
+    """First and second derivatives of a function of the fitted coefficients; none through what is dropped."""
     rng = RNG(0)
-    basis, values = jnp.asarray(rng.normal(size=(20, 3))), jnp.asarray(rng.normal(size=20))
-    gradient = jax.grad(lambda w: jnp.sum(series.least_squares(basis, w) @ values))(jnp.ones(20))
-    np.testing.assert_array_equal(gradient, 0)
+    basis, values = rng.normal(size=(20, 4)), jnp.asarray(rng.normal(size=20))
+    basis[:, -1] = basis[:, 0]
+    weight, direction = rng.uniform(0.5, 1.5, 20), rng.normal(size=20)
+
+    def fitted(step):
+        operator = series.least_squares(jnp.asarray(basis), weight + step * direction, jnp.zeros(()))
+        return jnp.sum(jnp.asarray(basis) @ (operator @ values) * jnp.cos(jnp.arange(20.0)))
+
+    def exact(step):  # the same by NumPy's pseudo-inverse
+        root = np.sqrt(weight + step * direction)[:, None]
+        return float((basis @ np.linalg.pinv(basis * root) @ (root[:, 0] * values)) @ np.cos(np.arange(20.0)))
+
+    step = 1e-3
+    slope = (8 * (exact(step) - exact(-step)) - exact(2 * step) + exact(-2 * step)) / (12 * step)
+    curvature = (exact(step) - 2 * exact(0.0) + exact(-step)) / step**2
+    np.testing.assert_allclose(jax.grad(fitted)(0.0), slope, rtol=1e-8)
+    np.testing.assert_allclose(jax.hessian(fitted)(0.0), curvature, rtol=1e-4)
+
+
+def test_directions_below_the_error_are_left_alone():
+    basis = jnp.array([[1.0, 0.0], [0.0, 1.0]])
+    weight = jnp.array([1.0, 1e-7])
+    kept = series.least_squares(basis, weight, jnp.asarray(1e-8))
+    np.testing.assert_allclose(kept, np.eye(2), rtol=1e-12)
+    np.testing.assert_allclose(series.least_squares(basis, weight, jnp.asarray(1e-6)), [[1, 0], [0, 0]], rtol=1e-12)
 
 
 @pytest.mark.parametrize("order", [32, 128, 512])

@@ -27,12 +27,14 @@ from .statistic import Statistic, box_nodes, box_points, grid_weights
 class Nodes(eqx.Module):
     """The law of one feature's statistics as a quadrature rule: `E[g(y)] = sum_q weights_q g(points_q)`.
 
-    `points: [Q, t]` are in the units of `y`; `standardised` are the same points as `y''`.
+    `points: [Q, t]` are in the units of `y`; `standardised` are the same points as `y''`; `error` is that of the
+    ridge axis.
     """
 
     points: Float[Array, "Q t"]
     standardised: Float[Array, "Q t"]
     weights: Float[Array, " Q"]
+    error: Scalar
 
 
 def statistic_nodes(
@@ -50,7 +52,7 @@ def statistic_nodes(
     nodes, weights = box_nodes(statistic, resolution, kinks)
     law = grid_weights(phi, nodes, weights, order).ravel()
     standardised = box_points(statistic, nodes)
-    return Nodes(statistic.centre[None] + standardised @ statistic.basis.T, standardised, law)
+    return Nodes(statistic.centre[None] + standardised @ statistic.basis.T, standardised, law, axis.error)
 
 
 class Series(eqx.Module):
@@ -69,7 +71,7 @@ def least_squares_series(statistic: Statistic, nodes: Nodes, values: Float[Array
     index = jnp.asarray(half_space(order, statistic.dimension))
     frequency = 2 * jnp.pi * index.astype(values.dtype) / statistic.period[None]
     basis = real_basis(nodes.standardised @ frequency.T)
-    real = least_squares(basis, nodes.weights) @ values
+    real = least_squares(basis, nodes.weights, nodes.error) @ values
     missed = jax.lax.stop_gradient(values - basis @ real)
     remainder = jnp.sqrt(jnp.maximum(jax.lax.stop_gradient(nodes.weights) @ missed**2, 0))
     return Series(frequency, half_coefficients(real), remainder)

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..types import Array, Complex, Float
+from ..types import Array, Complex, Float, Scalar
 
 MARGIN = 0.12  # of the box, per side, in which the window falls from 1 to 0
 
@@ -39,23 +39,32 @@ def real_basis(phase: Float[Array, "Q F"]) -> Float[Array, "Q E"]:
     return jnp.concatenate([jnp.cos(phase), jnp.sin(phase[:, 1:])], axis=1)
 
 
-def least_squares(basis: Float[Array, "Q F"], weight: Float[Array, " Q"]) -> Float[Array, "F Q"]:
-    """The operator from values at nodes to coefficients: `c = (A' W A)^+ A' W g`, no gradient passing through.
+def least_squares(basis: Float[Array, "Q F"], weight: Float[Array, " Q"], error: Scalar) -> Float[Array, "F Q"]:
+    """The operator from values at nodes to coefficients, `c = (A' W A)^+ A' W g`, differentiable in the weights.
 
     With the weights of a law it is the orthogonal projection onto the span under that law, so what is left of `g` is
-    uncorrelated with the span, and in `E[g h]` only the product of two remainders is lost. The weights may be signed
-    (a law that its frequencies do not resolve): the Gram matrix only holds inner products of exponentials, which such
-    a law still has right.
+    uncorrelated with the span, and in `E[g h]` only the product of two remainders is lost. Because the operator is
+    differentiated with the law, that holds for every derivative of `E[g h]` too: with the operator held fixed a
+    gradient would lose a remainder, not a product of two. The weights may be signed (a law that its frequencies do
+    not resolve): the Gram matrix only holds inner products of exponentials, which such a law still has right.
 
-    Solved by Gauss-Jordan elimination with diagonal pivoting; exponentials that the others already span to rounding
-    get the coefficient zero. It is plain array code because LAPACK calls in a vmapped loop are slow on GPUs, and on
-    CPUs their threads fight those of XLA (measured 100 times slower on two busy cores).
+    `error` is about how far sums with the weights are off. A direction whose share of the law is less would get a
+    coefficient made of errors alone: it gets zero.
     """
-    basis, weight = jax.lax.stop_gradient((basis, weight))
-    weighted = basis.T * weight[None]
-    gram = weighted @ basis
+    return _normal_operator(jax.lax.stop_gradient(basis), weight, jax.lax.stop_gradient(error)) * weight[None]
+
+
+@jax.custom_jvp
+def _normal_operator(basis: Float[Array, "Q F"], weight: Float[Array, " Q"], error: Scalar) -> Float[Array, "F Q"]:
+    """`H = (A' W A)^+ A'`, by Gauss-Jordan elimination with diagonal pivoting.
+
+    Exponentials that the others already span, to rounding or to the error, get the coefficient zero. It is plain array code because
+    LAPACK calls in a vmapped loop are slow on GPUs, and on CPUs their threads fight those of XLA (measured 100 times
+    slower on two busy cores).
+    """
+    gram = (basis.T * weight[None]) @ basis
     size = gram.shape[0]
-    least = jnp.max(jnp.diagonal(gram)) * size * jnp.finfo(basis.dtype).eps ** (5 / 6)
+    least = jnp.max(jnp.diagonal(gram)) * jnp.maximum(size * jnp.finfo(basis.dtype).eps ** (5 / 6), error)
     index = jnp.arange(size)
 
     def eliminate(_, carry):
@@ -71,9 +80,17 @@ def least_squares(basis: Float[Array, "Q F"], weight: Float[Array, " Q"]) -> Flo
         done = used | ((index == k) & useful)
         return jnp.where(useful, reduced, matrix), jnp.where(useful, right_reduced, right), done
 
-    start = (gram, weighted, jnp.zeros(size, bool))
+    start = (gram, basis.T, jnp.zeros(size, bool))
     _, solution, used = jax.lax.fori_loop(0, size, eliminate, start)
     return jnp.where(used[:, None], solution, 0)
+
+
+@_normal_operator.defjvp
+def _normal_operator_jvp(primals, tangents):
+    # dH = -H dW A H: no second elimination, and exact on the exponentials in use.
+    basis, weight, error = primals
+    operator = _normal_operator(basis, weight, error)
+    return operator, -((operator * tangents[1][None]) @ basis) @ operator
 
 
 def half_coefficients(real: Float[Array, "E *rest"]) -> Complex[Array, "F *rest"]:
