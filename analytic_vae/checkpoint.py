@@ -53,6 +53,7 @@ def save_fit(path: str | os.PathLike[str], fit: Fit) -> None:
     if fit.elbo is not None:
         arrays |= {f"elbo.{name}": np.asarray(getattr(fit.elbo, name)) for name in _ELBO}
     if fit.encoder is not None:
+        require_savable(fit.encoder)
         header["encoder"], encoder_arrays = _encoder_parts(fit.encoder)
         arrays |= {f"encoder.{name}": array for name, array in encoder_arrays.items()}
     _write(path, header, arrays)
@@ -110,13 +111,23 @@ def _model(arrays: dict[str, np.ndarray]) -> FeatureModel:
     return eqx.tree_at(lambda m: m.noise, model, noise)
 
 
+def require_savable(encoder: AbstractEncoder) -> None:
+    """Raise `ValueError` if files cannot hold the encoder: better before it is learnt than after."""
+    header, arrays = _encoder_parts(encoder)
+    try:
+        same = jax.tree.structure(_encoder(header, arrays)) == jax.tree.structure(encoder)
+    except (KeyError, ValueError):  # other arrays than NeuralEncoder.init makes
+        same = False
+    if not same:
+        raise ValueError(
+            "encoder: expected networks as NeuralEncoder.init makes them (tanh units, biases), the only ones that "
+            "files can hold; leave out the folder to learn another."
+        )
+
+
 def _encoder_parts(encoder: AbstractEncoder) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     if isinstance(encoder, NeuralEncoder):
         networks = encoder.networks
-        if getattr(networks.activation, "name", "") != "tanh":
-            raise ValueError(
-                "encoder: only neural encoders with tanh units, as NeuralEncoder.init makes, can be saved."
-            )
         leaves = jax.tree.leaves(eqx.filter(encoder, eqx.is_array))
         header = {
             "class": "NeuralEncoder",
@@ -126,8 +137,11 @@ def _encoder_parts(encoder: AbstractEncoder) -> tuple[dict[str, Any], dict[str, 
         }
         return header, {f"leaf{index:03d}": np.asarray(leaf) for index, leaf in enumerate(leaves)}
     name = type(encoder).__name__
-    if name not in _ENCODERS:
-        raise ValueError(f"encoder: expected one of the package's own, got {name}, which files cannot hold.")
+    if _ENCODERS.get(name) is not type(encoder):
+        raise ValueError(
+            f"encoder: expected one of the package's own, got {name}, which files cannot hold; leave out the folder to "
+            "learn it."
+        )
     return {"class": name}, {field: np.asarray(value) for field, value in vars(encoder).items()}
 
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ._check import require_instance
+from ._check import as_floating, require_instance, require_shape
 from .encoder import AbstractEncoder, encode
 from .layer import AbstractLayer, LinearLayer
 from .model import FeatureModel
@@ -80,9 +80,15 @@ def expectations(
         atoms: `[m2, K]`, the values of the target's features.
         encoder: reads `y_j = C_j f(x1)`.
         resolution: how fine; `Resolution()` if not given.
+
+    Raises `ValueError` or `TypeError` that names the argument if the parts do not fit together.
     """
+    check_layer(source, layer)
+    (atoms,) = as_floating(atoms=atoms)
+    require_shape("atoms", atoms, (None, None), "features, atoms")
+    check_encoder(layer, encoder, atoms, resolution)
     resolution = resolution or Resolution()
-    _require_memory(source, layer, atoms, encoder, resolution)
+    check_memory(source, layer, atoms, encoder, resolution)
     form = layer.form()
     axis = RidgeAxis.of(source, form, resolution)
 
@@ -223,32 +229,31 @@ def elbo(
 
     >>> elbo(source, layer, target, encoder).loss
     """
-    check_parts(source, layer, encoder, resolution)
+    check_layer(source, layer, target)
+    check_encoder(layer, encoder, target.prior.atoms, resolution, "target")
+    return elbo_of(expectations(source, layer, target.prior.atoms, encoder, resolution), target)
+
+
+def check_layer(source, layer, target=None) -> None:
+    """Raise an error that names the argument unless source, layer and, if there is one, target fit together."""
+    require_instance("source", source, FeatureModel, "a FeatureModel")
+    require_instance("layer", layer, AbstractLayer, "a LinearLayer or a RidgeLayer")
+    if source.neurons != layer.inputs:
+        raise ValueError(f"source: expected {layer.inputs} neurons, the inputs of layer, got {source.neurons}.")
+    if target is None:
+        return
     require_instance("target", target, FeatureModel, "a FeatureModel")
     if target.neurons != layer.outputs:
         raise ValueError(f"target: expected {layer.outputs} neurons, the outputs of layer, got {target.neurons}.")
     if target.decoder.ndim != 2:
         raise ValueError(f"target: expected a decoder of shape [n, m], got {target.decoder.shape}.")
-    if target.features != encoder.features:
-        raise ValueError(f"target: expected {encoder.features} features, as many as encoder, got {target.features}.")
-    points = jax.ShapeDtypeStruct((encoder.features, 1, encoder.statistics_read), target.mean.dtype)
-    atoms = eqx.filter_eval_shape(encode, encoder, points, target.prior.atoms).shape[2]
-    if atoms != target.prior.atoms.shape[1]:
-        raise ValueError(
-            f"target: expected {atoms} atoms per feature, as many as encoder, got {target.prior.atoms.shape[1]}."
-        )
-    return elbo_of(expectations(source, layer, target.prior.atoms, encoder, resolution), target)
 
 
-def check_parts(source, layer, encoder, resolution) -> None:
-    """Raise an error that names the argument unless source, layer, encoder and resolution fit together."""
-    require_instance("source", source, FeatureModel, "a FeatureModel")
-    require_instance("layer", layer, AbstractLayer, "a LinearLayer or a RidgeLayer")
+def check_encoder(layer, encoder, atoms, resolution, name: str = "atoms") -> None:
+    """Raise an error that names the argument unless the encoder fits the layer and the atoms `[m2, K]` of `name`."""
     require_instance("encoder", encoder, AbstractEncoder, "an encoder (SoftmaxEncoder, ...)")
     if resolution is not None:
         require_instance("resolution", resolution, Resolution, "a Resolution")
-    if source.neurons != layer.inputs:
-        raise ValueError(f"source: expected {layer.inputs} neurons, the inputs of layer, got {source.neurons}.")
     if encoder.readout.shape[2] != layer.outputs:
         raise ValueError(
             f"encoder: expected a readout of {layer.outputs} neurons, the outputs of layer, "
@@ -256,9 +261,15 @@ def check_parts(source, layer, encoder, resolution) -> None:
         )
     if encoder.statistics_read > 2:
         raise ValueError(f"encoder: expected 1 or 2 statistics per feature, got {encoder.statistics_read}.")
+    if atoms.shape[0] != encoder.features:
+        raise ValueError(f"{name}: expected {encoder.features} features, as many as encoder, got {atoms.shape[0]}.")
+    points = jax.ShapeDtypeStruct((encoder.features, 1, encoder.statistics_read), atoms.dtype)
+    count = eqx.filter_eval_shape(encode, encoder, points, atoms).shape[2]
+    if count != atoms.shape[1]:
+        raise ValueError(f"{name}: expected {count} atoms per feature, as many as encoder, got {atoms.shape[1]}.")
 
 
-def _require_memory(source, layer, atoms, encoder, resolution) -> None:
+def check_memory(source, layer, atoms, encoder, resolution) -> None:
     """Raise `MemoryError` before anything starts if the largest arrays cannot fit."""
     t, (m2, K2), (m1, K1) = encoder.statistics_read, atoms.shape, source.prior.atoms.shape
     linear = isinstance(layer, LinearLayer)

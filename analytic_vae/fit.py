@@ -4,7 +4,6 @@ import enum
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 import equinox as eqx
 import jax
@@ -16,7 +15,7 @@ from scipy.optimize import minimize
 
 from ._check import as_floating, require_finite, require_instance, require_shape
 from .closed_form import NOISES, Noise, best_target, profiled
-from .elbo import Elbo, check_parts, elbo_of, expectations
+from .elbo import Elbo, check_encoder, check_layer, check_memory, elbo_of, expectations
 from .encoder import AbstractEncoder
 from .initial import ENCODERS, gaussian_atoms, initial_encoder, perturbed, pushed_features
 from .layer import AbstractLayer
@@ -115,7 +114,7 @@ def fit(
         atoms: `[m2, K]`, or a number K of atoms of a Gaussian; the source's own atoms, if not given.
         encoder: where to start: an encoder, or its kind: `softmax`, `softmax2` (t = 2), `gaussian`, `gaussian2`
             (t = 2), `exponential`, `neural`, begun as matched filters of the source's features pushed through f.
-        noise: `scalar`, `diagonal` or `full`.
+        noise: `scalar`, `diagonal` or `full`; if a `target` is given, its own kind is kept.
         optimizer: `lbfgs` minimises the profiled loss (prior, decoder, mean and noise at their closed-form best) over
             the encoder alone; an optax optimiser minimises the whole loss over everything.
         target: where an optax optimiser starts; the closed-form best of the first encoder, if not given.
@@ -146,9 +145,11 @@ def fit(
         "key": key,
     }  # fmt: skip
     check_options(resolution=resolution, **options)
-    _check_parts(source, layer, target)
+    check_layer(source, layer, target)
     first, atoms = _start(source, layer, features, atoms, encoder, resolution, target, key)
-    check_parts(source, layer, first, resolution)
+    check_encoder(layer, first, atoms, resolution, "atoms" if target is None else "target")
+    finer = Resolution(2 * int(0.75 * resolution.frequencies), resolution.nodes) if check else resolution
+    check_memory(source, layer, atoms, first, finer)
     floor = jnp.asarray(floor, atoms.dtype)
 
     if log is not None:
@@ -182,7 +183,6 @@ def fit(
     value = _elbo(source, layer, target, encoder, resolution)
     error = None
     if check:
-        finer = Resolution(2 * int(0.75 * resolution.frequencies), resolution.nodes)
         error = abs(float(_elbo(source, layer, target, encoder, finer).loss) - float(value.loss))
     seconds = time.perf_counter() - begun
     return Fit(target, encoder, value, error, history, np.array(start_losses), stop, seconds, resolution)
@@ -202,7 +202,6 @@ def profiled_loss(
 
     A pure function: jit it, differentiate it in the encoder. Arguments as in `fit` and `elbo`.
     """
-    check_parts(source, layer, encoder, resolution)
     return profiled(expectations(source, layer, atoms, encoder, resolution), atoms, noise, floor)
 
 
@@ -318,31 +317,12 @@ def _whole_loss(
     if target is None:
         target = _best_target(source, layer, atoms, encoder, noise, floor, resolution)
     parameters, static = eqx.partition((encoder, _Target.of(target)), eqx.is_inexact_array)
-
-    @eqx.filter_jit
-    def advance(parameters, state, source, layer, atoms, length: int):
-        def loss(p):
-            encoder, target = eqx.combine(p, static)
-            return elbo_of(expectations(source, layer, atoms, encoder, resolution), target.model(atoms)).loss
-
-        def step(carry, _):
-            p, s, best_loss, best_p = carry
-            value, gradient = jax.value_and_grad(loss)(p)
-            better = (value < best_loss) & jnp.isfinite(value)
-            best_p = jax.tree.map(lambda new, old: jnp.where(better, new, old), p, best_p)
-            updates, s = optimizer.update(gradient, s, p, value=value, grad=gradient, value_fn=loss)
-            return (optax.apply_updates(p, updates), s, jnp.where(better, value, best_loss), best_p), value
-
-        return jax.lax.scan(step, (*parameters, *state), None, length=length)
-
-    optimizer = optax.with_extra_args_support(optimizer)
-    best_loss = jnp.asarray(np.inf, atoms.dtype)
-    carry = (parameters, optimizer.init(parameters), best_loss, parameters)
+    carry = (parameters, optimizer.init(parameters), jnp.asarray(np.inf, atoms.dtype), parameters)
     history: list[float] = []
     stop = Stop.STEPS
     while len(history) < steps:
-        before = float(carry[2])
-        carry, values = advance(carry[:1], carry[1:], source, layer, atoms, min(chunk, steps - len(history)))
+        before, length = float(carry[2]), min(chunk, steps - len(history))
+        carry, values = _advance(carry, static, source, layer, atoms, optimizer, resolution, length)
         history.extend(np.asarray(values, float))
         say(len(history), history[-1])
         if not np.all(np.isfinite(history[-chunk:])):
@@ -353,6 +333,26 @@ def _whole_loss(
             break
     encoder, free = eqx.combine(carry[3], static)
     return float(carry[2]), encoder, free.model(atoms), np.array(history), stop
+
+
+@eqx.filter_jit
+def _advance(carry, static, source, layer, atoms, optimizer, resolution, length: int):
+    """Some steps of an optax optimiser: `carry` is (parameters, its state, least loss, the parameters of that)."""
+    optimizer = optax.with_extra_args_support(optimizer)
+
+    def loss(p):
+        encoder, target = eqx.combine(p, static)
+        return elbo_of(expectations(source, layer, atoms, encoder, resolution), target.model(atoms)).loss
+
+    def step(carry, _):
+        p, s, best_loss, best_p = carry
+        value, gradient = jax.value_and_grad(loss)(p)
+        better = (value < best_loss) & jnp.isfinite(value)
+        best_p = jax.tree.map(lambda new, old: jnp.where(better, new, old), p, best_p)
+        updates, s = optimizer.update(gradient, s, p, value=value, grad=gradient, value_fn=loss)
+        return (optax.apply_updates(p, updates), s, jnp.where(better, value, best_loss), best_p), value
+
+    return jax.lax.scan(step, carry, None, length=length)
 
 
 def _start(source, layer, features, atoms, encoder, resolution, target, key) -> tuple[AbstractEncoder, Array]:
@@ -407,19 +407,11 @@ def check_options(
         require_instance("optimizer", optimizer, optax.GradientTransformation, "'lbfgs' or an optax optimiser")
     if target is not None:
         require_instance("target", target, FeatureModel, "a FeatureModel")
-        if target.decoder.ndim != 2:
-            raise ValueError(f"target: expected a decoder of shape [n, m], got {target.decoder.shape}.")
+        noise = jnp.diagonal(target.noise) if target.noise.ndim == 2 else target.noise
+        if not np.all(np.asarray(noise) > 0):
+            raise ValueError("target: expected noise in every direction to start from, got a singular one.")
     if resolution is not None:
         require_instance("resolution", resolution, Resolution, "a Resolution")
     for name, value in (("tolerance", tolerance), ("floor", floor)):
         if not isinstance(value, int | float | np.generic | jax.Array) or not value >= 0:
             raise ValueError(f"{name}: expected a number of at least 0, got {value!r}.")
-
-
-def _check_parts(source: Any, layer: Any, target: Any) -> None:
-    require_instance("source", source, FeatureModel, "a FeatureModel")
-    require_instance("layer", layer, AbstractLayer, "a LinearLayer or a RidgeLayer")
-    if source.neurons != layer.inputs:
-        raise ValueError(f"source: expected {layer.inputs} neurons, the inputs of layer, got {source.neurons}.")
-    if target is not None and target.neurons != layer.outputs:
-        raise ValueError(f"target: expected {layer.outputs} neurons, the outputs of layer, got {target.neurons}.")

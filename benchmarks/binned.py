@@ -10,7 +10,7 @@ import reference
 
 
 def loss(source, layer, target, readout, log_q, bins, split=False):
-    """The loss for `reference.Model`s and a `reference.Ridge`, scalar target noise, t = 1; `log_q` maps `[..., m, 1]`."""
+    """The loss of `reference.Model`s and a `reference.Ridge`, scalar target noise, t = 1; `log_q` maps `[.., m, 1]`."""
     u, w, B = layer.linear.T @ layer.direction, layer.output, target.decoder
     rows, slopes = readout[:, 0] @ layer.linear, readout[:, 0] @ w
     gram, centre = B.T @ B, layer.offset - target.mean

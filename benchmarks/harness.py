@@ -25,7 +25,7 @@ import analytic_vae as av  # noqa: E402
 
 
 def problem(n=16, m=16, K=32, t=1, seed=0, noise=0.2, sharpness=1.0, n2=None, m2=None, K2=None):
-    """Source, ReLU ridge layer, target and softmax encoder, `n1 = n, m1 = m`; the target's sizes are the same unless given.
+    """Source, ReLU ridge layer, target and softmax encoder, `n1 = n, m1 = m`; the target the same unless given.
 
     `noise` is relative to the spread: the mean over neurons of the standard deviation that the features cause.
     """

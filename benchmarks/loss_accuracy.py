@@ -1,6 +1,7 @@
 """(a) Error and time of the loss against resolution, beside direct sums, binned convolution and Monte Carlo.
 
-`small`: n1 = 2, m1 = 3, K1 = 2 (n2 = m2 = K2 = 3): the error is against enumeration and quadrature (`tests/reference.py`).
+`small`: n1 = 2, m1 = 3, K1 = 2 (n2 = m2 = K2 = 3): the error is against enumeration and quadrature
+(`tests/reference.py`).
 `large`: n = m = 16, K = 32: the states cannot be listed; the error is against the package at `N = 96`.
 Noise is 20% of the spread in both. `--only small|large|samples` (the Monte Carlo of `large` alone) with `--resume`.
 """

@@ -21,8 +21,6 @@ from jax.flatten_util import ravel_pytree
 from sampled import conditional_loss
 from scipy.optimize import minimize
 
-import analytic_vae.fit
-
 fit = sys.modules["analytic_vae.fit"]
 WITHIN, RESOLUTION, NOISE, FLOOR = 0.01, av.Resolution(16), "full", 1e-6
 EXACT_RATES = (0.01, 0.03)

@@ -1,17 +1,19 @@
 """Learning a network, checkpoints and the command, at small sizes."""
 
+import dataclasses
 import json
 import os
-import pickle
 import subprocess
 import sys
 
+import equinox as eqx
 import jax
 import numpy as np
 import pytest
 
 import analytic_vae as av
 from analytic_vae.__main__ import main
+from analytic_vae.encoder import encode
 from analytic_vae.report import compare, markdown, save_report
 
 OPTIONS = dict(noise="full", steps=6, resolution=av.Resolution(16), check=False)
@@ -87,16 +89,39 @@ def test_fits_and_models_survive_their_files(trajectory, tmp_path):
 
 
 def test_neural_encoders_survive_their_files(trajectory, tmp_path):
-    import dataclasses
-
     encoder = av.NeuralEncoder.init(np.ones((2, 1, 3)), 2, key=jax.random.key(0))
     fit = dataclasses.replace(trajectory.fits[1], encoder=encoder)
     av.save_fit(tmp_path / "fit.npz", fit)
     loaded = av.load_fit(tmp_path / "fit.npz").encoder
     y, atoms = np.ones((2, 5, 1)), np.zeros((2, 2))
-    from analytic_vae.encoder import encode
-
     np.testing.assert_array_equal(encode(loaded, y, atoms), encode(encoder, y, atoms))
+
+
+class OwnEncoder(av.SoftmaxEncoder):
+    """A user's class, which no file can rebuild."""
+
+
+def relu_networks(key):
+    return eqx.nn.MLP(1, 2, 8, 1, jax.nn.relu, key=key)
+
+
+@pytest.mark.parametrize(
+    "encoder",
+    [
+        OwnEncoder(np.ones((2, 1, 3)), np.ones((2, 1, 2)), np.ones((2, 2))),
+        av.NeuralEncoder(np.ones((2, 1, 3)), eqx.filter_vmap(relu_networks)(jax.random.split(jax.random.key(0), 2))),
+        av.NeuralEncoder(
+            np.ones((2, 1, 3)),
+            eqx.filter_vmap(lambda key: eqx.nn.MLP(1, 2, 8, 1, use_bias=False, key=key))(
+                jax.random.split(jax.random.key(0), 2)
+            ),
+        ),
+    ],
+)
+def test_encoders_that_no_file_can_hold_are_refused_before_they_are_learnt(trajectory, encoder, tmp_path):
+    with pytest.raises(ValueError, match="encoder: expected"):
+        av.learn(trajectory.source, trajectory.network, folder=tmp_path / "run", encoder=encoder)
+    assert not (tmp_path / "run").exists()
 
 
 def test_bad_checkpoints(trajectory, tmp_path):
@@ -109,7 +134,7 @@ def test_bad_checkpoints(trajectory, tmp_path):
             av.load_fit(path)
     with pytest.raises(FileNotFoundError):
         av.load_fit(tmp_path / "none.npz")
-    np.savez(path, **{"header.json": np.array([pickle], dtype=object)} if False else {"a": np.ones(2)})
+    np.savez(path, a=np.ones(2))
     with pytest.raises(ValueError, match="header"):
         av.load_fit(path)
     av.save_model(path, trajectory.models[1])

@@ -58,9 +58,9 @@ def least_squares(basis: Float[Array, "Q F"], weight: Float[Array, " Q"], error:
 def _normal_operator(basis: Float[Array, "Q F"], weight: Float[Array, " Q"], error: Scalar) -> Float[Array, "F Q"]:
     """`H = (A' W A)^+ A'`, by Gauss-Jordan elimination with diagonal pivoting.
 
-    Exponentials that the others already span, to rounding or to the error, get the coefficient zero. It is plain array code because
-    LAPACK calls in a vmapped loop are slow on GPUs, and on CPUs their threads fight those of XLA (measured 100 times
-    slower on two busy cores).
+    Exponentials that the others already span, to rounding or to the error, get the coefficient zero. It is plain
+    array code because LAPACK calls in a vmapped loop are slow on GPUs, and on CPUs their threads fight those of XLA
+    (measured 100 times slower on two busy cores).
     """
     gram = (basis.T * weight[None]) @ basis
     size = gram.shape[0]
