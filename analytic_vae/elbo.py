@@ -15,9 +15,10 @@ from .layer import AbstractLayer, LinearLayer
 from .model import FeatureModel
 from .spectral.expectation import (
     LayerMoments,
+    input_moments,
+    law_series,
     least_squares_series,
     pair_moments,
-    series_input_moments,
     statistic_nodes,
 )
 from .spectral.memory import require_memory
@@ -102,14 +103,15 @@ def expectations(
         q = jnp.exp(log_q)
         s = q @ one_atoms
         v = jnp.sum(q * (one_atoms[None] - s[:, None]) ** 2, axis=1)
-        series = least_squares_series(statistic, nodes, s, order)
-        latent_input, latent_psi = series_input_moments(source, form.direction, statistic, axis, series, resolution)
+        whole = law_series(statistic, resolution, s)
+        latent_input, latent_psi = input_moments(source, form.direction, statistic, axis, whole, resolution)
+        series, remainder = least_squares_series(statistic, nodes, s, order)
         weights = nodes.weights
         entropy = -weights @ jnp.sum(jnp.where(q > 0, q * log_q, 0), axis=1)
         return (
             statistic,
             series,
-            (weights @ s, weights @ v, weights @ s**2, latent_input, latent_psi, weights @ q, entropy),
+            (weights @ s, weights @ v, weights @ s**2, latent_input, latent_psi, weights @ q, entropy, remainder),
         )
 
     arrays, static = eqx.partition(encoder, eqx.is_array)
@@ -117,7 +119,7 @@ def expectations(
     # Laws of two statistics are large: one feature after another.
     over_features = jax.vmap(each) if encoder.statistics_read == 1 else lambda args: jax.lax.map(each, args)
     statistics, series, laws = over_features((arrays, atoms))
-    s, v, s_squared, latent_input, latent_psi, aggregate, entropy = laws
+    s, v, s_squared, latent_input, latent_psi, aggregate, entropy, remainder = laws
     rows = statistics.rows
     cross = jnp.einsum("jtn,nl,ksl->jtks", rows, source.covariance, rows)
     latent_second = pair_moments(statistics, cross, axis, series, resolution) + jnp.diag(s_squared)
@@ -130,7 +132,7 @@ def expectations(
         latent_psi=latent_psi,
         aggregate=aggregate,
         entropy=entropy,
-        remainder=series.remainder,
+        remainder=remainder,
     )
 
 

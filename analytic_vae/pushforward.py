@@ -135,7 +135,7 @@ def pushforward(
     form = layer.form()
     axis = RidgeAxis.of(source, form, resolution)
     mean, covariance = LayerMoments.of(source, form, axis).output()
-    statistic = Statistic.of(source, form, readout, axis, resolution, rotate=False)
+    statistic = Statistic.of(source, form, readout, axis, resolution, aligned=True)
     phi = statistic.box_characteristic(axis, resolution)
     return Law(readout @ mean, readout @ covariance @ readout.T, statistic, phi, resolution)
 

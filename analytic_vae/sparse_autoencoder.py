@@ -11,9 +11,10 @@ from .layer import AbstractLayer
 from .model import FeatureModel
 from .spectral.expectation import (
     LayerMoments,
+    input_moments,
+    law_series,
     least_squares_series,
     pair_moments,
-    series_input_moments,
     statistic_nodes,
 )
 from .spectral.resolution import Resolution
@@ -140,12 +141,13 @@ def sparse_loss(
     order = resolution.series_order(t, axis.linear)
 
     def one_feature(readout, offset, threshold):
-        statistic = Statistic.of(source, form, readout, axis, resolution, rotate=False)
+        statistic = Statistic.of(source, form, readout, axis, resolution, aligned=True)
         kinks = (threshold if autoencoder.kind == "jumprelu" else 0) - offset
         nodes = statistic_nodes(statistic, axis, resolution, kinks[:, None])
         e = jax.vmap(lambda y: autoencoder._point(y + offset, threshold))(nodes.points)
-        series = least_squares_series(statistic, nodes, e, order)
-        moments = series_input_moments(source, form.direction, statistic, axis, series, resolution)
+        whole = law_series(statistic, resolution, e, kinks[:, None])
+        moments = input_moments(source, form.direction, statistic, axis, whole, resolution)
+        series, _ = least_squares_series(statistic, nodes, e, order)
         weights = nodes.weights
         return statistic, series, (weights @ e, weights @ e**2, weights @ (e > 0).astype(e.dtype), *moments)
 

@@ -149,27 +149,37 @@ def test_least_squares_is_the_projection_in_l2_of_the_weights(count):
     rng = RNG(count)
     basis, weight = rng.normal(size=(count, 12)), rng.uniform(size=count)
     basis[:, -1] = basis[:, 0]
-    operator = series.least_squares(jnp.asarray(basis), jnp.asarray(weight), jnp.zeros(()))
+    operator = series.least_squares(jnp.asarray(basis), jnp.asarray(weight))
     inside, values = basis @ rng.normal(size=12), rng.normal(size=count)
     np.testing.assert_allclose(basis @ (operator @ inside), inside, rtol=1e-8, atol=1e-8)
     left = values - basis @ (operator @ values)
     np.testing.assert_allclose(basis.T @ (weight * left), 0, atol=1e-9)
 
 
-def test_the_projection_is_differentiated_with_the_weights():
-    """First and second derivatives of a function of the fitted coefficients; none through what is dropped."""
+@pytest.mark.parametrize("moved", ["weights", "basis", "both"])
+def test_the_projection_is_differentiated(moved):
+    """First and second derivatives of a function of the fitted coefficients, against NumPy's pseudo-inverse."""
     rng = RNG(0)
-    basis, values = rng.normal(size=(20, 4)), jnp.asarray(rng.normal(size=20))
+    basis, values, probe = rng.normal(size=(20, 4)), rng.normal(size=20), np.cos(np.arange(20.0))
     basis[:, -1] = basis[:, 0]
-    weight, direction = rng.uniform(0.5, 1.5, 20), rng.normal(size=20)
+    weight, weight_moves, basis_moves = rng.uniform(0.5, 1.5, 20), rng.normal(size=20), rng.normal(size=(20, 4))
+    basis_moves[:, -1] = basis_moves[:, 0]
+
+    def at(step):
+        return (
+            basis + step * basis_moves if moved != "weights" else basis,
+            weight + step * weight_moves if moved != "basis" else weight,
+        )
 
     def fitted(step):
-        operator = series.least_squares(jnp.asarray(basis), weight + step * direction, jnp.zeros(()))
-        return jnp.sum(jnp.asarray(basis) @ (operator @ values) * jnp.cos(jnp.arange(20.0)))
+        moved_basis, moved_weight = at(step)
+        operator = series.least_squares(jnp.asarray(moved_basis), jnp.asarray(moved_weight))
+        return probe @ (moved_basis @ (operator @ values))
 
-    def exact(step):  # the same by NumPy's pseudo-inverse
-        root = np.sqrt(weight + step * direction)[:, None]
-        return float((basis @ np.linalg.pinv(basis * root) @ (root[:, 0] * values)) @ np.cos(np.arange(20.0)))
+    def exact(step):
+        moved_basis, moved_weight = at(step)
+        root = np.sqrt(moved_weight)
+        return probe @ (moved_basis @ (np.linalg.pinv(moved_basis * root[:, None]) @ (root * values)))
 
     step = 1e-3
     slope = (8 * (exact(step) - exact(-step)) - exact(2 * step) + exact(-2 * step)) / (12 * step)
@@ -178,12 +188,11 @@ def test_the_projection_is_differentiated_with_the_weights():
     np.testing.assert_allclose(jax.hessian(fitted)(0.0), curvature, rtol=1e-4)
 
 
-def test_directions_below_the_error_are_left_alone():
-    basis = jnp.array([[1.0, 0.0], [0.0, 1.0]])
-    weight = jnp.array([1.0, 1e-7])
-    kept = series.least_squares(basis, weight, jnp.asarray(1e-8))
-    np.testing.assert_allclose(kept, np.eye(2), rtol=1e-12)
-    np.testing.assert_allclose(series.least_squares(basis, weight, jnp.asarray(1e-6)), [[1, 0], [0, 0]], rtol=1e-12)
+def test_directions_that_the_law_does_not_know_are_left_alone():
+    """A weight that should be zero but is -1e-6 shows that nothing of variance 1e-7 is known."""
+    basis, weight = jnp.eye(3), jnp.array([1.0, 1e-7, 0.0])
+    np.testing.assert_allclose(series.least_squares(basis, weight), np.diag([1, 1, 0]), rtol=1e-12)
+    np.testing.assert_allclose(series.least_squares(basis, weight.at[2].set(-1e-6)), np.diag([1, 0, 0]), rtol=1e-12)
 
 
 @pytest.mark.parametrize("order", [32, 128, 512])
@@ -226,8 +235,8 @@ def test_the_weights_of_statistics_give_expectations(activation, t, frequencies,
         axis = RidgeAxis.of(source, form, resolution)
         one = statistic.Statistic.of(source, form, jnp.asarray(readout), axis, resolution)
         nodes = statistic_nodes(one, axis, resolution)
-        fitted = least_squares_series(one, nodes, jnp.tanh(nodes.points.sum(axis=1)), order=10)
-        return nodes, fitted.remainder
+        _, remainder = least_squares_series(one, nodes, jnp.tanh(nodes.points.sum(axis=1)), order=10)
+        return nodes, remainder
 
     nodes, remainder = rule(source)
     functions = [lambda y: np.ones(len(y)), lambda y: y[:, 0], lambda y: np.tanh(y.sum(-1)), lambda y: y[:, -1] ** 2]

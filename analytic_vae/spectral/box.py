@@ -16,23 +16,19 @@ def interval(law: Projection, log_inverse_mass: float) -> tuple[Scalar, Scalar]:
     Per side the tighter of two bounds: Chernoff's `(Lambda(theta) + c) / theta`, least over a grid of theta, with the
     exact log moment-generating function `Lambda`; and the end of the exact support plus `sqrt(2 c)` noise standard
     deviations. Not "k standard deviations": a Bernoulli(0.001) feature has most of its variance in rare values.
-    No gradient passes through.
     """
-    law = jax.lax.stop_gradient(law)
     return -_upper(_mirror(law), log_inverse_mass), _upper(law, log_inverse_mass)
 
 
 def spread(law: Projection) -> Float[Array, " D"]:
     """Standard deviations, floored so that a constant projection still has a box of positive length."""
-    law = jax.lax.stop_gradient(law)
-    deviation = jnp.sqrt(jnp.diagonal(law.total_covariance))
-    return jnp.maximum(deviation, floor(jnp.abs(law.mean)))
+    return jnp.sqrt(jnp.maximum(jnp.diagonal(law.total_covariance), floor(jnp.abs(law.mean)) ** 2))
 
 
 def floor(scale: Array) -> Array:
-    """The least standard deviation told from zero, for numbers of that size."""
+    """The least standard deviation told from zero, for numbers of that size; no gradient."""
     epsilon = jnp.finfo(scale.dtype).eps
-    return jnp.sqrt(epsilon) * (scale + 1e-3)
+    return jnp.sqrt(epsilon) * (jax.lax.stop_gradient(scale) + 1e-3)
 
 
 def _mirror(law: Projection) -> Projection:
@@ -50,5 +46,6 @@ def _upper(law: Projection, c: float) -> Scalar:
     reachable = jnp.where(law.masses > 0, atoms, -jnp.inf)
     highest = jnp.max(reachable, axis=1).sum()
     lowest = jnp.min(jnp.where(law.masses > 0, atoms, jnp.inf), axis=1).sum()
-    support = highest + jnp.sqrt(2 * c * variance) + BUFFER * (highest - lowest)
+    noise = jnp.sqrt(jnp.maximum(2 * c * variance, floor(jnp.abs(mean)) ** 2))
+    support = highest + noise + BUFFER * (highest - lowest)
     return mean + jnp.maximum(jnp.minimum(chernoff, support), 0.05 * deviation)

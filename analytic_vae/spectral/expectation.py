@@ -14,6 +14,7 @@ from .projection import Projection
 from .resolution import Resolution
 from .ridge import RidgeAxis
 from .series import (
+    MARGIN,
     full_coefficients,
     full_frequencies,
     half_coefficients,
@@ -27,14 +28,12 @@ from .statistic import Statistic, box_nodes, box_points, grid_weights
 class Nodes(eqx.Module):
     """The law of one feature's statistics as a quadrature rule: `E[g(y)] = sum_q weights_q g(points_q)`.
 
-    `points: [Q, t]` are in the units of `y`; `standardised` are the same points as `y''`; `error` is that of the
-    ridge axis.
+    `points: [Q, t]` are in the units of `y`; `box` are the same points as coordinates of the box of `y''`.
     """
 
     points: Float[Array, "Q t"]
-    standardised: Float[Array, "Q t"]
+    box: Float[Array, "Q t"]
     weights: Float[Array, " Q"]
-    error: Scalar
 
 
 def statistic_nodes(
@@ -44,37 +43,57 @@ def statistic_nodes(
 
     `kinks`, in units of `y`, are where functions of it are not smooth; the basis must then be diagonal.
     """
-    order = resolution.law_order(statistic.dimension)
-    phi = statistic.box_characteristic(axis, resolution)
+    rule = _box_rule(statistic, resolution, kinks)
+    law = grid_weights(statistic.box_characteristic(axis, resolution), *rule).ravel()
+    box = box_points(rule[0])
+    standardised = statistic.low[None] + statistic.length[None] * box
+    return Nodes(statistic.centre[None] + standardised @ statistic.basis.T, box, law)
+
+
+def _box_rule(statistic, resolution, kinks) -> tuple[list[Array], list[Array], int]:
+    """Nodes and weights in box coordinates, and the order of the law: what `grid_weights` wants beside `phi`."""
     if kinks is not None:
         standardised = (kinks - statistic.centre[:, None]) / jnp.diagonal(statistic.basis)[:, None]
         kinks = (standardised - statistic.low[:, None]) / statistic.length[:, None]
-    nodes, weights = box_nodes(statistic, resolution, kinks)
-    law = grid_weights(phi, nodes, weights, order).ravel()
-    standardised = box_points(statistic, nodes)
-    return Nodes(statistic.centre[None] + standardised @ statistic.basis.T, standardised, law, axis.error)
+    return *box_nodes(statistic, resolution, kinks), resolution.law_order(statistic.dimension)
 
 
 class Series(eqx.Module):
-    """A function of the standardised statistics as `g(y'') ~ Re sum_p coefficients_p exp(i <frequency_p, y''>)`.
-
-    `remainder` is the L2 norm, under the law of the statistic, of what the series leaves out.
-    """
+    """A function of the standardised statistics as `g(y'') ~ Re sum_p coefficients_p exp(i <frequency_p, y''>)`."""
 
     frequency: Float[Array, "F t"]
     coefficients: Complex[Array, " F"]
-    remainder: Float[Array, ""]
 
 
-def least_squares_series(statistic: Statistic, nodes: Nodes, values: Float[Array, " Q"], order: int) -> Series:
-    """The `Series` nearest to `values` at the nodes in L2 of the law (differentiable in `values`)."""
-    index = jnp.asarray(half_space(order, statistic.dimension))
-    frequency = 2 * jnp.pi * index.astype(values.dtype) / statistic.period[None]
-    basis = real_basis(nodes.standardised @ frequency.T)
-    real = least_squares(basis, nodes.weights, nodes.error) @ values
+def law_series(
+    statistic: Statistic,
+    resolution: Resolution,
+    values: Float[Array, " Q"],
+    kinks: Float[Array, "t kinks"] | None = None,
+) -> Series:
+    """The series on all frequencies of the law, in which `Re sum_p gamma_p phi(w_p) = sum_q weights_q values_q`."""
+    rule = _box_rule(statistic, resolution, kinks)
+    _, frequency = statistic.box_frequencies(resolution)
+    zero = jnp.zeros(frequency.shape[0], values.dtype) + 0j
+    coefficients = jax.grad(lambda phi: grid_weights(phi, *rule).ravel() @ values)(zero)
+    return Series(frequency, coefficients * jnp.exp(-1j * frequency @ statistic.low))
+
+
+def least_squares_series(
+    statistic: Statistic, nodes: Nodes, values: Float[Array, " Q"], order: int
+) -> tuple[Series, Scalar]:
+    """The short series nearest to `values` in L2 of the law, and the L2 norm of what it leaves out (no gradient).
+
+    One period, per axis, is the part of the box where the window is 1, so in box coordinates the exponentials are
+    the same for every statistic.
+    """
+    index = jnp.asarray(half_space(order, statistic.dimension), values.dtype)
+    basis = real_basis(nodes.box @ (2 * jnp.pi / (1 - 2 * MARGIN) * index.T))
+    real = least_squares(basis, nodes.weights) @ values
     missed = jax.lax.stop_gradient(values - basis @ real)
     remainder = jnp.sqrt(jnp.maximum(jax.lax.stop_gradient(nodes.weights) @ missed**2, 0))
-    return Series(frequency, half_coefficients(real), remainder)
+    frequency = 2 * jnp.pi / (1 - 2 * MARGIN) * index / statistic.length[None]
+    return Series(frequency, half_coefficients(real) * jnp.exp(-1j * frequency @ statistic.low)), remainder
 
 
 class Pinned(eqx.Module):
@@ -147,25 +166,35 @@ class LayerMoments(eqx.Module):
         return mean, linear @ self.input_covariance @ linear.T + cross + cross.T + variance * jnp.outer(output, output)
 
 
-def series_input_moments(
+def input_moments(
     source: FeatureModel,
     direction: Float[Array, " n1"],
     statistic: Statistic,
     axis: RidgeAxis,
     series: Series,
     resolution: Resolution,
+    chunk: int = 512,
 ) -> tuple[Float[Array, " n1"], Array]:
     """`E[x s(y)]: [n1]` and `E[psi(b) s(y)]` for one function given as a series."""
-    omega, operator = axis.operator(resolution.series_ridge_order)
-    oscillation = statistic.oscillation(series.frequency)
+    t = statistic.dimension
+    omega, operator = axis.operator(resolution.law_ridge_order(t))
+    blocks = -(-series.coefficients.size // chunk)
+    padding = blocks * chunk - series.coefficients.size if blocks > 1 else 0
+    frequency = jnp.pad(series.frequency, ((0, padding), (0, 0))).reshape(blocks, -1, t)
+    coefficients = jnp.pad(series.coefficients, (0, padding)).reshape(blocks, -1)
 
     def expectation(masses_tilt, shift, values):
-        t = statistic.dimension
         law = tilt(statistic.law, masses_tilt, shift[:t])
         ridge = tilt(axis.law, masses_tilt, shift[t:])
         tilted = eqx.tree_at(lambda s: s.law, statistic, law)
-        phi = tilted.joint(series.frequency, omega, ridge)
-        return jnp.sum(series.coefficients[:, None] * phi * ((oscillation * values[None]) @ operator.T)).real
+
+        @jax.checkpoint
+        def block(args):
+            phi = tilted.joint(args[0], omega, ridge)
+            shifted = (statistic.oscillation(args[0]) * values[None]) @ operator.T
+            return jnp.sum(args[1][:, None] * phi * shifted).real
+
+        return jax.lax.map(block, (frequency, coefficients)).sum()
 
     masses, rows = axis.law.masses, jnp.concatenate([statistic.rows, direction[None, :]])
     zeros, ones = (jnp.zeros_like(masses), jnp.zeros_like(rows[:, 0])), jnp.ones_like(axis.values)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from ..layer import RidgeForm
 from ..model import FeatureModel
 from ..types import Array, Complex, Float, Scalar
-from .box import interval, spread
+from .box import interval
 from .projection import Projection, characteristic
 from .quadrature import split_panels
 from .resolution import Resolution
@@ -34,30 +34,17 @@ class Rule(eqx.Module):
 
     def weights(self, law: Projection) -> Float[Array, " Q"]:
         """`omega_q` with `E[h(b)] = sum_q omega_q h(nodes_q)`, differentiable in the law."""
-        v = (self.nodes - self.low) / self.length
-        return density_weights(self._characteristic(law), v, self.weight / self.length)
-
-    def error(self, law: Projection) -> Scalar:
-        """About how far `E[h(b)]` is off for a function with kinks; no gradient.
-
-        The coefficients of a kink fall as `1 / k^2`, so what the highest frequency `K` leaves out is about
-        `|phi(w_K)| / K^2`: nothing if the noise is resolved, `1 / K^2` if it is not.
-        """
-        phi = jnp.abs(jax.lax.stop_gradient(self._characteristic(law)))
-        order = self.resolution.ridge_order
-        return jnp.mean(phi[-(order // 4) :]) / order**2
-
-    def _characteristic(self, law: Projection) -> Complex[Array, " F"]:
         index = jnp.arange(self.resolution.ridge_order + 1, dtype=self.nodes.dtype)
         frequency = 2 * jnp.pi / self.length * index
-        return jax.vmap(lambda w: characteristic(law, w[None]))(frequency) * jnp.exp(-1j * frequency * self.low)
+        phi = jax.vmap(lambda w: characteristic(law, w[None]))(frequency) * jnp.exp(-1j * frequency * self.low)
+        v = (self.nodes - self.low) / self.length
+        return density_weights(phi, v, self.weight / self.length)
 
 
 class RidgeAxis(eqx.Module):
     """The law of `b` as a quadrature rule: `E[h(b)] = sum_q weights_q h(nodes_q)`, and `psi` at the nodes.
 
     Of a linear layer it is one node of weight 1 where `psi` is 0, so the rest of the engine needs no second case.
-    `error` is about how far the rule is off for functions with kinks: no least squares need resolve more than that.
     """
 
     law: Projection
@@ -65,7 +52,6 @@ class RidgeAxis(eqx.Module):
     weights: Float[Array, " Q"]
     values: Float[Array, " Q"]
     centre: Scalar
-    error: Scalar
     rule: "Rule | None"
 
     @classmethod
@@ -74,14 +60,14 @@ class RidgeAxis(eqx.Module):
         law = Projection.of(source, form.direction[None, :], form.bias)
         if form.activation is None:
             one = jnp.ones_like(law.mean)
-            return cls(law, 0 * one, one, 0 * one, 0 * one[0], 0 * one[0], None)
+            return cls(law, 0 * one, one, 0 * one, 0 * one[0], None)
         c = resolution.log_inverse_mass
-        low, length = widen(*interval(law, c))
+        low, length = widen(*interval(jax.lax.stop_gradient(law), c))
         kinks = jnp.asarray(form.activation.kinks, low.dtype)
         nodes, weight = split_panels(low, low + length, kinks, resolution.ridge_panels)
         rule = Rule(low, length, nodes, weight, resolution)
         centre = jax.lax.stop_gradient(law.total_mean[0])
-        return cls(law, nodes, rule.weights(law), form.activation(nodes), centre, rule.error(law), rule)
+        return cls(law, nodes, rule.weights(law), form.activation(nodes), centre, rule)
 
     @property
     def linear(self) -> bool:
@@ -97,11 +83,6 @@ class RidgeAxis(eqx.Module):
             return jnp.zeros_like(self.nodes), jnp.ones((1, 1), self.nodes.dtype) + 0j
         spacing = 2 * jnp.pi / (self.rule.length * (1 - 2 * MARGIN))
         half = spacing * jnp.asarray(half_space(order, 1)[:, 0], self.nodes.dtype)
-        real = least_squares(real_basis((self.nodes - self.centre)[:, None] * half[None]), self.weights, self.error)
+        real = least_squares(real_basis((self.nodes - self.centre)[:, None] * half[None]), self.weights)
         frequency = full_frequencies(half)
         return frequency, full_operator(real) * jnp.exp(-1j * frequency * self.centre)[:, None]
-
-    @property
-    def deviation(self) -> Scalar:
-        """Standard deviation of `b`, floored above zero; no gradient."""
-        return spread(self.law)[0]

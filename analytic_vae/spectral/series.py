@@ -8,13 +8,14 @@ half-space and `E = 2 F - 1` the whole one, or as many real functions `1, cos, s
 """
 
 import itertools
-from functools import cache
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.custom_derivatives import SymbolicZero
 
-from ..types import Array, Complex, Float, Scalar
+from ..types import Array, Complex, Float
 
 MARGIN = 0.12  # of the box, per side, in which the window falls from 1 to 0
 
@@ -39,39 +40,40 @@ def real_basis(phase: Float[Array, "Q F"]) -> Float[Array, "Q E"]:
     return jnp.concatenate([jnp.cos(phase), jnp.sin(phase[:, 1:])], axis=1)
 
 
-def least_squares(basis: Float[Array, "Q F"], weight: Float[Array, " Q"], error: Scalar) -> Float[Array, "F Q"]:
-    """The operator from values at nodes to coefficients, `c = (A' W A)^+ A' W g`, differentiable in the weights.
+def least_squares(basis: Float[Array, "Q F"], weight: Float[Array, " Q"]) -> Float[Array, "F Q"]:
+    """The operator from values at nodes to coefficients: `c = (A' W A)^+ A' W g`, differentiable.
 
     With the weights of a law it is the orthogonal projection onto the span under that law, so what is left of `g` is
     uncorrelated with the span, and in `E[g h]` only the product of two remainders is lost. Because the operator is
     differentiated with the law, that holds for every derivative of `E[g h]` too: with the operator held fixed a
     gradient would lose a remainder, not a product of two. The weights may be signed (a law that its frequencies do
     not resolve): the Gram matrix only holds inner products of exponentials, which such a law still has right.
-
-    `error` is about how far sums with the weights are off. A direction whose share of the law is less would get a
-    coefficient made of errors alone: it gets zero.
     """
-    return _normal_operator(jax.lax.stop_gradient(basis), weight, jax.lax.stop_gradient(error)) * weight[None]
+    return _normal_operator(basis, weight) * weight[None]
 
 
 @jax.custom_jvp
-def _normal_operator(basis: Float[Array, "Q F"], weight: Float[Array, " Q"], error: Scalar) -> Float[Array, "F Q"]:
+def _normal_operator(basis: Float[Array, "Q F"], weight: Float[Array, " Q"]) -> Float[Array, "F Q"]:
     """`H = (A' W A)^+ A'`, by Gauss-Jordan elimination with diagonal pivoting.
 
-    Exponentials that the others already span, to rounding or to the error, get the coefficient zero. It is plain
-    array code because LAPACK calls in a vmapped loop are slow on GPUs, and on CPUs their threads fight those of XLA
-    (measured 100 times slower on two busy cores).
+    An exponential that the others already span gets the coefficient zero: to rounding, or to the error of the law. The
+    law is not known exactly, so the Gram matrix is not quite positive, and the most negative diagonal entry left tells
+    by how much it is wrong; a direction of no greater variance would get a coefficient made of that error alone.
+
+    It is plain array code because LAPACK calls in a vmapped loop are slow on GPUs, and on CPUs their threads fight
+    those of XLA (measured 100 times slower on two busy cores).
     """
     gram = (basis.T * weight[None]) @ basis
     size = gram.shape[0]
-    least = jnp.max(jnp.diagonal(gram)) * jnp.maximum(size * jnp.finfo(basis.dtype).eps ** (5 / 6), error)
+    least = jnp.max(jnp.diagonal(gram)) * size * jnp.finfo(basis.dtype).eps ** (3 / 4)
     index = jnp.arange(size)
 
     def eliminate(_, carry):
         matrix, right, used = carry
         diagonal = jnp.where(used, -jnp.inf, jnp.diagonal(matrix))
         k = jnp.argmax(diagonal)
-        useful = diagonal[k] > least
+        wrong = -jnp.min(jnp.where(used, 0, diagonal))
+        useful = diagonal[k] > jnp.maximum(least, 10 * wrong)
         pivot = jnp.where(useful, diagonal[k], 1)
         row, right_row = matrix[k] / pivot, right[k] / pivot
         column = jnp.where(index == k, 0, matrix[:, k])
@@ -85,12 +87,20 @@ def _normal_operator(basis: Float[Array, "Q F"], weight: Float[Array, " Q"], err
     return jnp.where(used[:, None], solution, 0)
 
 
-@_normal_operator.defjvp
+@partial(_normal_operator.defjvp, symbolic_zeros=True)
 def _normal_operator_jvp(primals, tangents):
-    # dH = -H dW A H: no second elimination, and exact on the exponentials in use.
-    basis, weight, error = primals
-    operator = _normal_operator(basis, weight, error)
-    return operator, -((operator * tangents[1][None]) @ basis) @ operator
+    # dH = G^+ dA' - G^+ dG H with G^+ = H W H': no second elimination, and exact on the exponentials in use.
+    basis, weight = primals
+    moved_basis, moved_weight = tangents
+    operator = _normal_operator(basis, weight)
+    change = jnp.zeros_like(operator)
+    if not isinstance(moved_weight, SymbolicZero):
+        change = change - ((operator * moved_weight[None]) @ basis) @ operator
+    if not isinstance(moved_basis, SymbolicZero):
+        weighted, moved = operator * weight[None], moved_basis.T
+        change = change + (weighted @ operator.T) @ (moved - ((moved * weight[None]) @ basis) @ operator)
+        change = change - (weighted @ moved_basis) @ operator
+    return operator, change
 
 
 def half_coefficients(real: Float[Array, "E *rest"]) -> Complex[Array, "F *rest"]:

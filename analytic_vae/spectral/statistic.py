@@ -1,8 +1,9 @@
 """Statistics of a layer's output, `y = C f(x)`, in coordinates in which they are small problems.
 
 With `y = a + c psi(b)`, `a` linear in `x`: each is sheared, `a = a' + beta (b - E b)` with `a'` uncorrelated with
-`b`, and standardised, `y = centre + basis y''` with `y''` of mean 0 and covariance about 1. Shear, centre and basis
-are fixed under differentiation: they choose coordinates, and no expectation depends on them.
+`b`, and standardised, `y = centre + basis y''` with `y''` of mean 0 and covariance about 1. No expectation depends on
+the coordinates, but its error does: two statistics that are almost one have a basis of condition 1e3 and more, and a
+derivative in coordinates held fixed would multiply the error by that. So the coordinates are differentiated too.
 """
 
 import equinox as eqx
@@ -19,7 +20,7 @@ from .projection import Projection
 from .quadrature import panel_count, split_panels
 from .resolution import Resolution
 from .ridge import RidgeAxis
-from .series import MARGIN, density_weights, half_grid, periodic_rule, widen, window
+from .series import density_weights, half_grid, periodic_rule, widen, window
 
 
 class Statistic(eqx.Module):
@@ -51,9 +52,13 @@ class Statistic(eqx.Module):
         readout: Float[Array, "t n2"],
         axis: RidgeAxis,
         resolution: Resolution,
-        rotate: bool = True,
+        aligned: bool = False,
     ) -> "Statistic":
-        """The statistics `readout @ f(x)` in their own coordinates; the basis is diagonal unless it may `rotate`."""
+        """The statistics `readout @ f(x)` in their own coordinates.
+
+        The basis is lower-triangular; for functions with kinks at fixed `y` it must be diagonal: `aligned`. More than
+        two statistics are always aligned.
+        """
         rows, coefficient = readout @ form.linear, readout @ form.output
         joint = Projection.of(source, jnp.concatenate([rows, form.direction[None, :]]), 0.0)
         shear = _shear(joint)
@@ -61,7 +66,7 @@ class Statistic(eqx.Module):
         rows = rows - shear[:, None] * form.direction[None]
         part = shear[:, None] * (axis.nodes - axis.centre)[None] + coefficient[:, None] * axis.values[None]
         law = Projection.of(source, rows, shift)
-        centre, basis = _coordinates(law, part, axis, rotate)
+        centre, basis = _coordinates(law, part, axis, aligned)
         inverse = _inverse(basis)
         law, part, rows = law.transform(inverse, -inverse @ centre), inverse @ part, inverse @ rows
         low, length = _box(law, part, resolution)
@@ -72,11 +77,6 @@ class Statistic(eqx.Module):
     def dimension(self) -> int:
         """`t`."""
         return self.centre.shape[0]
-
-    @property
-    def period(self) -> Float[Array, " t"]:
-        """One period, per axis, of the exponentials that stand for a latent mean: where the window is 1."""
-        return self.length * (1 - 2 * MARGIN)
 
     def oscillation(self, frequency: Float[Array, "W t"]) -> Complex[Array, "W Q"]:
         """`exp(i <w, kappa''(b_q)>)`."""
@@ -153,40 +153,38 @@ def box_nodes(
     return [rule[0] for rule in rules], [rule[1] for rule in rules]
 
 
-def box_points(statistic: Statistic, nodes: list[Array]) -> Float[Array, "Q t"]:
-    """The standardised statistics `y''` at the tensor grid of box coordinates, flattened."""
-    mesh = jnp.stack(jnp.meshgrid(*nodes, indexing="ij"), axis=-1).reshape(-1, statistic.dimension)
-    return statistic.low[None] + statistic.length[None] * mesh
+def box_points(nodes: list[Array]) -> Float[Array, "Q t"]:
+    """The tensor grid of box coordinates, flattened."""
+    return jnp.stack(jnp.meshgrid(*nodes, indexing="ij"), axis=-1).reshape(-1, len(nodes))
 
 
 def _shear(joint: Projection) -> Float[Array, " t"]:
-    covariance = jax.lax.stop_gradient(joint.total_covariance)
+    covariance = joint.total_covariance
     variance = covariance[-1, -1]
     least = floor(jnp.abs(joint.mean[-1])) ** 2
     return jnp.where(variance > least, covariance[:-1, -1] / jnp.maximum(variance, least), 0)
 
 
-def _coordinates(law: Projection, part: Float[Array, "t Q"], axis: RidgeAxis, rotate: bool) -> tuple[Array, Array]:
-    law, part, weights = jax.lax.stop_gradient((law, part, axis.weights))
-    part_mean = part @ weights
+def _coordinates(law: Projection, part: Float[Array, "t Q"], axis: RidgeAxis, aligned: bool) -> tuple[Array, Array]:
+    part_mean = part @ axis.weights
     residual = part - part_mean[:, None]
     centre = law.total_mean + part_mean
-    covariance = law.total_covariance + (residual * weights[None]) @ residual.T
+    covariance = law.total_covariance + (residual * axis.weights[None]) @ residual.T
     least = floor(jnp.max(jnp.abs(centre))) ** 2
-    if not rotate or covariance.shape[0] == 1:
+    if aligned or covariance.shape[0] != 2:
         return centre, jnp.diag(jnp.sqrt(jnp.maximum(jnp.diagonal(covariance), least)))
-    if covariance.shape[0] > 2:
-        raise NotImplementedError("rotated coordinates are written for one and two statistics")
+    # The Cholesky factor, with diagonal entries floored above zero.
     (a, b), (_, c) = covariance
-    angle = jnp.arctan2(2 * b, a - c) / 2
-    rotation = jnp.stack([jnp.stack([jnp.cos(angle), -jnp.sin(angle)]), jnp.stack([jnp.sin(angle), jnp.cos(angle)])])
-    values = jnp.diagonal(rotation.T @ covariance @ rotation)
-    return centre, rotation * jnp.sqrt(jnp.maximum(values, jnp.maximum(least, 1e-12 * values.max())))[None, :]
+    first = jnp.sqrt(jnp.maximum(a, least))
+    slope = jnp.where(a > least, b / first, 0)
+    second = jnp.sqrt(jnp.maximum(c - slope**2, jnp.maximum(least, 1e-12 * c)))
+    return centre, jnp.stack([jnp.stack([first, jnp.zeros_like(first)]), jnp.stack([slope, second])])
 
 
 def _inverse(basis: Float[Array, "t t"]) -> Float[Array, "t t"]:
-    # The basis has orthogonal columns: the transpose over squared lengths inverts it.
-    return basis.T / jnp.sum(basis**2, axis=0)[:, None]
+    # Diagonal, or lower-triangular of size two: the series of (D + L)^-1 ends after the term linear in L.
+    diagonal = jnp.diagonal(basis)
+    return jnp.diag(1 / diagonal) - jnp.tril(basis, -1) / (diagonal[:, None] * diagonal[None])
 
 
 def _box(law: Projection, part: Float[Array, "t Q"], resolution: Resolution) -> tuple[Array, Array]:
@@ -195,5 +193,4 @@ def _box(law: Projection, part: Float[Array, "t Q"], resolution: Resolution) -> 
         low, high = interval(alone, resolution.log_inverse_mass)
         return widen(low + values.min(), high + values.max())
 
-    box = jax.vmap(one)(law.mean, law.atoms, jnp.diagonal(law.covariance), jax.lax.stop_gradient(part))
-    return jax.lax.stop_gradient(box)
+    return jax.vmap(one)(law.mean, law.atoms, jnp.diagonal(law.covariance), part)
