@@ -281,6 +281,8 @@ def check_memory(source, layer, atoms, encoder, resolution) -> None:
     pair = 8 * m1 * 2 * half**2 * (K1 + 3 * ridge)
     nodes = (2.5 * resolution.law_order(t)) ** t
     law = nodes * (6 * K2 + 4 * half) * (m2 if t == 1 else 1)
+    frequencies = 2 * resolution.law_order(1) if t == 1 else 1024  # of a law: blocks of at most 1024
+    law += 8 * m1 * frequencies * (1 if linear else 2 * resolution.law_ridge_order(t)) * (m2 if t == 1 else 1)
     itemsize = np.dtype(source.mean.dtype).itemsize
     advice = "lower resolution.frequencies, or the number of features or atoms"
     require_memory((pair + law + 2 * m1 * m2 * half * K1) * itemsize, "resolution", advice)

@@ -18,7 +18,7 @@ BASE = {"m": 16, "n": 16, "K": 32, "t": 1, "N": 32}
 AXES = {
     "m": [{"m": m} for m in (4, 8, 16, 32, 64)],
     "t": [{"t": t, "m": 4, "n": 4, "K": 8, "N": N} for N in (16, 32) for t in (1, 2)],
-    "N": [{"N": N} for N in (16, 24, 32, 64)],
+    "N": [{"N": N} for N in (16, 24, 32, 48)],
     "K": [{"K": K} for K in (2, 32, 128, 256)],
     "n": [{"n": n} for n in (8, 16, 64)],
 }
@@ -82,6 +82,8 @@ def exponents(rows, axis):
     """Least-squares slopes of log time against log of the axis, over the larger half (at least three cases)."""
     good = [row for row in rows if row["axis"] == axis and "loss_s" in row]
     good = sorted(good, key=lambda row: row[axis])[-3:]
+    if len(good) < 3:
+        return {"axis": axis}
     x = np.log([row[axis] for row in good])
     fit = {name: float(np.polyfit(x, np.log([row[name] for row in good]), 1)[0]) for name in ("loss_s", "grad_s")}
     return {"axis": axis, "from": good[0][axis], "to": good[-1][axis]} | fit

@@ -4,7 +4,10 @@ import os
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # its threads spin, and fight those of XLA on few cores
 
+from pathlib import Path
+
 import jax
+import pytest
 from hypothesis import settings
 from jaxtyping import install_import_hook
 
@@ -19,3 +22,12 @@ install_import_hook([f"analytic_vae.spectral.{module}" for module in ENGINE], "b
 
 def pytest_configure(config):
     config.addinivalue_line("filterwarnings", "error")
+
+
+@pytest.fixture(autouse=True)
+def few_compiled_programs():
+    """Forgets compiled programs before their memory maps reach Linux's limit of 65530, at which XLA aborts."""
+    maps = Path("/proc/self/maps")
+    if maps.exists() and maps.read_bytes().count(b"\n") > 40_000:
+        jax.clear_caches()
+    yield

@@ -322,7 +322,11 @@ SOFTMAX = cases.ENCODERS["softmax"][1]
     ("call", "message"),
     [
         (swapped(source=cases.model(RNG, 4, 3, 2)), "source: expected 2 neurons"),
-        (swapped(layer=av.LinearLayer(np.ones((4, 2)))), "encoder: expected a readout of 4 neurons"),
+        (swapped(layer=av.LinearLayer(np.ones((4, 2)))), "target: expected 4 neurons"),
+        (
+            swapped(encoder=av.SoftmaxEncoder(np.ones((3, 1, 4)), np.ones((3, 1, 3)), np.ones((3, 3)))),
+            "encoder: expected a readout of 3 neurons",
+        ),
         (swapped(target=cases.model(RNG, 4, 3, 3)), "target: expected 3 neurons"),
         (swapped(target=cases.model(RNG, 3, 2, 3)), "target: expected 3 features"),
         (swapped(encoder=SOFTMAX(RNG, 2, 1)), "target: expected 2 features"),

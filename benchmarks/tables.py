@@ -1,0 +1,64 @@
+"""Puts the tables of `results/*.json` into `README.md`, between `<!-- name -->` and `<!-- end -->`.
+
+`python benchmarks/tables.py`, after the benchmarks; the text around the tables is written by hand.
+"""
+
+import json
+import re
+
+import loss_accuracy
+import scaling
+import training
+from harness import HERE, table
+
+
+def rows(name):
+    """The rows of one results file."""
+    return json.loads((HERE / "results" / f"{name}.json").read_text())["rows"]
+
+
+def columns(found, *names):
+    """Only these columns of the rows."""
+    return [{name: row.get(name) for name in names} for row in found]
+
+
+def tables():
+    """Markdown by marker."""
+    loss_accuracy.ROWS[:] = rows("loss_accuracy")
+    shown = "method", "size", "error", "worst_error", "median_s", "min_s", "max_s", "compile_s"
+    out = {"speed": table(loss_accuracy.gradient_ratio())}
+    for case in ("small", "large"):
+        out[case] = table(columns([row for row in loss_accuracy.ROWS if row["case"] == case], *shown))
+        ratios = columns(
+            loss_accuracy.ratios(case), "method", "size", "error_ratio_at_equal_time", "time_ratio_at_equal_error"
+        )
+        out[f"{case} ratios"] = table(ratios)
+    grown = rows("scaling")
+    out["growth"] = table([{k: v for k, v in row.items() if k not in ("loss", "finite")} for row in grown])
+    axes = {row["axis"] for row in grown if "loss_s" in row} - {"t"}
+    out["exponents"] = table([scaling.exponents(grown, axis) for axis in sorted(axes)])
+    trained = rows("training")[0]
+    out["training"] = table(trained["summary"])
+    out["training best"] = table(
+        columns(training.headline(trained["summary"]), "method", "rate", "batch", "seconds", "over L-BFGS", "reached")
+    )
+    return out
+
+
+def machine():
+    """One line a results file: cpu, load and versions."""
+    names = "cpu", "cores", "load", "jax", "jaxlib", "numpy", "python", "date"
+    files = sorted((HERE / "results").glob("*.json"))
+    found = [{"file": file.stem} | json.loads(file.read_text())["environment"] for file in files]
+    return table(columns(found, "file", "device", *names))
+
+
+if __name__ == "__main__":
+    path = HERE / "README.md"
+    text = path.read_text()
+    for name, markdown in (tables() | {"machine": machine()}).items():
+        pattern = re.compile(rf"(<!-- {name} -->\n).*?(\n<!-- end -->)", re.DOTALL)
+        if not pattern.search(text):
+            raise SystemExit(f"README.md: no place for the table {name!r}")
+        text = pattern.sub(lambda match, new=markdown: match[1] + new + match[2], text)
+    path.write_text(text)
