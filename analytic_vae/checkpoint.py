@@ -126,7 +126,7 @@ def require_savable(encoder: AbstractEncoder) -> None:
 
 
 def _encoder_parts(encoder: AbstractEncoder) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    if isinstance(encoder, NeuralEncoder):
+    if type(encoder) is NeuralEncoder and isinstance(encoder.networks, eqx.nn.MLP):
         networks = encoder.networks
         leaves = jax.tree.leaves(eqx.filter(encoder, eqx.is_array))
         header = {

@@ -103,15 +103,15 @@ def expectations(
         q = jnp.exp(log_q)
         s = q @ one_atoms
         v = jnp.sum(q * (one_atoms[None] - s[:, None]) ** 2, axis=1)
-        whole = law_series(statistic, resolution, s)
-        latent_input, latent_psi = input_moments(source, form.direction, statistic, axis, whole, resolution)
-        series, remainder = least_squares_series(statistic, nodes, s, order)
         weights = nodes.weights
+        mean, whole = weights @ s, law_series(statistic, resolution, s)
+        latent_input, latent_psi = input_moments(source, form.direction, statistic, axis, whole, mean, resolution)
+        series, remainder = least_squares_series(statistic, nodes, s, order)
         entropy = -weights @ jnp.sum(jnp.where(q > 0, q * log_q, 0), axis=1)
         return (
             statistic,
             series,
-            (weights @ s, weights @ v, weights @ s**2, latent_input, latent_psi, weights @ q, entropy, remainder),
+            (mean, weights @ v, weights @ s**2, latent_input, latent_psi, weights @ q, entropy, remainder),
         )
 
     arrays, static = eqx.partition(encoder, eqx.is_array)
@@ -225,7 +225,8 @@ def elbo(
         resolution: how fine; `Resolution()` if not given.
 
     Returns an `Elbo`: `loss`, `rate`, `distortion` and every named term. Differentiable in all arrays of all
-    arguments, and jit-able. Raises `ValueError` that names the argument if the parts do not fit together.
+    arguments, and jit-able. Raises `ValueError` that names the argument if the parts do not fit together, `MemoryError`
+    if the grids cannot fit.
 
     Source: Theorem 3.1 and Figure 2 of "Analytically Learning Variational Auto-Encoders".
 
@@ -284,7 +285,7 @@ def check_memory(source, layer, atoms, encoder, resolution) -> None:
     frequencies = 2 * resolution.law_order(1) if t == 1 else 1024  # of a law: blocks of at most 1024
     law += 8 * m1 * frequencies * (1 if linear else 2 * resolution.law_ridge_order(t)) * (m2 if t == 1 else 1)
     itemsize = np.dtype(source.mean.dtype).itemsize
-    advice = "lower resolution.frequencies, or the number of features or atoms"
+    advice = "lower resolution.frequencies, or the number of features or atoms; or pass check=False to fit"
     require_memory((pair + law + 2 * m1 * m2 * half * K1) * itemsize, "resolution", advice)
 
 

@@ -128,8 +128,8 @@ def fit(
         log: called with a line of progress about once a second (`print`, say).
         key: for the perturbations and for random encoders; `jax.random.key(0)` if not given.
 
-    Returns a `Fit`. Raises `ValueError` or `TypeError` that names the argument before anything is computed.
-    A keyboard interrupt passes through.
+    Returns a `Fit`. Raises `ValueError` or `TypeError` that names the argument, or `MemoryError`, before anything
+    expensive starts. A keyboard interrupt passes through.
 
     Source: sections 2 and 3 of "Analytically Learning Variational Auto-Encoders"; the profiled loss is our own.
 
@@ -146,8 +146,11 @@ def fit(
     }  # fmt: skip
     check_options(resolution=resolution, **options)
     check_layer(source, layer, target)
+    named = "target" if target is not None and atoms is None else "atoms"
     first, atoms = _start(source, layer, features, atoms, encoder, resolution, target, key)
-    check_encoder(layer, first, atoms, resolution, "atoms" if target is None else "target")
+    check_encoder(layer, first, atoms, resolution, named)
+    if target is not None and target.prior.atoms.shape != atoms.shape:
+        raise ValueError(f"target: expected atoms of shape {atoms.shape}, as asked, got {target.prior.atoms.shape}.")
     finer = Resolution(2 * int(0.75 * resolution.frequencies), resolution.nodes) if check else resolution
     check_memory(source, layer, atoms, first, finer)
     floor = jnp.asarray(floor, atoms.dtype)
@@ -200,8 +203,10 @@ def profiled_loss(
 ) -> tuple[Elbo, FeatureModel]:
     """The loss with prior, decoder, mean and noise at their closed-form best for the encoder, and that target.
 
-    A pure function: jit it, differentiate it in the encoder. Arguments as in `fit` and `elbo`.
+    A pure function: jit it, differentiate it in the encoder. Arguments, and what is raised, as in `fit` and `elbo`.
     """
+    if noise not in NOISES:
+        raise ValueError(f"noise: expected one of {', '.join(NOISES)}, got {noise!r}.")
     return profiled(expectations(source, layer, atoms, encoder, resolution), atoms, noise, floor)
 
 
@@ -407,6 +412,8 @@ def check_options(
         require_instance("optimizer", optimizer, optax.GradientTransformation, "'lbfgs' or an optax optimiser")
     if target is not None:
         require_instance("target", target, FeatureModel, "a FeatureModel")
+        if target.decoder.ndim != 2:
+            raise ValueError(f"target: expected a decoder of shape [n, m], got {target.decoder.shape}.")
         noise = jnp.diagonal(target.noise) if target.noise.ndim == 2 else target.noise
         if not np.all(np.asarray(noise) > 0):
             raise ValueError("target: expected noise in every direction to start from, got a singular one.")

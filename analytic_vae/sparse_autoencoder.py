@@ -145,11 +145,11 @@ def sparse_loss(
         kinks = (threshold if autoencoder.kind == "jumprelu" else 0) - offset
         nodes = statistic_nodes(statistic, axis, resolution, kinks[:, None])
         e = jax.vmap(lambda y: autoencoder._point(y + offset, threshold))(nodes.points)
-        whole = law_series(statistic, resolution, e, kinks[:, None])
-        moments = input_moments(source, form.direction, statistic, axis, whole, resolution)
-        series, _ = least_squares_series(statistic, nodes, e, order)
         weights = nodes.weights
-        return statistic, series, (weights @ e, weights @ e**2, weights @ (e > 0).astype(e.dtype), *moments)
+        mean, whole = weights @ e, law_series(statistic, resolution, e, kinks[:, None])
+        moments = input_moments(source, form.direction, statistic, axis, whole, mean, resolution)
+        series, _ = least_squares_series(statistic, nodes, e, order)
+        return statistic, series, (mean, weights @ e**2, weights @ (e > 0).astype(e.dtype), *moments)
 
     arguments = (autoencoder.readout, autoencoder.offset, autoencoder.threshold)
     statistics, series, (l1, squared, l0, inputs, psi) = jax.lax.map(lambda a: one_feature(*a), arguments)

@@ -66,6 +66,8 @@ def lbfgs(source, layer, atoms, encoder, seconds):
         loss, gradient = float(loss), np.asarray(ravel_pytree(gradient)[0])
         watch.pause()
         if not (np.isfinite(loss) and np.all(np.isfinite(gradient))):  # as `av.fit` does
+            if watch.spent > watch.limit:
+                raise StopIteration
             watch.go()
             return np.inf, np.zeros_like(gradient)
         if not watch.note(loss, point):
@@ -173,7 +175,7 @@ def one_seed(seed, seconds):
             before = q
             (q, state), losses = jax.block_until_ready(exact_steps(given, q, state, rate))
             watch.pause()
-            # The first of the ten losses is that of `before`; its clock is a step of ten late, which favours no one.
+            # The first of the ten losses is that of `before`, noted ten steps late: a small handicap of this method.
             if not watch.note(losses[0], before) or not np.isfinite(losses[-1]):
                 break
             watch.go()

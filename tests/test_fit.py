@@ -1,5 +1,6 @@
 """Closed forms and the learning of one layer, through the public face."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -165,3 +166,29 @@ def test_every_encoder_can_be_fitted(small, kind):
 def test_bad_options_name_themselves(small, options, name):
     with pytest.raises(ValueError, match=name):
         av.fit(*small, **options)
+
+
+def test_bad_targets_are_refused(small):
+    optimizer = optax.adam(1e-3)
+    target = av.FeatureModel(av.Prior.bernoulli([0.5, 0.5]), np.eye(2), [[1.0, 0.0], [0.5, 1.0]])
+    singular = eqx.tree_at(lambda model: model.noise, target, jnp.zeros((2, 2)))
+    with pytest.raises(ValueError, match="target: expected noise in every direction"):
+        av.fit(*small, optimizer=optimizer, target=singular)
+    with pytest.raises(ValueError, match="target: expected atoms of shape"):
+        av.fit(*small, optimizer=optimizer, target=target, atoms=np.arange(6.0).reshape(2, 3))
+
+
+def test_parts_of_the_profiled_loss_are_checked(small):
+    encoder = av.SoftmaxEncoder(np.ones((2, 1, 2)), np.ones((2, 1, 2)), np.ones((2, 2)))
+    with pytest.raises(ValueError, match="atoms: expected 2 atoms per feature"):
+        av.profiled_loss(*small, np.zeros((2, 3)), encoder)
+    with pytest.raises(ValueError, match="atoms: expected 2 features"):
+        av.profiled_loss(*small, np.zeros((3, 2)), encoder)
+    with pytest.raises(ValueError, match="noise"):
+        av.profiled_loss(*small, np.zeros((2, 2)), encoder, noise="isotropic")
+
+
+def test_too_little_memory_is_said_before_a_fit(small, monkeypatch):
+    monkeypatch.setattr("analytic_vae.spectral.memory.available_bytes", lambda: 1000)
+    with pytest.raises(MemoryError, match="resolution"):
+        av.fit(*small)

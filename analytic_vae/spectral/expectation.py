@@ -44,10 +44,10 @@ def statistic_nodes(
     `kinks`, in units of `y`, are where functions of it are not smooth; the basis must then be diagonal.
     """
     rule = _box_rule(statistic, resolution, kinks)
-    law = grid_weights(statistic.box_characteristic(axis, resolution), *rule).ravel()
+    weights = grid_weights(statistic.box_characteristic(axis, resolution), *rule).ravel()
     box = box_points(rule[0])
     standardised = statistic.low[None] + statistic.length[None] * box
-    return Nodes(statistic.centre[None] + standardised @ statistic.basis.T, box, law)
+    return Nodes(statistic.centre[None] + standardised @ statistic.basis.T, box, weights)
 
 
 def _box_rule(statistic, resolution, kinks) -> tuple[list[Array], list[Array], int]:
@@ -71,7 +71,10 @@ def law_series(
     values: Float[Array, " Q"],
     kinks: Float[Array, "t kinks"] | None = None,
 ) -> Series:
-    """The series on all frequencies of the law, in which `Re sum_p gamma_p phi(w_p) = sum_q weights_q values_q`."""
+    """The series on all frequencies of the law, in which `Re sum_p gamma_p phi(w_p) = sum_q weights_q values_q`.
+
+    `values` stand at the points of `statistic_nodes` with the same resolution and kinks.
+    """
     rule = _box_rule(statistic, resolution, kinks)
     _, frequency = statistic.box_frequencies(resolution)
     zero = jnp.zeros(frequency.shape[0], values.dtype) + 0j
@@ -106,9 +109,14 @@ class Pinned(eqx.Module):
     slope: Float[Array, " D"]
 
     @classmethod
-    def of(cls, expectation: Callable[[Array, Array], Array], masses: Float[Array, "m K"], rows: Float[Array, "D n1"]):
-        """From a function that gives `E[F]` with masses `p (1 + tilt): [m, K]` and `rows x` shifted by `[D]`."""
-        return cls(*jax.grad(expectation, argnums=(0, 1))(jnp.zeros_like(masses), jnp.zeros_like(rows[:, 0])))
+    def of(cls, expectation: Callable, masses: Float[Array, "m K"], rows: Float[Array, "D n1"], has_aux: bool = False):
+        """From a function that gives `E[F]` with masses `p (1 + tilt): [m, K]` and `rows x` shifted by `[D]`.
+
+        With `has_aux` the function returns a pair; its second part is returned beside.
+        """
+        slopes = jax.grad(expectation, argnums=(0, 1), has_aux=has_aux)
+        found = slopes(jnp.zeros_like(masses), jnp.zeros_like(rows[:, 0]))
+        return (cls(*found[0]), found[1]) if has_aux else cls(*found)
 
     def with_input(self, source: FeatureModel, rows: Float[Array, "D n1"], value: Array) -> Float[Array, " n1"]:
         """`E[x F]`, where `E[F] = value`: no further grid axis is needed.
@@ -172,10 +180,11 @@ def input_moments(
     statistic: Statistic,
     axis: RidgeAxis,
     series: Series,
+    value: Scalar,
     resolution: Resolution,
     chunk: int = 512,
 ) -> tuple[Float[Array, " n1"], Array]:
-    """`E[x s(y)]: [n1]` and `E[psi(b) s(y)]` for one function given as a series."""
+    """`E[x s(y)]: [n1]` and `E[psi(b) s(y)]` for one function given as a series, with `value = E[s(y)]`."""
     t = statistic.dimension
     omega, operator = axis.operator(resolution.law_ridge_order(t))
     blocks = -(-series.coefficients.size // chunk)
@@ -183,23 +192,24 @@ def input_moments(
     frequency = jnp.pad(series.frequency, ((0, padding), (0, 0))).reshape(blocks, -1, t)
     coefficients = jnp.pad(series.coefficients, (0, padding)).reshape(blocks, -1)
 
-    def expectation(masses_tilt, shift, values):
-        law = tilt(statistic.law, masses_tilt, shift[:t])
+    def expectation(masses_tilt, shift):
         ridge = tilt(axis.law, masses_tilt, shift[t:])
-        tilted = eqx.tree_at(lambda s: s.law, statistic, law)
+        tilted = eqx.tree_at(lambda s: s.law, statistic, tilt(statistic.law, masses_tilt, shift[:t]))
 
-        @jax.checkpoint
         def block(args):
-            phi = tilted.joint(args[0], omega, ridge)
-            shifted = (statistic.oscillation(args[0]) * values[None]) @ operator.T
-            return jnp.sum(args[1][:, None] * phi * shifted).real
+            phi = args[1][:, None] * tilted.joint(args[0], omega, ridge)
+            oscillation = statistic.oscillation(args[0])
+            with_psi = phi * ((oscillation * axis.values[None]) @ operator.T)
+            return jnp.sum(phi * (oscillation @ operator.T)).real, jnp.sum(with_psi).real
 
-        return jax.lax.map(block, (frequency, coefficients)).sum()
+        if blocks == 1:
+            return block((frequency[0], coefficients[0]))
+        plain, with_psi = jax.lax.map(jax.checkpoint(block), (frequency, coefficients))
+        return plain.sum(), with_psi.sum()
 
     masses, rows = axis.law.masses, jnp.concatenate([statistic.rows, direction[None, :]])
-    zeros, ones = (jnp.zeros_like(masses), jnp.zeros_like(rows[:, 0])), jnp.ones_like(axis.values)
-    pinned = Pinned.of(lambda tilts, shift: expectation(tilts, shift, ones), masses, rows)
-    return pinned.with_input(source, rows, expectation(*zeros, ones)), expectation(*zeros, axis.values)
+    pinned, with_psi = Pinned.of(expectation, masses, rows, has_aux=True)
+    return pinned.with_input(source, rows, value), with_psi
 
 
 def pair_moments(

@@ -62,6 +62,7 @@ class RidgeAxis(eqx.Module):
             one = jnp.ones_like(law.mean)
             return cls(law, 0 * one, one, 0 * one, 0 * one[0], None)
         c = resolution.log_inverse_mass
+        # One variable is never nearly dependent, so its box may stand still: the kinks stay at their nodes.
         low, length = widen(*interval(jax.lax.stop_gradient(law), c))
         kinks = jnp.asarray(form.activation.kinks, low.dtype)
         nodes, weight = split_panels(low, low + length, kinks, resolution.ridge_panels)

@@ -58,7 +58,9 @@ def _normal_operator(basis: Float[Array, "Q F"], weight: Float[Array, " Q"]) -> 
 
     An exponential that the others already span gets the coefficient zero: to rounding, or to the error of the law. The
     law is not known exactly, so the Gram matrix is not quite positive, and the most negative diagonal entry left tells
-    by how much it is wrong; a direction of no greater variance would get a coefficient made of that error alone.
+    by how much it is wrong; a direction of less than ten times that variance would get a coefficient made of errors.
+    Rounding is amplified by the inverse of the least variance kept in derivatives, by its root in values: `eps^(3/4)`
+    keeps both small.
 
     It is plain array code because LAPACK calls in a vmapped loop are slow on GPUs, and on CPUs their threads fight
     those of XLA (measured 100 times slower on two busy cores).

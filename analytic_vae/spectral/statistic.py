@@ -177,7 +177,7 @@ def _coordinates(law: Projection, part: Float[Array, "t Q"], axis: RidgeAxis, al
     (a, b), (_, c) = covariance
     first = jnp.sqrt(jnp.maximum(a, least))
     slope = jnp.where(a > least, b / first, 0)
-    second = jnp.sqrt(jnp.maximum(c - slope**2, jnp.maximum(least, 1e-12 * c)))
+    second = jnp.sqrt(jnp.maximum(c - slope**2, jnp.maximum(least, jnp.finfo(c.dtype).eps ** (3 / 4) * c)))
     return centre, jnp.stack([jnp.stack([first, jnp.zeros_like(first)]), jnp.stack([slope, second])])
 
 
