@@ -124,7 +124,8 @@ def fit(
         floor: added to every noise variance, relative to the mean variance of the output.
         resolution: how fine; `Resolution()` if not given. Where the loss is not finite at it (a residual covariance
             that a coarse grid leaves indefinite), L-BFGS doubles it, up to 96 frequencies, and says so.
-        check: evaluate the final loss once more at 1.5 times the frequencies and report the difference.
+        check: evaluate the final loss of every start once more at 1.5 times the frequencies, choose the best start by
+            it, and report the difference.
         log: called with a line of progress about once a second (`print`, say).
         key: for the perturbations and for random encoders; `jax.random.key(0)` if not given.
 
@@ -180,13 +181,13 @@ def fit(
                 source, layer, atoms, begin, target, noise, floor, optimizer, steps, tolerance, resolution, say
             )
         start_losses.append(found[0])
-        if best is None or found[0] < best[0]:
-            best = found
-    _, encoder, target, history, stop = best
+        # A start may have found an error of a coarse loss instead of a model: the finer loss decides.
+        judged = float(_elbo(source, layer, found[2], found[1], finer).loss) if check else found[0]
+        if best is None or judged < best[0] or not np.isfinite(best[0]):
+            best = (judged, *found[1:])
+    judged, encoder, target, history, stop = best
     value = _elbo(source, layer, target, encoder, resolution)
-    error = None
-    if check:
-        error = abs(float(_elbo(source, layer, target, encoder, finer).loss) - float(value.loss))
+    error = abs(judged - float(value.loss)) if check else None
     seconds = time.perf_counter() - begun
     return Fit(target, encoder, value, error, history, np.array(start_losses), stop, seconds, resolution)
 
