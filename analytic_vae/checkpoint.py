@@ -53,8 +53,7 @@ def save_fit(path: str | os.PathLike[str], fit: Fit) -> None:
     if fit.elbo is not None:
         arrays |= {f"elbo.{name}": np.asarray(getattr(fit.elbo, name)) for name in _ELBO}
     if fit.encoder is not None:
-        require_savable(fit.encoder)
-        header["encoder"], encoder_arrays = _encoder_parts(fit.encoder)
+        header["encoder"], encoder_arrays = savable_parts(fit.encoder)
         arrays |= {f"encoder.{name}": array for name, array in encoder_arrays.items()}
     _write(path, header, arrays)
 
@@ -111,8 +110,8 @@ def _model(arrays: dict[str, np.ndarray]) -> FeatureModel:
     return eqx.tree_at(lambda m: m.noise, model, noise)
 
 
-def require_savable(encoder: AbstractEncoder) -> None:
-    """Raise `ValueError` if files cannot hold the encoder: better before it is learnt than after."""
+def savable_parts(encoder: AbstractEncoder) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """What a file holds of an encoder: header and arrays. Raises `ValueError` if they would not give it back."""
     header, arrays = _encoder_parts(encoder)
     try:
         same = jax.tree.structure(_encoder(header, arrays)) == jax.tree.structure(encoder)
@@ -123,6 +122,7 @@ def require_savable(encoder: AbstractEncoder) -> None:
             "encoder: expected networks as NeuralEncoder.init makes them (tanh units, biases), the only ones that "
             "files can hold; leave out the folder to learn another."
         )
+    return header, arrays
 
 
 def _encoder_parts(encoder: AbstractEncoder) -> tuple[dict[str, Any], dict[str, np.ndarray]]:

@@ -17,7 +17,7 @@ import jax
 import numpy as np
 
 from ._check import require_instance
-from .checkpoint import load_fit, require_savable, save_fit, save_model, write_text
+from .checkpoint import load_fit, savable_parts, save_fit, save_model, write_text
 from .fit import Fit, Stop, check_options, fit
 from .layer import LinearLayer, Network
 from .model import FeatureModel
@@ -88,7 +88,7 @@ def learn(
     options = _checked_options(options)
     check_options(**options)
     if folder is not None and not isinstance(options["encoder"], str):
-        require_savable(options["encoder"])
+        savable_parts(options["encoder"])  # better refused now than after it is learnt
     checkpoints = None if folder is None else _open(Path(folder), source, network, options)
     fits: list[Fit] = []
     total = len(network.layers)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ._check import as_floating, require_finite, require_instance, require_shape
+from .elbo import check_layer
 from .layer import AbstractLayer, LinearLayer
 from .model import FeatureModel
 from .spectral.expectation import LayerMoments
@@ -120,14 +121,11 @@ def pushforward(
     >>> law.mean, law.tail(1.0), law.expectation(lambda y: y[0] ** 2)
     """
     resolution = resolution or Resolution()
-    require_instance("source", source, FeatureModel, "a FeatureModel")
-    require_instance("layer", layer, AbstractLayer, "a LinearLayer or a RidgeLayer")
+    check_layer(source, layer)
     require_instance("resolution", resolution, Resolution, "a Resolution")
     (readout,) = as_floating(readout=readout)
     require_shape("readout", readout, (None, layer.outputs), "projections, outputs of the layer")
     require_finite("readout", readout)
-    if source.neurons != layer.inputs:
-        raise ValueError(f"source: expected {layer.inputs} neurons, the inputs of layer, got {source.neurons}.")
     if readout.shape[0] > 3:
         raise ValueError(f"readout: expected 1, 2 or 3 projections, got {readout.shape[0]}.")
     _require_grid_memory(readout.shape[0], source, resolution)
@@ -143,8 +141,7 @@ def pushforward(
 def linear_pushforward(source: FeatureModel, layer: LinearLayer) -> FeatureModel:
     """The law of `W x1 + b`, exactly a feature model again: nothing is learnt."""
     require_instance("layer", layer, LinearLayer, "a LinearLayer")
-    if source.neurons != layer.inputs:
-        raise ValueError(f"source: expected {layer.inputs} neurons, the inputs of layer, got {source.neurons}.")
+    check_layer(source, layer)
     return source.project(layer.weight).shift(layer.bias)
 
 

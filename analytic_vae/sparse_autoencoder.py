@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from ._check import as_floating, require_finite, require_instance, require_shape
+from .elbo import check_layer
 from .layer import AbstractLayer
 from .model import FeatureModel
 from .spectral.expectation import (
@@ -128,11 +129,8 @@ def sparse_loss(
     Source: section 2.3 and Lemma 2.4 of "Analytically Learning Variational Auto-Encoders".
     """
     resolution = resolution or Resolution()
-    require_instance("source", source, FeatureModel, "a FeatureModel")
-    require_instance("layer", layer, AbstractLayer, "a LinearLayer or a RidgeLayer")
+    check_layer(source, layer)
     require_instance("autoencoder", autoencoder, SparseAutoencoder, "a SparseAutoencoder")
-    if source.neurons != layer.inputs:
-        raise ValueError(f"source: expected {layer.inputs} neurons, the inputs of layer, got {source.neurons}.")
     _, t, n = autoencoder.readout.shape
     if n != layer.outputs:
         raise ValueError(f"autoencoder: expected {layer.outputs} neurons, the outputs of layer, got {n}.")
