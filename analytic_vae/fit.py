@@ -3,14 +3,13 @@
 import enum
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.flatten_util import ravel_pytree
 from scipy.optimize import minimize
 
 from ._check import as_floating, require_finite, require_instance, require_shape
@@ -20,12 +19,15 @@ from .encoder import AbstractEncoder
 from .initial import ENCODERS, gaussian_atoms, initial_encoder, perturbed, pushed_features
 from .layer import AbstractLayer
 from .model import FeatureModel
+from .natural import directions, fisher, moved
 from .prior import Prior
 from .spectral.resolution import Resolution
 from .types import Array, ArrayLike, Float, PRNGKeyArray
 
 Log = Callable[[str], None]
 FINEST = 96  # frequencies up to which a fit raises its resolution by itself
+ROUND = 30  # steps of L-BFGS in one set of coordinates
+POINTS = 4096  # of x2, from which the coordinates are estimated
 
 
 class Stop(enum.Enum):
@@ -48,8 +50,8 @@ class Fit:
         elbo: the loss and its terms at `resolution`, exact for this target and encoder; None for a linear layer.
         error_estimate: how far the loss moves when the resolution is raised by half: an estimate, in nats, not a
             bound. None if the check was switched off.
-        history: the loss after every step of the best start.
-        start_losses: the final loss of every start.
+        history: the loss after every step of the best start, at `resolution`.
+        start_losses: the final loss of every start, at the resolution asked for.
         stop: why the best start stopped.
         seconds: wall time, compilation included.
     """
@@ -116,14 +118,16 @@ def fit(
             (t = 2), `exponential`, `neural`, begun as matched filters of the source's features pushed through f.
         noise: `scalar`, `diagonal` or `full`; if a `target` is given, its own kind is kept.
         optimizer: `lbfgs` minimises the profiled loss (prior, decoder, mean and noise at their closed-form best) over
-            the encoder alone; an optax optimiser minimises the whole loss over everything.
+            the encoder alone, in the coordinates of its Fisher metric; an optax optimiser minimises the whole loss over
+            everything.
         target: where an optax optimiser starts; the closed-form best of the first encoder, if not given.
         steps: the largest number of steps.
         tolerance: a start stops when the loss falls by less than this many nats over ten steps.
         starts: how many times to begin; the first from the guess, the others from it with a growing perturbation.
         floor: added to every noise variance, relative to the mean variance of the output.
         resolution: how fine; `Resolution()` if not given. Where the loss is not finite at it (a residual covariance
-            that a coarse grid leaves indefinite), L-BFGS doubles it, up to 96 frequencies, and says so.
+            that a coarse grid leaves indefinite), or the check moves the loss by more than 0.01 nats, L-BFGS goes on at
+            twice the frequencies, up to 96, and says so.
         check: evaluate the final loss of every start once more at 1.5 times the frequencies, choose the best start by
             it, and report the difference.
         log: called with a line of progress about once a second (`print`, say).
@@ -132,7 +136,8 @@ def fit(
     Returns a `Fit`. Raises `ValueError` or `TypeError` that names the argument, or `MemoryError`, before anything
     expensive starts. A keyboard interrupt passes through.
 
-    Source: sections 2 and 3 of "Analytically Learning Variational Auto-Encoders"; the profiled loss is our own.
+    Source: sections 2 and 3 of "Analytically Learning Variational Auto-Encoders"; the profiled loss and its coordinates
+    are our own.
 
     >>> result = fit(source, layer, noise="scalar")
     >>> print(result)
@@ -158,38 +163,66 @@ def fit(
 
     if log is not None:
         log("compiling the loss and its gradient (once for each set of shapes)")
-    best, start_losses = None, []
+    raised = Resolution(2 * resolution.frequencies, resolution.nodes)
+    may_raise = isinstance(optimizer, str) and raised.frequencies <= FINEST
+    try:
+        (judged, encoder, target, history, stop), start_losses = _best_of_starts(
+            source, layer, atoms, first, target, noise, floor, optimizer, steps, tolerance, starts, resolution,
+            finer if check else None, log, key,
+        )  # fmt: skip
+    except _TooCoarse:
+        if not may_raise:
+            raise
+        if log is not None:
+            log(f"the loss is not finite at {resolution.frequencies} frequencies; trying {raised.frequencies}")
+        return fit(source, layer, resolution=raised, log=log, **options)
+    value = _elbo(source, layer, target, encoder, resolution)
+    error = abs(judged - float(value.loss)) if check else None
+    seconds = time.perf_counter() - begun
+    result = Fit(target, encoder, value, error, history, start_losses, stop, seconds, resolution)
+    if not (result.doubtful and may_raise):
+        return result
+    if log is not None:
+        log(f"the loss moves by {error:.1e} nats at a finer resolution; going on at {raised.frequencies} frequencies")
+    # An encoder that a finer loss finds worse than the first one is an error of the coarse loss: begin anew then.
+    options |= {"encoder": encoder, "starts": 1} if judged < history[0] else {}
+    try:
+        better = fit(source, layer, resolution=raised, log=log, **options | {"atoms": atoms, "features": None})
+    except MemoryError as reason:
+        if log is not None:
+            log(str(reason))
+        return result
+    return replace(better, start_losses=start_losses, seconds=time.perf_counter() - begun)
+
+
+def _best_of_starts(
+    source, layer, atoms, first, target, noise, floor, optimizer, steps, tolerance, starts, resolution, finer, log, key
+):
+    """`(judged loss, encoder, target, history, stop)` of the best start, and the losses of all.
+
+    A start may have found an error of a coarse loss instead of a model: the loss at `finer`, if given, decides.
+    """
+    best, losses = None, []
     for start in range(starts):
         begin = first if start == 0 else perturbed(first, 0.25 * 2 ** (start % 4), key=jax.random.fold_in(key, start))
-        prefix = f"start {start + 1} of {starts}, " if starts > 1 else ""
-        say = _Progress(log, prefix)
+        say = _Progress(log, f"start {start + 1} of {starts}, " if starts > 1 else "")
         if isinstance(optimizer, str):
             try:
                 found = _profiled_lbfgs(source, layer, atoms, begin, noise, floor, steps, tolerance, resolution, say)
             except _TooCoarse:
-                if start > 0:
-                    start_losses.append(np.inf)
-                    continue
-                if 2 * resolution.frequencies > FINEST:
+                if start == 0:
                     raise
-                finer = Resolution(2 * resolution.frequencies, resolution.nodes)
-                if log is not None:
-                    log(f"the loss is not finite at {resolution.frequencies} frequencies; trying {finer.frequencies}")
-                return fit(source, layer, resolution=finer, log=log, **options)
+                losses.append(np.inf)
+                continue
         else:
             found = _whole_loss(
                 source, layer, atoms, begin, target, noise, floor, optimizer, steps, tolerance, resolution, say
             )
-        start_losses.append(found[0])
-        # A start may have found an error of a coarse loss instead of a model: the finer loss decides.
-        judged = float(_elbo(source, layer, found[2], found[1], finer).loss) if check else found[0]
+        losses.append(found[0])
+        judged = found[0] if finer is None else float(_elbo(source, layer, found[2], found[1], finer).loss)
         if best is None or judged < best[0] or not np.isfinite(best[0]):
             best = (judged, *found[1:])
-    judged, encoder, target, history, stop = best
-    value = _elbo(source, layer, target, encoder, resolution)
-    error = abs(judged - float(value.loss)) if check else None
-    seconds = time.perf_counter() - begun
-    return Fit(target, encoder, value, error, history, np.array(start_losses), stop, seconds, resolution)
+    return best, np.array(losses)
 
 
 def profiled_loss(
@@ -232,22 +265,12 @@ class _Enough(Exception):
 
 
 def _profiled_lbfgs(source, layer, atoms, encoder, noise, floor, steps, tolerance, resolution, say):
-    """L-BFGS (SciPy's, in float64) on the profiled loss, whose exact gradient comes from one compiled function."""
-    parameters, static = eqx.partition(encoder, eqx.is_inexact_array)
-    flat, unravel = ravel_pytree(parameters)
-    history: list[float] = []
-    best = (np.inf, np.asarray(flat, float))
+    """L-BFGS (SciPy's, in float64) on the profiled loss, whose exact gradient comes from one compiled function.
 
-    def value_and_grad(x):
-        nonlocal best
-        point = unravel(jnp.asarray(x, flat.dtype))
-        loss, gradient = _profiled_value_and_grad(point, static, source, layer, atoms, noise, floor, resolution)
-        loss, gradient = float(loss), np.asarray(ravel_pytree(gradient)[0], float)
-        if not (np.isfinite(loss) and np.all(np.isfinite(gradient))):
-            return np.inf, np.zeros_like(gradient)
-        if loss < best[0]:
-            best = (loss, np.array(x))
-        return loss, gradient
+    The coordinates are those of the Fisher metric (`natural.py`) at the best encoder, taken anew every ROUND steps.
+    """
+    history: list[float] = []
+    best = np.inf, encoder
 
     def after_step(_):
         history.append(best[0])
@@ -255,32 +278,63 @@ def _profiled_lbfgs(source, layer, atoms, encoder, noise, floor, steps, toleranc
         if len(history) > 10 and history[-11] - history[-1] < tolerance:
             raise _Enough
 
-    start, _ = value_and_grad(np.asarray(flat, float))
-    if not np.isfinite(start):
-        raise _TooCoarse(
-            f"resolution: expected one at which the loss is finite, but at {resolution.frequencies} frequencies it is "
-            "not; raise resolution.frequencies."
-        )
-    options = {"maxiter": steps, "maxfun": 20 * steps, "maxcor": 20, "ftol": 0.0, "gtol": 1e-12}
-    begin = np.asarray(flat, float)
+    def one_round(begin):
+        columns = _directions(source, layer, atoms, begin)
+        shape, dtype = columns.shape[:2], columns.dtype
+
+        def value_and_grad(x):
+            nonlocal best
+            step = jnp.asarray(x.reshape(shape), dtype)
+            loss, gradient = _profiled_value_and_grad(
+                step, columns, begin, source, layer, atoms, noise, floor, resolution
+            )
+            loss, gradient = float(loss), np.asarray(gradient, float).ravel()
+            if not (np.isfinite(loss) and np.all(np.isfinite(gradient))):
+                return np.inf, np.zeros_like(gradient)
+            if loss < best[0]:
+                best = loss, moved(begin, columns, step)
+            return loss, gradient
+
+        zero = np.zeros(shape[0] * shape[1])
+        if not history and not np.isfinite(value_and_grad(zero)[0]):
+            raise _TooCoarse(
+                f"resolution: expected one at which the loss is finite, but at {resolution.frequencies} frequencies it "
+                "is not; raise resolution.frequencies."
+            )
+        limit = min(ROUND, steps - len(history))
+        options = {"maxiter": limit, "maxfun": 20 * limit, "maxcor": 20, "ftol": 0.0, "gtol": 1e-12}
+        return minimize(value_and_grad, zero, jac=True, method="L-BFGS-B", callback=after_step, options=options).status
+
+    stop = None
     try:
-        result = minimize(value_and_grad, begin, jac=True, method="L-BFGS-B", callback=after_step, options=options)
-        # SciPy's status: 0 converged, 1 out of steps or evaluations, 2 the line search failed.
-        stop = {0: Stop.CONVERGED, 1: Stop.STEPS}.get(result.status, Stop.STUCK)
+        while stop is None:
+            before = best[0]
+            status = one_round(best[1])  # SciPy's: 0 converged, 1 out of steps or evaluations, 2 the line search failed
+            if status == 0:
+                stop = Stop.CONVERGED
+            elif len(history) >= steps:
+                stop = Stop.STEPS
+            elif status == 2 and not best[0] < before - tolerance:
+                stop = Stop.STUCK
     except _Enough:
         stop = Stop.CONVERGED
-    final = eqx.combine(unravel(jnp.asarray(best[1], flat.dtype)), static)
-    target = _best_target(source, layer, atoms, final, noise, floor, resolution)
-    return best[0], final, target, np.array(history), stop
+    target = _best_target(source, layer, atoms, best[1], noise, floor, resolution)
+    return *best, target, np.array(history), stop
 
 
 @eqx.filter_jit
-def _profiled_value_and_grad(parameters, static, source, layer, atoms, noise, floor, resolution):
-    def loss(p):
-        given = expectations(source, layer, atoms, eqx.combine(p, static), resolution)
+def _directions(source, layer, atoms, encoder):
+    points = jax.vmap(layer)(source.sample(jax.random.key(0), (POINTS,)))
+    return directions(fisher(encoder, atoms, points))
+
+
+@eqx.filter_jit
+def _profiled_value_and_grad(step, columns, encoder, source, layer, atoms, noise, floor, resolution):
+    def loss(step):
+        given = expectations(source, layer, atoms, moved(encoder, columns, step), resolution)
         return profiled(given, atoms, noise, floor)[0].loss
 
-    return jax.value_and_grad(loss)(parameters)
+    return jax.value_and_grad(loss)(step)
 
 
 @eqx.filter_jit

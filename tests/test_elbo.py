@@ -19,7 +19,7 @@ import analytic_vae as av
 
 FINE = av.Resolution(192)  # 1e-9 for statistics of any slope that the cases draw; 128 is enough for most
 FINE_TWO = av.Resolution(64)  # t = 2; 48 leaves up to 3e-5
-SINGLE = av.Resolution(64)  # float32
+SINGLE, SINGLE_TWO = av.Resolution(64), av.Resolution(32)  # float32, t = 1 and 2
 RULE = reference.Rule(16, 14)  # differs from twice as many panels by less than 1e-12 on these cases
 
 TERMS = ("R1", "R2", "R3", "S1", "S2", "T1", "T2", "T3", "U1", "U2", "U3", "loss")
@@ -95,14 +95,17 @@ def test_every_encoder_of_two_statistics(encoder, seed):
     assert_close(cases.problem(seed, encoder), FINE_TWO, 1e-6)
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_float32(seed):
+@pytest.mark.parametrize(
+    ("seed", "encoder", "resolution"),
+    [*((seed, "softmax", SINGLE) for seed in range(4)), (500, "softmax2", SINGLE_TWO)],
+)
+def test_float32(seed, encoder, resolution):
     """Single precision gives 1e-4, and everything stays in it although x64 is on."""
-    parts = cases.cast(cases.problem(seed), jnp.float32)
+    parts = cases.cast(cases.problem(seed, encoder), jnp.float32)
     terms = oracle(cases.cast(parts, jnp.float64))
-    result = elbo(*parts, SINGLE)
+    result = elbo(*parts, resolution)
     assert {leaf.dtype for leaf in jax.tree.leaves(result)} == {jnp.dtype("float32")}
-    assert_close(parts, SINGLE, 1e-4, terms=terms)
+    assert_close(parts, resolution, 1e-4, terms=terms)
 
 
 def test_the_algebra_of_the_terms_and_the_loss_without_any():
@@ -256,20 +259,38 @@ GRADIENTS = [
     ("exponential", "hard_tanh", "diagonal", "full"),
     ("neural", "tanh", "scalar", "scalar"),
     ("softmax2", "relu", "scalar", "scalar"),
+    ("gaussian2", "relu", "scalar", "scalar"),
+    ("neural2", "relu", "scalar", "scalar"),
 ]
 
 
 @pytest.mark.parametrize(("encoder", "activation", "source_noise", "target_noise"), GRADIENTS)
 def test_gradients_equal_finite_differences_of_the_oracle(encoder, activation, source_noise, target_noise):
+    assert_slope(cases.problem(0, encoder, activation, source_noise, target_noise), activation)
+
+
+def test_gradients_with_two_nearly_equal_statistics():
+    """A feature reads `y` and `y` moved by 1e-2 of its size: their law is nearly singular.
+
+    The loss is as exact as ever, but its error depends on the direction in which they differ, so the error of the
+    readout's derivative grows as they approach: 1e-7 at 0.1, 2e-6 at 1e-2, 2e-5 at 1e-3, relative to the largest.
+    """
+    source, layer, target, encoder = cases.problem(0, "softmax2")
+    first = encoder.readout[:, :1]
+    readout = jnp.concatenate([first, first + 1e-2 * encoder.readout[:, 1:]], axis=1)
+    parts = source, layer, target, eqx.tree_at(lambda one: one.readout, encoder, readout)
+    assert_close(parts, FINE_TWO, 1e-6)
+    assert_slope(parts, "relu", tolerance=1e-5, loss_tolerance=1e-6)
+
+
+def assert_slope(parts, activation, tolerance=1e-6, loss_tolerance=1e-8):
     """One random direction per array of every argument: logits, atoms, decoders, means, noises, layer, encoder.
 
     The differences are the oracle's: they also tell a right derivative of a wrong loss. The error is relative to the
     largest derivative, in a direction of length 1, of all arrays.
     """
-    resolution = av.Resolution(64)
-    parts = cases.problem(0, encoder, activation, source_noise, target_noise)
-    loss, gradient = slope(parts, resolution)
-    assert float(loss) == pytest.approx(oracle(parts, activation)["loss"], rel=1e-8)
+    loss, gradient = slope(parts, av.Resolution(64))
+    assert float(loss) == pytest.approx(oracle(parts, activation)["loss"], rel=loss_tolerance)
     rng = np.random.default_rng(0)
     found = {}
     for key, leaf in jax.tree_util.tree_leaves_with_path(gradient):
@@ -281,7 +302,7 @@ def test_gradients_equal_finite_differences_of_the_oracle(encoder, activation, s
         numeric = central_difference(lambda h, p=path, d=direction: oracle(along(parts, p, d, h), activation)["loss"])
         found[path] = (analytic, numeric)
     scale = max(abs(analytic) for analytic, _ in found.values())
-    wrong = {path: pair for path, pair in found.items() if not abs(pair[0] - pair[1]) < 1e-6 * scale}
+    wrong = {path: pair for path, pair in found.items() if not abs(pair[0] - pair[1]) < tolerance * scale}
     assert len(found) >= 14 and not wrong, wrong
 
 
@@ -292,8 +313,7 @@ def test_forward_mode_equals_reverse_mode():
     direction = jax.tree.map(lambda leaf: jnp.asarray(rng.normal(size=leaf.shape)), parts)
     _, forward = jax.jit(lambda p, d: jax.jvp(lambda q: av.elbo(*q, resolution).loss, (p,), (d,)))(parts, direction)
     dots = jax.tree.map(lambda a, b: jnp.sum(a * b), gradient, direction)
-    # Rounding, amplified by Gram matrices of condition 1e10; 1e-8 measured.
-    assert float(forward) == pytest.approx(float(sum(jax.tree.leaves(dots))), rel=1e-7)
+    assert float(forward) == pytest.approx(float(sum(jax.tree.leaves(dots))), rel=1e-9)
 
 
 def test_gradients_are_finite_where_a_mass_is_zero():

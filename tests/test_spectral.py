@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import analytic_vae as av
 from analytic_vae.spectral import box, characteristic, projection, quadrature, series, statistic
-from analytic_vae.spectral.expectation import least_squares_series, statistic_nodes
+from analytic_vae.spectral.expectation import law_series, least_squares_series, statistic_nodes
 from analytic_vae.spectral.projection import Projection
 from analytic_vae.spectral.ridge import RidgeAxis
 
@@ -248,6 +248,28 @@ def test_the_weights_of_statistics_give_expectations(activation, t, frequencies,
         found = nodes.weights @ function(np.asarray(nodes.points))
         np.testing.assert_allclose(found, exact, rtol=tolerance, atol=tolerance)
     assert 0 <= remainder < 1e-3
+
+
+@pytest.mark.parametrize(("t", "frequencies"), [(1, 32), (2, 24)])
+def test_the_series_of_a_law_has_the_expectation_of_its_values(t, frequencies):
+    """`Re sum_p gamma_p phi(w_p) = weights . values`, with phi by enumeration; the values are any, step or noise."""
+    source, layer, *_ = cases.problem(3)
+    readout = RNG(1).normal(size=(t, cases.N2)) / np.sqrt(cases.N2)
+    resolution, form = av.Resolution(frequencies), layer.form()
+    axis = RidgeAxis.of(source, form, resolution)
+    one = statistic.Statistic.of(source, form, jnp.asarray(readout), axis, resolution)
+    nodes = statistic_nodes(one, axis, resolution)
+    oracle_layer = cases.oracle_layer(layer)
+    for values in (np.sign(np.asarray(nodes.points[:, 0])), RNG(2).normal(size=len(nodes.weights))):
+        series = law_series(one, resolution, jnp.asarray(values))
+
+        def function(x, series=series):
+            y = oracle_layer(x) @ readout.T - np.asarray(one.centre)
+            standardised = np.linalg.solve(np.asarray(one.basis), y.T).T
+            return np.real(np.exp(1j * standardised @ np.asarray(series.frequency).T) @ np.asarray(series.coefficients))
+
+        exact = reference.expectation(cases.oracle_model(source), oracle_layer, function)
+        assert float(nodes.weights @ values) == pytest.approx(exact, abs=1e-6)
 
 
 def ridge_expectation(prior, decoder, noise: float, mean: float, frequencies: int, kink: float = 0.0) -> float:
