@@ -192,3 +192,18 @@ def test_too_little_memory_is_said_before_a_fit(small, monkeypatch):
     monkeypatch.setattr("analytic_vae.spectral.memory.available_bytes", lambda: 1000)
     with pytest.raises(MemoryError, match="resolution"):
         av.fit(*small)
+
+
+def test_a_fit_that_the_check_doubts_goes_on_at_a_finer_resolution():
+    """At 8 frequencies the loss of two features at 30 degrees is off by far more than 0.01 nats."""
+    lines = []
+    result = av.fit(
+        two_features(30),
+        av.RidgeLayer(np.eye(2), [0.5, -1.0], [1.0, 1.0], -0.2),
+        noise="scalar",
+        resolution=av.Resolution(8),
+        log=lines.append,
+    )
+    assert result.resolution.frequencies > 8 and not result.doubtful
+    assert any("going on at" in line or "trying" in line for line in lines), lines
+    assert result.loss == pytest.approx(result.history[-1], abs=1e-6)
