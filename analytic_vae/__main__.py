@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import sys
 import time
 from contextlib import nullcontext
@@ -25,6 +26,8 @@ from .sources import digits_data, load_source, source_from_data
 from .spectral.resolution import Resolution
 from .types import Array
 
+COMPONENTS = 16  # found in data, or as many as it has columns
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns the exit status. Errors that a user can mend are one line on standard error."""
@@ -32,6 +35,9 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         with _one_blas_thread():
             return options.run(options)
+    except BrokenPipeError:  # `show FOLDER | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except (ValueError, TypeError, OSError, ImportError, MemoryError) as error:
         print(f"analytic_vae: {error}", file=sys.stderr)
         return 2
@@ -55,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--network", type=Path, help="an MLP: .npz or .safetensors of weights and biases")
     one.add_argument("--activation", default="relu", help="of the hidden layers of --network")
     one.add_argument("--source", type=Path, help="a FeatureModel (.npz) or data [samples, n] (.npz, key 'data')")
-    one.add_argument("--features", type=int, default=16, help="independent components to find in data")
+    one.add_argument("--features", type=int, help="independent components to find in data; at most 16 if not given")
     one.add_argument("--atoms", type=int, default=12, help="atoms of each component found in data")
     one.add_argument("--encoder", default="softmax", choices=ENCODERS, help="kind of encoder")
     one.add_argument("--noise", default="full", choices=NOISES, help="noise of the source and of every learnt model")
@@ -74,6 +80,11 @@ def _parser() -> argparse.ArgumentParser:
 
 def _learn(options: argparse.Namespace) -> int:
     begun = time.perf_counter()
+    resolution = Resolution(options.frequencies)
+    for name, least in (("features", 1), ("atoms", 2), ("steps", 1), ("samples", 2), ("hidden", 1)):
+        value = getattr(options, name)
+        if value is not None and value < least:
+            raise ValueError(f"--{name}: expected at least {least}, got {value}.")
     # The command, unlike the library, may choose: double precision.
     jax.config.update("jax_enable_x64", True)
     source, network, data, about = _inputs(options)
@@ -89,7 +100,7 @@ def _learn(options: argparse.Namespace) -> int:
         steps=options.steps,
         tolerance=options.tolerance,
         floor=1e-8,
-        resolution=Resolution(options.frequencies),
+        resolution=resolution,
         key=jax.random.key(options.seed),
     )
     _say(f"comparing with {options.samples} samples of the source pushed through the network")
@@ -116,7 +127,8 @@ def _show(options: argparse.Namespace) -> int:
     if not layers:
         raise ValueError(f"folder: {options.folder} holds no run.")
     jax.config.update("jax_enable_x64", True)
-    print(f"{options.folder}: unfinished, {len(layers)} layers so far; the same learn command continues it.")
+    state = "all layers learnt, no report" if (options.folder / "output.npz").exists() else "unfinished"
+    print(f"{options.folder}: {state}, {len(layers)} layers so far; the same learn command continues it.")
     for path in layers:
         print(f"{path.stem}: {load_fit(path)}")
     return 0
@@ -132,13 +144,17 @@ def _inputs(options: argparse.Namespace) -> tuple[FeatureModel, Network, Array |
         found = {"noise": options.noise, "atoms": options.atoms, "seed": options.seed}
         arrays = read_arrays(options.source)
         is_data = "data" in arrays
+        features = options.features
+        if is_data and features is None and arrays["data"].ndim == 2:
+            features = min(COMPONENTS, arrays["data"].shape[1])
+        source = load_source(options.source, features, **found) if is_data else load_source(options.source)
         data = np.asarray(arrays["data"], float) if is_data else None
-        source = load_source(options.source, options.features, **found) if is_data else load_source(options.source)
         about.append(f"Source: {options.source}, {source.neurons} neurons, {source.features} features.")
     else:
         images, labels = digits_data()
         data = images
-        source = source_from_data(images, options.features, atoms=options.atoms, noise=options.noise, seed=options.seed)
+        features = options.features or COMPONENTS
+        source = source_from_data(images, features, atoms=options.atoms, noise=options.noise, seed=options.seed)
         about.append(
             f"Source: scikit-learn's digits ({images.shape[0]} images of {images.shape[1]} pixels), {source.features} "
             f"independent components of {options.atoms} atoms, {options.noise} noise."

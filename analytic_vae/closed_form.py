@@ -13,7 +13,9 @@ With all three at their best the loss is `sum_j I(x2; z_j) + 1/2 log det(2 pi e 
 from typing import Literal
 
 import jax.numpy as jnp
+import numpy as np
 
+from ._check import as_floating, is_concrete
 from .elbo import Elbo, Expectations, elbo_of
 from .model import FeatureModel
 from .prior import Prior
@@ -55,6 +57,7 @@ def best_noise(given: Expectations, decoder: Float[Array, "n2 m2"], noise: Noise
     `floor` times the mean variance of `f` is added to every variance: a neuron that never varies (a dead unit) would
     otherwise have a noise of zero and a loss of minus infinity.
     """
+    require_floor(floor)
     residual = residual_covariance(given, decoder)
     n = residual.shape[0]
     least = floor * jnp.trace(given.layer.output()[1]) / n + jnp.finfo(residual.dtype).tiny ** 0.5
@@ -71,6 +74,9 @@ def best_target(
     given: Expectations, atoms: Float[Array, "m2 K"], noise: Noise = "full", floor: ArrayLike = 1e-6
 ) -> FeatureModel:
     """The target of the least loss for the encoder behind `given`: prior, decoder, mean and noise at their best."""
+    if np.shape(atoms) != given.aggregate.shape:
+        raise ValueError(f"atoms: expected shape {given.aggregate.shape}, as in given, got {np.shape(atoms)}.")
+    require_floor(floor)
     decoder, mean = best_decoder(given)
     return FeatureModel(best_prior(given, atoms), decoder, best_noise(given, decoder, noise, floor), mean)
 
@@ -84,6 +90,13 @@ def profiled(
     """
     target = best_target(given, atoms, noise, floor)
     return elbo_of(given, target), target
+
+
+def require_floor(floor: ArrayLike) -> None:
+    """Raise `ValueError` unless the floor is a number of at least 0 (inside jit, unless it may be one)."""
+    (floor,) = as_floating(floor=floor)
+    if floor.ndim or (is_concrete(floor) and not (np.isfinite(floor) and floor >= 0)):
+        raise ValueError(f"floor: expected a number of at least 0, got {floor}.")
 
 
 def _latent_covariance(given: Expectations) -> Float[Array, "m2 m2"]:

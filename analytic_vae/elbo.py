@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ._check import as_floating, require_instance, require_shape
+from ._check import as_floating, require_finite, require_instance, require_shape
 from .encoder import AbstractEncoder, encode
 from .layer import AbstractLayer, LinearLayer
 from .model import FeatureModel
@@ -87,9 +87,10 @@ def expectations(
     check_layer(source, layer)
     (atoms,) = as_floating(atoms=atoms)
     require_shape("atoms", atoms, (None, None), "features, atoms")
+    require_finite("atoms", atoms)
     check_encoder(layer, encoder, atoms, resolution)
     resolution = resolution or Resolution()
-    check_memory(source, layer, atoms, encoder, resolution)
+    check_memory(source, layer, encoder.statistics_read, *atoms.shape, resolution)
     form = layer.form()
     axis = RidgeAxis.of(source, form, resolution)
 
@@ -272,9 +273,9 @@ def check_encoder(layer, encoder, atoms, resolution, name: str = "atoms") -> Non
         raise ValueError(f"{name}: expected {count} atoms per feature, as many as encoder, got {atoms.shape[1]}.")
 
 
-def check_memory(source, layer, atoms, encoder, resolution) -> None:
-    """Raise `MemoryError` before anything starts if the largest arrays cannot fit."""
-    t, (m2, K2), (m1, K1) = encoder.statistics_read, atoms.shape, source.prior.atoms.shape
+def check_memory(source, layer, t: int, m2: int, K2: int, resolution) -> None:
+    """Raise `MemoryError` before anything starts if the largest arrays cannot fit: `m2` encoders of `t` statistics."""
+    m1, K1 = source.prior.atoms.shape
     linear = isinstance(layer, LinearLayer)
     order = resolution.series_order(t, linear)
     half = order + 1 if t == 1 else 1.6 * order**2
@@ -284,6 +285,8 @@ def check_memory(source, layer, atoms, encoder, resolution) -> None:
     law = nodes * (6 * K2 + 4 * half) * (m2 if t == 1 else 1)
     frequencies = 2 * resolution.law_order(1) if t == 1 else 1024  # of a law: blocks of at most 1024
     law += 8 * m1 * frequencies * (1 if linear else 2 * resolution.law_ridge_order(t)) * (m2 if t == 1 else 1)
+    nodes = 16 * resolution.ridge_panels  # of the ridge axis, and complex exponentials at them
+    law += 0 if linear else 16 * nodes * resolution.ridge_order
     itemsize = np.dtype(source.mean.dtype).itemsize
     advice = "lower resolution.frequencies, or the number of features or atoms; or pass check=False to fit"
     require_memory((pair + law + 2 * m1 * m2 * half * K1) * itemsize, "resolution", advice)

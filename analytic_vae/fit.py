@@ -21,13 +21,12 @@ from .layer import AbstractLayer
 from .model import FeatureModel
 from .natural import directions, fisher, moved
 from .prior import Prior
-from .spectral.resolution import Resolution
+from .spectral.resolution import MOST_FREQUENCIES, Resolution
 from .types import Array, ArrayLike, Float, PRNGKeyArray
 
 Log = Callable[[str], None]
 FINEST = 96  # frequencies up to which a fit raises its resolution by itself
 ROUND = 30  # steps of L-BFGS in one set of coordinates
-POINTS = 4096  # of x2, from which the coordinates are estimated
 
 
 class Stop(enum.Enum):
@@ -121,7 +120,7 @@ def fit(
             the encoder alone, in the coordinates of its Fisher metric; an optax optimiser minimises the whole loss over
             everything.
         target: where an optax optimiser starts; the closed-form best of the first encoder, if not given.
-        steps: the largest number of steps.
+        steps: the largest number of steps of one start, at one resolution.
         tolerance: a start stops when the loss falls by less than this many nats over ten steps.
         starts: how many times to begin; the first from the guess, the others from it with a growing perturbation.
         floor: added to every noise variance, relative to the mean variance of the output.
@@ -131,7 +130,7 @@ def fit(
         check: evaluate the final loss of every start once more at 1.5 times the frequencies, choose the best start by
             it, and report the difference.
         log: called with a line of progress about once a second (`print`, say).
-        key: for the perturbations and for random encoders; `jax.random.key(0)` if not given.
+        key: for the perturbations and random encoders; `jax.random.key(0)` if not given.
 
     Returns a `Fit`. Raises `ValueError` or `TypeError` that names the argument, or `MemoryError`, before anything
     expensive starts. A keyboard interrupt passes through.
@@ -153,18 +152,17 @@ def fit(
     check_options(resolution=resolution, **options)
     check_layer(source, layer, target)
     named = "target" if target is not None and atoms is None else "atoms"
-    first, atoms = _start(source, layer, features, atoms, encoder, resolution, target, key)
+    finer = _finer(resolution) if check else resolution
+    first, atoms = _start(source, layer, features, atoms, encoder, resolution, finer, target, key)
     check_encoder(layer, first, atoms, resolution, named)
     if target is not None and target.prior.atoms.shape != atoms.shape:
         raise ValueError(f"target: expected atoms of shape {atoms.shape}, as asked, got {target.prior.atoms.shape}.")
-    finer = Resolution(2 * int(0.75 * resolution.frequencies), resolution.nodes) if check else resolution
-    check_memory(source, layer, atoms, first, finer)
     floor = jnp.asarray(floor, atoms.dtype)
 
     if log is not None:
         log("compiling the loss and its gradient (once for each set of shapes)")
-    raised = Resolution(2 * resolution.frequencies, resolution.nodes)
-    may_raise = isinstance(optimizer, str) and raised.frequencies <= FINEST
+    may_raise = isinstance(optimizer, str) and 2 * resolution.frequencies <= FINEST
+    raised = Resolution(2 * resolution.frequencies, resolution.nodes) if may_raise else None
     try:
         (judged, encoder, target, history, stop), start_losses = _best_of_starts(
             source, layer, atoms, first, target, noise, floor, optimizer, steps, tolerance, starts, resolution,
@@ -185,7 +183,7 @@ def fit(
     if log is not None:
         log(f"the loss moves by {error:.1e} nats at a finer resolution; going on at {raised.frequencies} frequencies")
     # An encoder that a finer loss finds worse than the first one is an error of the coarse loss: begin anew then.
-    options |= {"encoder": encoder, "starts": 1} if judged < history[0] else {}
+    options |= {"encoder": encoder, "starts": 1} if history.size and judged < history[0] else {}
     try:
         better = fit(source, layer, resolution=raised, log=log, **options | {"atoms": atoms, "features": None})
     except MemoryError as reason:
@@ -223,6 +221,11 @@ def _best_of_starts(
         if best is None or judged < best[0] or not np.isfinite(best[0]):
             best = (judged, *found[1:])
     return best, np.array(losses)
+
+
+def _finer(resolution: Resolution) -> Resolution:
+    """1.5 times the frequencies, as far as there are more."""
+    return Resolution(min(2 * int(0.75 * resolution.frequencies), MOST_FREQUENCIES), resolution.nodes)
 
 
 def profiled_loss(
@@ -324,8 +327,7 @@ def _profiled_lbfgs(source, layer, atoms, encoder, noise, floor, steps, toleranc
 
 @eqx.filter_jit
 def _directions(source, layer, atoms, encoder):
-    points = jax.vmap(layer)(source.sample(jax.random.key(0), (POINTS,)))
-    return directions(fisher(encoder, atoms, points))
+    return directions(fisher(source, layer, atoms, encoder))
 
 
 @eqx.filter_jit
@@ -415,29 +417,34 @@ def _advance(carry, static, source, layer, atoms, optimizer, resolution, length:
     return jax.lax.scan(step, carry, None, length=length)
 
 
-def _start(source, layer, features, atoms, encoder, resolution, target, key) -> tuple[AbstractEncoder, Array]:
-    """The first encoder and the atoms `[m2, K]`."""
+def _start(source, layer, features, atoms, encoder, resolution, finer, target, key) -> tuple[AbstractEncoder, Array]:
+    """The first encoder and the atoms `[m2, K]`; checked before, that `finer` fits into the memory."""
     dtype = source.mean.dtype
     given = None
     if target is not None:
         given = target.prior.atoms
-    if atoms is not None and not isinstance(atoms, int):
+    if atoms is not None and not isinstance(atoms, int | np.integer):
         (given,) = as_floating(atoms=atoms)
         require_shape("atoms", given, (None, None), "features, atoms")
         require_finite("atoms", given)
+    chosen = isinstance(encoder, AbstractEncoder)
     count = features
+    if count is None and given is not None:
+        count = given.shape[0]
     if count is None:
-        count = next((x.shape[0] for x in (given,) if x is not None), None)
-    if count is None:
-        count = encoder.features if isinstance(encoder, AbstractEncoder) else source.features
-    if isinstance(atoms, int):
+        count = encoder.features if chosen else source.features
+    if isinstance(atoms, int | np.integer):
         if isinstance(atoms, bool) or atoms < 2:
             raise ValueError(f"atoms: expected at least 2 atoms, got {atoms}.")
         given = jnp.broadcast_to(gaussian_atoms(atoms, dtype)[0], (count, atoms))
     if given is not None and given.shape[0] != count:
         raise ValueError(f"atoms: expected one row for each of {count} features, got {given.shape[0]}.")
+    K = source.prior.atoms.shape[1] if given is None else given.shape[1]
+    check_memory(source, layer, encoder.statistics_read if chosen else 1 + encoder.endswith("2"), count, K, finer)
     guess = pushed_features(source, layer, count, None if given is None else given.astype(dtype), resolution)
-    if isinstance(encoder, AbstractEncoder):
+    if np.trace(np.asarray(guess.covariance)) <= 0:
+        raise ValueError("layer: expected an output that varies, got one that is constant: there is nothing to learn.")
+    if chosen:
         if encoder.features != count:
             raise ValueError(f"encoder: expected {count} features, got {encoder.features}.")
         return encoder, guess.atoms
@@ -449,7 +456,7 @@ def check_options(
 ) -> None:
     """Raise an error that names the option of `fit` that cannot be, whatever the layer."""
     for name, value in (("features", features), ("steps", steps), ("starts", starts)):
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1):
             raise ValueError(f"{name}: expected a positive integer, got {value!r}.")
     if noise not in NOISES:
         raise ValueError(f"noise: expected one of {', '.join(NOISES)}, got {noise!r}.")
@@ -474,6 +481,11 @@ def check_options(
             raise ValueError("target: expected noise in every direction to start from, got a singular one.")
     if resolution is not None:
         require_instance("resolution", resolution, Resolution, "a Resolution")
+    if not isinstance(check, bool | np.bool_):
+        raise TypeError(f"check: expected True or False, got {check!r}.")
+    typed = isinstance(key, jax.Array) and jax.dtypes.issubdtype(key.dtype, jax.dtypes.prng_key)
+    if key is not None and not (isinstance(key, jax.Array | np.ndarray) and key.ndim == (0 if typed else 1)):
+        raise TypeError(f"key: expected one such as jax.random.key(0), got {key!r}.")
     for name, value in (("tolerance", tolerance), ("floor", floor)):
         if not isinstance(value, int | float | np.generic | jax.Array) or not value >= 0:
             raise ValueError(f"{name}: expected a number of at least 0, got {value!r}.")

@@ -94,8 +94,7 @@ def initial_encoder(kind: str, guess: Guess, *, key: PRNGKeyArray) -> AbstractEn
     if kind == "exponential":
         return ExponentialEncoder(-readout[:, None], -offset)
     if kind == "neural":
-        both = NeuralEncoder.init(_standardised(readout, guess)[:, None], atoms.shape[1], key=key)
-        return both
+        return NeuralEncoder.init(_standardised(readout, guess)[:, None], atoms.shape[1], key=key)
     variance = jnp.sum(guess.masses * (atoms - jnp.sum(guess.masses * atoms, 1, keepdims=True)) ** 2, axis=1)
     posterior = 1 / (kappa + 1 / jnp.maximum(variance, 1e-12))
     prior_mean = jnp.sum(guess.masses * atoms, axis=1)

@@ -1,10 +1,12 @@
 """Learning a network layer after layer: each layer's model is the next layer's source."""
 
 import dataclasses
+import functools
 import hashlib
 import inspect
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Callable
@@ -149,7 +151,7 @@ def _open(folder: Path, source: FeatureModel, network: Network, options: dict[st
 
 
 def _fingerprint(source: FeatureModel, network: Network, options: dict[str, Any]) -> str:
-    """A digest of everything that the numbers depend on: arrays, options by name, functions by their code, versions."""
+    """A digest of all that the numbers depend on: arrays, options by name, functions by code and values, versions."""
     digest = hashlib.sha256()
     versions = {name: sys.modules[name].__version__ for name in ("jax", "numpy", "optax")}
     _digest(digest, {"source": source, "network": network, "options": options, "versions": versions})
@@ -172,15 +174,39 @@ def _digest(digest, value: Any) -> None:
             _digest(digest, item)
     elif isinstance(value, eqx.Module):
         _digest(digest, {f.name: getattr(value, f.name, None) for f in dataclasses.fields(value)})
+    elif inspect.iscode(value):
+        digest.update(value.co_code)
+        _digest(digest, [*value.co_names, *value.co_consts])
+    elif isinstance(value, functools.partial):
+        _digest(digest, [value.func, value.args, value.keywords])
     elif inspect.isfunction(value):
-        code = value.__code__
-        digest.update(f"{value.__module__}.{value.__qualname__}".encode() + code.co_code)
-        _digest(digest, [c for c in code.co_consts if not inspect.iscode(c)])
-        _digest(digest, [cell.cell_contents for cell in value.__closure__ or () if cell.cell_contents is not value])
+        digest.update(f"{value.__module__}.{value.__qualname__}".encode() + _computed_by(value))
+        cells = [cell.cell_contents for cell in value.__closure__ or () if cell.cell_contents is not value]
+        _digest(digest, [value.__code__, value.__defaults__, value.__kwdefaults__, cells])
     elif callable(value):
         digest.update(f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', '')}".encode())
+        digest.update(_computed_by(value))
+        _digest(digest, getattr(value, "__wrapped__", None))
+    elif isinstance(value, set | frozenset):
+        _digest(digest, sorted(map(repr, value)))
     else:
-        digest.update(repr(value).encode())
+        digest.update(re.sub(r"0x[0-9a-f]+", "", repr(value)).encode())  # less addresses
+
+
+def _computed_by(function: Callable) -> bytes:
+    """What a function of one number (an activation) computes: its program with its constants, and some values.
+
+    The code of a function does not tell all: it may call others, read globals or be wrapped.
+    """
+    points = np.linspace(-3, 3, 13)
+    try:
+        program = jax.make_jaxpr(function)(points[0])
+        values = [np.asarray(function(x)) for x in points]
+    except Exception:  # a function of something else
+        return b""
+    shown = re.sub(r"0x[0-9a-f]+", "", str(program))
+    parts = [np.asarray(constant).tobytes() for constant in program.consts] + [value.tobytes() for value in values]
+    return shown.encode() + b"".join(parts)
 
 
 def _checked_options(options: dict[str, Any]) -> dict[str, Any]:

@@ -45,6 +45,8 @@ class Prior(eqx.Module):
         if is_concrete(masses) and np.any(np.asarray(masses) < 0):
             least = np.min(np.asarray(masses))
             raise ValueError(f"masses: expected non-negative numbers, got a smallest value of {least:.3g}.")
+        if is_concrete(masses) and masses.ndim == 2 and not np.all(np.asarray(masses).sum(axis=1) > 0):
+            raise ValueError("masses: expected a positive sum for every feature, got 0 for some.")
         return cls(atoms, jnp.log(masses))
 
     @classmethod

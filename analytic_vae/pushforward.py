@@ -25,8 +25,9 @@ class Law(eqx.Module):
     """The law of `Y = V f(x1): [D]`, held as its characteristic function on a grid.
 
     `mean: [D]` and `covariance: [D, D]` are exact to rounding for any D. `density`, `expectation` and `tail` sum the
-    Fourier series of the density on a box that holds the law; they are right to the resolution's absolute accuracy
-    (a tail far below it is not resolved).
+    Fourier series of the density on a box that holds the law; they are right to the resolution's absolute accuracy, and
+    a tail below that is not resolved: it may even come out negative. With noise at 20% of the spread a tail that is 0
+    came out as 8e-6 (D = 1) and 2e-4 (D = 2) at N = 32, 2e-7 and 9e-6 at N = 64.
     """
 
     mean: Float[Array, " D"]
@@ -53,8 +54,8 @@ class Law(eqx.Module):
         Returns the grid as one row an axis, `[D, points]`, and the density `[points] * D` in units of `1 / Y^D`. A
         law without Gaussian noise has no density; what is returned then rings, and its integrals stay right.
         """
-        if points < 2:
-            raise ValueError(f"points: expected at least 2, got {points}.")
+        if isinstance(points, bool) or not isinstance(points, int | np.integer) or points < 2:
+            raise ValueError(f"points: expected an integer of at least 2, got {points!r}.")
         v = (jnp.arange(points, dtype=self.mean.dtype) + 0.5) / points
         ones = jnp.ones_like(v)
         low, high = self.box
@@ -74,6 +75,9 @@ class Law(eqx.Module):
     def tail(self, threshold: ArrayLike) -> Array:
         """`P(Y_1 > threshold_1, ..., Y_D > threshold_D)`; a scalar threshold is one for every axis."""
         (threshold,) = as_floating(threshold=threshold)
+        if threshold.ndim > 0:
+            require_shape("threshold", threshold, (self.dimension,), "one per axis")
+        require_finite("threshold", threshold)
         threshold = jnp.broadcast_to(threshold, (self.dimension,)).astype(self.mean.dtype)
         inside = lambda y: jnp.all(y > threshold).astype(y.dtype)  # noqa: E731
         return self.expectation(inside, [threshold[d : d + 1] for d in range(self.dimension)])

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from ._check import as_floating, require_finite, require_instance, require_shape
-from .elbo import check_layer
+from .elbo import check_layer, check_memory
 from .layer import AbstractLayer
 from .model import FeatureModel
 from .spectral.expectation import (
@@ -134,6 +134,8 @@ def sparse_loss(
     _, t, n = autoencoder.readout.shape
     if n != layer.outputs:
         raise ValueError(f"autoencoder: expected {layer.outputs} neurons, the outputs of layer, got {n}.")
+    require_instance("resolution", resolution, Resolution, "a Resolution")
+    check_memory(source, layer, t, autoencoder.readout.shape[0], 1, resolution)
     form = layer.form()
     axis = RidgeAxis.of(source, form, resolution)
     order = resolution.series_order(t, axis.linear)

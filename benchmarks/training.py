@@ -135,7 +135,7 @@ def loops(static):
 def one_seed(seed, seconds):
     """Traces `[(seconds, judged loss)]` of all the runs of one problem, by name; with looks and seconds to compile."""
     source, layer, _, _ = problem(8, 8, 8, seed=seed)
-    encoder, atoms = fit._start(source, layer, FEATURES, None, "softmax", RESOLUTION, None, jax.random.key(0))
+    encoder, atoms = fit._start(source, layer, FEATURES, None, "softmax", RESOLUTION, FINER, None, jax.random.key(0))
     traces = {}
 
     def judged(name, watch, judge, compile_s):

@@ -186,12 +186,33 @@ def test_parts_of_the_profiled_loss_are_checked(small):
         av.profiled_loss(*small, np.zeros((3, 2)), encoder)
     with pytest.raises(ValueError, match="noise"):
         av.profiled_loss(*small, np.zeros((2, 2)), encoder, noise="isotropic")
+    with pytest.raises(ValueError, match="atoms: expected finite numbers, got 1 NaN"):
+        av.expectations(*small, [[0.0, np.nan], [0.0, 1.0]], encoder)
+    with pytest.raises(ValueError, match=r"floor: expected a number of at least 0, got -1\.0"):
+        av.profiled_loss(*small, [[0.0, 1.0], [0.0, 1.0]], encoder, COARSE, floor=-1.0)
+
+
+def test_a_key_and_a_check_of_another_kind_are_refused(small):
+    with pytest.raises(TypeError, match=r"key: expected one such as jax\.random\.key\(0\), got 3"):
+        av.fit(*small, key=3)
+    with pytest.raises(TypeError, match="check: expected True or False"):
+        av.fit(*small, check="no")
+
+
+def test_a_constant_layer_has_nothing_to_learn(small):
+    with pytest.raises(ValueError, match="layer: expected an output that varies"):
+        av.fit(small[0], av.RidgeLayer(np.zeros((2, 2)), [1.0, 0.0], [1.0, 0.0]), resolution=COARSE)
 
 
 def test_too_little_memory_is_said_before_a_fit(small, monkeypatch):
     monkeypatch.setattr("analytic_vae.spectral.memory.available_bytes", lambda: 1000)
     with pytest.raises(MemoryError, match="resolution"):
         av.fit(*small)
+
+
+def test_the_finest_resolution_is_refused_for_its_memory_alone(small):
+    with pytest.raises(MemoryError, match="resolution: about"):
+        av.fit(*small, resolution=av.Resolution(4096))
 
 
 def test_a_fit_that_the_check_doubts_goes_on_at_a_finer_resolution():

@@ -1,6 +1,7 @@
 """Learning a network, checkpoints and the command, at small sizes."""
 
 import dataclasses
+import functools
 import json
 import os
 import subprocess
@@ -8,6 +9,7 @@ import sys
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -221,9 +223,44 @@ def test_fingerprints_tell_runs_apart(run):
     assert _fingerprint(source, network, _checked_options({"steps": 500})) == different[0]
 
 
+def _scaled(s):
+    def default(b, s=s):
+        return s * b
+
+    class Callable:
+        def __init__(self):
+            self.s = s
+
+        def __call__(self, b):
+            return self.s * b
+
+    return default, Callable(), jax.jit(lambda b: s * b), functools.partial(jax.nn.leaky_relu, negative_slope=s)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [*zip(_scaled(2.0), _scaled(3.0), strict=True), (lambda b: jnp.sin(b), lambda b: jnp.cos(b))],
+    ids=["default", "attribute", "jit", "partial", "name"],
+)
+def test_fingerprints_tell_activations_apart(run, one, other):
+    from analytic_vae.learn import _checked_options, _fingerprint
+
+    source, _, weights = run
+    nets = [av.from_weights(weights, av.Activation(function, (), name="mine")) for function in (one, other, one)]
+    first, second, again = (_fingerprint(source, net, _checked_options({})) for net in nets)
+    assert first == again != second
+
+
 def test_wrong_options_claim_no_folder(run, tmp_path):
     source, network, _ = run
     for options, kind in (({"foo": 1}, TypeError), ({"steps": -1}, ValueError), ({"resolution": 24}, TypeError)):
         with pytest.raises(kind, match=next(iter(options))):
             av.learn(source, network, folder=tmp_path / "run", **options)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("option", "value"), [("--samples", "1"), ("--hidden", "0"), ("--frequencies", "7")])
+def test_the_command_refuses_options_before_it_starts(option, value, tmp_path, capsys):
+    assert main(["learn", option, value, "--folder", str(tmp_path / "run")]) == 2
+    assert option.strip("-") in capsys.readouterr().err
     assert not (tmp_path / "run").exists()

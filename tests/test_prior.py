@@ -74,3 +74,8 @@ def test_dtypes_follow_the_inputs():
 def test_bad_input_is_refused_by_name(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_masses_that_are_all_zero_are_refused():
+    with pytest.raises(ValueError, match="masses: expected a positive sum"):
+        av.Prior.from_masses([[0.0, 1.0]], [[0.0, 0.0]])

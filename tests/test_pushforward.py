@@ -1,5 +1,6 @@
 """Laws of projections against enumeration and quadrature."""
 
+import cases
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -96,3 +97,13 @@ def test_bad_input():
     law = av.pushforward(source, layer, np.eye(3)[:1], av.Resolution(8))
     with pytest.raises(ValueError, match="kinks"):
         law.expectation(lambda y: y[0], [(), ()])
+
+
+def test_places_that_cannot_be_are_refused():
+    law = av.pushforward(*cases.problem(0)[:2], np.ones((1, cases.N2)), av.Resolution(8))
+    with pytest.raises(ValueError, match=r"threshold: expected shape \(1,\)"):
+        law.tail([0.0, 1.0])
+    with pytest.raises(ValueError, match="threshold: expected finite"):
+        law.tail(np.nan)
+    with pytest.raises(ValueError, match="points: expected an integer"):
+        law.density(2.5)

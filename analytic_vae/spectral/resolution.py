@@ -3,6 +3,8 @@
 import equinox as eqx
 import numpy as np
 
+MOST_FREQUENCIES = 4096
+
 
 class Resolution(eqx.Module):
     """How many frequencies and nodes the engine uses.
@@ -28,8 +30,8 @@ class Resolution(eqx.Module):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | np.integer):
                 raise TypeError(f"{name}: expected an integer, got {type(value).__name__}.")
-            if not 8 <= value <= 4096:
-                raise ValueError(f"{name}: expected a number from 8 to 4096, got {value}.")
+            if not 8 <= value <= MOST_FREQUENCIES:
+                raise ValueError(f"{name}: expected a number from 8 to {MOST_FREQUENCIES}, got {value}.")
         if self.frequencies % 2:
             raise ValueError(f"frequencies: expected an even number, got {self.frequencies}.")
 
