@@ -26,8 +26,8 @@ class Law(eqx.Module):
 
     `mean: [D]` and `covariance: [D, D]` are exact to rounding for any D. `density`, `expectation` and `tail` sum the
     Fourier series of the density on a box that holds the law; they are right to the resolution's absolute accuracy, and
-    a tail below that is not resolved: it may even come out negative. With noise at 20% of the spread a tail that is 0
-    came out as 8e-6 (D = 1) and 2e-4 (D = 2) at N = 32, 2e-7 and 9e-6 at N = 64.
+    a tail below that is not resolved: it may even come out negative. In one case a tail that is 0
+    came out as 8e-6 (D = 1) and 2e-4 (D = 2) at N = 32, 2e-7 and -9e-6 at N = 64.
     """
 
     mean: Float[Array, " D"]
