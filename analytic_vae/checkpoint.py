@@ -17,8 +17,9 @@ import numpy as np
 from .elbo import Elbo
 from .encoder import AbstractEncoder, ExponentialEncoder, GaussianEncoder, NeuralEncoder, SoftmaxEncoder
 from .files import read_arrays
-from .fit import Fit, Stop
+from .fit import Fit
 from .model import FeatureModel
+from .optimise import Stop
 from .prior import Prior
 from .spectral.resolution import Resolution
 

@@ -1,42 +1,25 @@
 """Learning one layer: the best target and encoder for `f(x1)`, on the exact loss."""
 
-import enum
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from scipy.optimize import minimize
 
 from ._check import as_floating, require_finite, require_instance, require_shape
-from .closed_form import NOISES, Noise, best_target, profiled
-from .elbo import Elbo, check_encoder, check_layer, check_memory, elbo_of, expectations
+from .closed_form import NOISES, Noise, profiled
+from .elbo import Elbo, check_encoder, check_layer, check_memory, expectations
 from .encoder import AbstractEncoder
 from .initial import ENCODERS, gaussian_atoms, initial_encoder, perturbed, pushed_features
 from .layer import AbstractLayer
 from .model import FeatureModel
-from .natural import directions, fisher, moved
-from .prior import Prior
+from .optimise import Log, Progress, Stop, TooCoarse, compiled_elbo, profiled_lbfgs, whole_loss
 from .spectral.resolution import MOST_FREQUENCIES, Resolution
 from .types import Array, ArrayLike, Float, PRNGKeyArray
 
-Log = Callable[[str], None]
 FINEST = 96  # frequencies up to which a fit raises its resolution by itself
-ROUND = 30  # steps of L-BFGS in one set of coordinates
-
-
-class Stop(enum.Enum):
-    """Why a fit stopped; the value is the sentence a person reads."""
-
-    CONVERGED = "converged: the loss no longer falls by more than the tolerance"
-    STEPS = "stopped at the largest number of steps; more steps may lower the loss"
-    STUCK = "stopped: the line search found no lower loss along the gradient"
-    NOT_FINITE = "stopped: the loss was not finite; the best parameters before that are returned"
-    EXACT = "nothing to learn: a linear layer's output is exactly a feature model"
 
 
 @dataclass(frozen=True)
@@ -168,13 +151,13 @@ def fit(
             source, layer, atoms, first, target, noise, floor, optimizer, steps, tolerance, starts, resolution,
             finer if check else None, log, key,
         )  # fmt: skip
-    except _TooCoarse:
+    except TooCoarse:
         if not may_raise:
             raise
         if log is not None:
             log(f"the loss is not finite at {resolution.frequencies} frequencies; trying {raised.frequencies}")
         return fit(source, layer, resolution=raised, log=log, **options)
-    value = _elbo(source, layer, target, encoder, resolution)
+    value = compiled_elbo(source, layer, target, encoder, resolution)
     error = abs(judged - float(value.loss)) if check else None
     seconds = time.perf_counter() - begun
     result = Fit(target, encoder, value, error, history, start_losses, stop, seconds, resolution)
@@ -203,21 +186,21 @@ def _best_of_starts(
     best, losses = None, []
     for start in range(starts):
         begin = first if start == 0 else perturbed(first, 0.25 * 2 ** (start % 4), key=jax.random.fold_in(key, start))
-        say = _Progress(log, f"start {start + 1} of {starts}, " if starts > 1 else "")
+        say = Progress(log, f"start {start + 1} of {starts}, " if starts > 1 else "")
         if isinstance(optimizer, str):
             try:
-                found = _profiled_lbfgs(source, layer, atoms, begin, noise, floor, steps, tolerance, resolution, say)
-            except _TooCoarse:
+                found = profiled_lbfgs(source, layer, atoms, begin, noise, floor, steps, tolerance, resolution, say)
+            except TooCoarse:
                 if start == 0:
                     raise
                 losses.append(np.inf)
                 continue
         else:
-            found = _whole_loss(
+            found = whole_loss(
                 source, layer, atoms, begin, target, noise, floor, optimizer, steps, tolerance, resolution, say
             )
         losses.append(found[0])
-        judged = found[0] if finer is None else float(_elbo(source, layer, found[2], found[1], finer).loss)
+        judged = found[0] if finer is None else float(compiled_elbo(source, layer, found[2], found[1], finer).loss)
         if best is None or judged < best[0] or not np.isfinite(best[0]):
             best = (judged, *found[1:])
     return best, np.array(losses)
@@ -245,176 +228,6 @@ def profiled_loss(
     if noise not in NOISES:
         raise ValueError(f"noise: expected one of {', '.join(NOISES)}, got {noise!r}.")
     return profiled(expectations(source, layer, atoms, encoder, resolution), atoms, noise, floor)
-
-
-class _Progress:
-    """Says where a fit is, at most once a second."""
-
-    def __init__(self, log: Log | None, prefix: str):
-        self.log, self.prefix, self.last = log, prefix, time.perf_counter()
-
-    def __call__(self, step: int, loss: float) -> None:
-        if self.log is not None and time.perf_counter() - self.last > 1.0:
-            self.last = time.perf_counter()
-            self.log(f"{self.prefix}step {step}, loss {loss:.6f}")
-
-
-class _TooCoarse(ValueError):
-    """The loss is not finite where the fit begins."""
-
-
-class _Enough(Exception):
-    """Raised inside the optimiser when the stopping rule is met."""
-
-
-def _profiled_lbfgs(source, layer, atoms, encoder, noise, floor, steps, tolerance, resolution, say):
-    """L-BFGS (SciPy's, in float64) on the profiled loss, whose exact gradient comes from one compiled function.
-
-    The coordinates are those of the Fisher metric (`natural.py`) at the best encoder, taken anew every ROUND steps.
-    """
-    history: list[float] = []
-    best = np.inf, encoder
-
-    def after_step(_):
-        history.append(best[0])
-        say(len(history), best[0])
-        if len(history) > 10 and history[-11] - history[-1] < tolerance:
-            raise _Enough
-
-    def one_round(begin):
-        columns = _directions(source, layer, atoms, begin)
-        shape, dtype = columns.shape[:2], columns.dtype
-
-        def value_and_grad(x):
-            nonlocal best
-            step = jnp.asarray(x.reshape(shape), dtype)
-            loss, gradient = _profiled_value_and_grad(
-                step, columns, begin, source, layer, atoms, noise, floor, resolution
-            )
-            loss, gradient = float(loss), np.asarray(gradient, float).ravel()
-            if not (np.isfinite(loss) and np.all(np.isfinite(gradient))):
-                return np.inf, np.zeros_like(gradient)
-            if loss < best[0]:
-                best = loss, moved(begin, columns, step)
-            return loss, gradient
-
-        zero = np.zeros(shape[0] * shape[1])
-        if not history and not np.isfinite(value_and_grad(zero)[0]):
-            raise _TooCoarse(
-                f"resolution: expected one at which the loss is finite, but at {resolution.frequencies} frequencies it "
-                "is not; raise resolution.frequencies."
-            )
-        limit = min(ROUND, steps - len(history))
-        options = {"maxiter": limit, "maxfun": 20 * limit, "maxcor": 20, "ftol": 0.0, "gtol": 1e-12}
-        return minimize(value_and_grad, zero, jac=True, method="L-BFGS-B", callback=after_step, options=options).status
-
-    stop = None
-    try:
-        while stop is None:
-            before = best[0]
-            status = one_round(best[1])  # SciPy's: 0 converged, 1 out of steps or evaluations, 2 the line search failed
-            if status == 0:
-                stop = Stop.CONVERGED
-            elif len(history) >= steps:
-                stop = Stop.STEPS
-            elif status == 2 and not best[0] < before - tolerance:
-                stop = Stop.STUCK
-    except _Enough:
-        stop = Stop.CONVERGED
-    target = _best_target(source, layer, atoms, best[1], noise, floor, resolution)
-    return *best, target, np.array(history), stop
-
-
-@eqx.filter_jit
-def _directions(source, layer, atoms, encoder):
-    return directions(fisher(source, layer, atoms, encoder))
-
-
-@eqx.filter_jit
-def _profiled_value_and_grad(step, columns, encoder, source, layer, atoms, noise, floor, resolution):
-    def loss(step):
-        given = expectations(source, layer, atoms, moved(encoder, columns, step), resolution)
-        return profiled(given, atoms, noise, floor)[0].loss
-
-    return jax.value_and_grad(loss)(step)
-
-
-@eqx.filter_jit
-def _best_target(source, layer, atoms, encoder, noise, floor, resolution):
-    return best_target(expectations(source, layer, atoms, encoder, resolution), atoms, noise, floor)
-
-
-@eqx.filter_jit
-def _elbo(source, layer, target, encoder, resolution):
-    return elbo_of(expectations(source, layer, target.prior.atoms, encoder, resolution), target)
-
-
-class _Target(eqx.Module):
-    """A target's parameters without constraints: log standard deviations, and a factor with a log diagonal."""
-
-    logits: Array
-    decoder: Array
-    mean: Array
-    log_scale: Array
-    lower: Array | None
-
-    @classmethod
-    def of(cls, target: FeatureModel) -> "_Target":
-        noise = target.noise
-        scale = jnp.diagonal(noise) if noise.ndim == 2 else noise
-        lower = jnp.tril(noise, -1) if noise.ndim == 2 else None
-        return cls(target.prior.logits, target.decoder, target.mean, jnp.log(scale), lower)
-
-    def model(self, atoms: Array) -> FeatureModel:
-        """The feature model with these parameters."""
-        scale = jnp.exp(self.log_scale)
-        noise = scale if self.lower is None else jnp.tril(self.lower, -1) + jnp.diag(scale)
-        return FeatureModel(Prior(atoms, self.logits), self.decoder, noise, self.mean)
-
-
-def _whole_loss(
-    source, layer, atoms, encoder, target, noise, floor, optimizer, steps, tolerance, resolution, say, chunk=10
-):
-    """An optax optimiser on the whole loss, ten steps to a compiled call."""
-    if target is None:
-        target = _best_target(source, layer, atoms, encoder, noise, floor, resolution)
-    parameters, static = eqx.partition((encoder, _Target.of(target)), eqx.is_inexact_array)
-    carry = (parameters, optimizer.init(parameters), jnp.asarray(np.inf, atoms.dtype), parameters)
-    history: list[float] = []
-    stop = Stop.STEPS
-    while len(history) < steps:
-        before, length = float(carry[2]), min(chunk, steps - len(history))
-        carry, values = _advance(carry, static, source, layer, atoms, optimizer, resolution, length)
-        history.extend(np.asarray(values, float))
-        say(len(history), history[-1])
-        if not np.all(np.isfinite(history[-chunk:])):
-            stop = Stop.NOT_FINITE
-            break
-        if before - float(carry[2]) < tolerance:
-            stop = Stop.CONVERGED
-            break
-    encoder, free = eqx.combine(carry[3], static)
-    return float(carry[2]), encoder, free.model(atoms), np.array(history), stop
-
-
-@eqx.filter_jit
-def _advance(carry, static, source, layer, atoms, optimizer, resolution, length: int):
-    """Some steps of an optax optimiser: `carry` is (parameters, its state, least loss, the parameters of that)."""
-    optimizer = optax.with_extra_args_support(optimizer)
-
-    def loss(p):
-        encoder, target = eqx.combine(p, static)
-        return elbo_of(expectations(source, layer, atoms, encoder, resolution), target.model(atoms)).loss
-
-    def step(carry, _):
-        p, s, best_loss, best_p = carry
-        value, gradient = jax.value_and_grad(loss)(p)
-        better = (value < best_loss) & jnp.isfinite(value)
-        best_p = jax.tree.map(lambda new, old: jnp.where(better, new, old), p, best_p)
-        updates, s = optimizer.update(gradient, s, p, value=value, grad=gradient, value_fn=loss)
-        return (optax.apply_updates(p, updates), s, jnp.where(better, value, best_loss), best_p), value
-
-    return jax.lax.scan(step, carry, None, length=length)
 
 
 def _start(source, layer, features, atoms, encoder, resolution, finer, target, key) -> tuple[AbstractEncoder, Array]:

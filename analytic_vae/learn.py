@@ -20,9 +20,10 @@ import numpy as np
 
 from ._check import require_instance
 from .checkpoint import load_fit, savable_parts, save_fit, save_model, write_text
-from .fit import Fit, Stop, check_options, fit
+from .fit import Fit, check_options, fit
 from .layer import LinearLayer, Network
 from .model import FeatureModel
+from .optimise import Stop
 from .pushforward import linear_pushforward
 from .spectral.resolution import Resolution
 

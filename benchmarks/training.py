@@ -21,6 +21,8 @@ import optax
 from harness import av, problem, save, table
 from sampled import conditional_loss
 
+from analytic_vae import optimise
+
 fit = sys.modules["analytic_vae.fit"]
 WITHIN, RESOLUTION, FINER, NOISE, FLOOR = 0.01, av.Resolution(48), av.Resolution(96), "scalar", 1e-6
 FEATURES = 4
@@ -50,17 +52,17 @@ class Watch:
 
 
 def plain_directions(source, layer, atoms, encoder):
-    """The coordinates as they are, in place of `fit._directions`."""
+    """The coordinates as they are, in place of `optimise.coordinates`."""
     size = sum(leaf[0].size for leaf in jax.tree.leaves(eqx.filter(encoder, eqx.is_inexact_array)))
     return jnp.broadcast_to(jnp.eye(size), (encoder.features, size, size))
 
 
 def lbfgs(source, layer, atoms, encoder, seconds, plain=False):
     """`av.fit`'s L-BFGS with a clock around every evaluation of the loss and its gradient."""
-    metric = fit._directions
-    fit._directions = plain_directions if plain else metric
-    evaluate = fit._profiled_value_and_grad
-    columns = fit._directions(source, layer, atoms, encoder)
+    metric = optimise.coordinates
+    optimise.coordinates = plain_directions if plain else metric
+    evaluate = optimise.profiled_value_and_grad
+    columns = optimise.coordinates(source, layer, atoms, encoder)
     rest = source, layer, atoms, NOISE, FLOOR, RESOLUTION
     begun = time.perf_counter()
     jax.block_until_ready(evaluate(jnp.zeros(columns.shape[:2]), columns, encoder, *rest))
@@ -72,21 +74,21 @@ def lbfgs(source, layer, atoms, encoder, seconds, plain=False):
         loss, gradient = jax.block_until_ready(evaluate(step, columns, begin, *rest))
         more = watch.look(best[1])
         if loss < best[0]:
-            best = float(loss), fit.moved(begin, columns, step)
+            best = float(loss), optimise.moved(begin, columns, step)
         if not more:
             raise StopIteration
         watch.go()
         return loss, gradient
 
-    fit._profiled_value_and_grad = watched
+    optimise.profiled_value_and_grad = watched
     try:
-        fit._profiled_lbfgs(
+        optimise.profiled_lbfgs(
             source, layer, atoms, encoder, NOISE, FLOOR, 10**6, 1e-7, RESOLUTION, lambda step, loss: None
         )
     except StopIteration:
         pass
     finally:
-        fit._profiled_value_and_grad, fit._directions = evaluate, metric
+        optimise.profiled_value_and_grad, optimise.coordinates = evaluate, metric
     watch.kept.append((watch.spent, best[1]))
     judge = jax.jit(
         lambda encoder: av.profiled_loss(source, layer, atoms, encoder, FINER, noise=NOISE, floor=FLOOR)[0].loss
@@ -154,8 +156,8 @@ def one_seed(seed, seconds):
 
     judged(("profiled L-BFGS", "", ""), *lbfgs(source, layer, atoms, encoder, seconds))
     judged(("plain L-BFGS", "", ""), *lbfgs(source, layer, atoms, encoder, seconds, plain=True))
-    target = fit._best_target(source, layer, atoms, encoder, NOISE, FLOOR, RESOLUTION)
-    p, static = eqx.partition((encoder, fit._Target.of(target)), eqx.is_inexact_array)
+    target = optimise.compiled_target(source, layer, atoms, encoder, NOISE, FLOOR, RESOLUTION)
+    p, static = eqx.partition((encoder, optimise.FreeTarget.of(target)), eqx.is_inexact_array)
     exact_steps, sampled_steps, judge = loops(static)
     given = source, layer, atoms
     first = optax.scale_by_adam().init(p)

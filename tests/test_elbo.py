@@ -8,6 +8,7 @@ the ridge are then three projections of two dimensions of noise.
 import math
 
 import cases
+import density
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -108,6 +109,28 @@ def test_float32(seed, encoder, resolution):
     assert_close(parts, resolution, 1e-4, terms=terms)
 
 
+@pytest.mark.parametrize("seed", range(2))
+def test_the_moments_behind_the_closed_forms(seed):
+    """Aggregate posterior and second moments of latents and output: what the best prior, decoder and noise are of."""
+    parts = cases.problem(seed)
+    source, layer, target, readout, log_q = cases.oracle_parts(*parts)
+    given = eqx.filter_jit(av.expectations)(*parts[:2], parts[2].prior.atoms, parts[3], FINE)
+    mean, covariance = given.layer.output()
+    exact = reference.second_moments(source, layer, target, readout, log_q, RULE)
+    found = {
+        "s": given.latent_mean,
+        "v": given.latent_variance,
+        "ss": given.latent_second,
+        "f": mean,
+        "fs": given.output_latent(),
+        "ff": covariance + jnp.outer(mean, mean),
+    }
+    for name, value in found.items():
+        np.testing.assert_allclose(value, exact[name], atol=1e-8, err_msg=name)
+    aggregate = reference.aggregate(source, layer, readout, log_q, RULE)
+    np.testing.assert_allclose(given.aggregate, aggregate, atol=1e-8)
+
+
 def test_the_algebra_of_the_terms_and_the_loss_without_any():
     """Lemma 2.2 with the states of the target written out; the sums of Figure 2."""
     parts = cases.problem(1)
@@ -124,7 +147,7 @@ def test_the_algebra_of_the_terms_and_the_loss_without_any():
 def test_the_loss_bounds_the_evidence(seed):
     parts = cases.problem(seed)
     source, layer, target, *_ = cases.oracle_parts(*parts)
-    evidence = reference.log_evidence(source, layer, target, RULE)
+    evidence = density.log_evidence(source, layer, target, RULE)
     assert elbo(*parts, FINE).loss >= -evidence
     # The bound is far from tight for a random encoder; section 4 of the design has the case where it is.
 
@@ -140,7 +163,7 @@ def test_the_bound_is_tight_for_orthogonal_features_and_the_posterior():
     kappa = (decoder**2).sum(axis=0) / 0.6**2
     base = prior.log_masses - kappa[:, None] * prior.atoms**2 / 2
     encoder = av.SoftmaxEncoder((decoder.T / 0.6**2)[:, None, :], prior.atoms[:, None, :], base)
-    evidence = reference.log_evidence(
+    evidence = density.log_evidence(
         cases.oracle_model(source), cases.oracle_layer(layer), cases.oracle_model(target), RULE
     )
     assert float(elbo(source, layer, target, encoder, FINE).loss) == pytest.approx(-evidence, rel=1e-9)

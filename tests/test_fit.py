@@ -1,5 +1,6 @@
 """Closed forms and the learning of one layer, through the public face."""
 
+import density
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -9,9 +10,9 @@ import pytest
 import reference
 
 import analytic_vae as av
-from analytic_vae.fit import Stop
+from analytic_vae.optimise import Stop
 
-# Two Bernoulli(0.3) features at an angle, noise 0.2: entropy of x (tests/reference.py `entropy`; the table of
+# Two Bernoulli(0.3) features at an angle, noise 0.2: entropy of x (tests/density.py; the table of
 # shared/cases is 1e-7 off) and the lowest known loss of two logistic encoders (shared/cases).
 ANGLES = {
     90: (0.809479332542, 0.809479267),
@@ -49,7 +50,7 @@ def test_entropies_are_the_oracles():
     source = two_features(60)
     prior = source.prior
     model = reference.Model(np.asarray(prior.atoms), np.asarray(prior.masses), np.asarray(source.decoder), 0.04)
-    assert abs(reference.entropy(model) - ANGLES[60][0]) < 1e-10
+    assert abs(density.entropy(model) - ANGLES[60][0]) < 1e-10
 
 
 def test_probabilistic_pca():
