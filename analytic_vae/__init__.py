@@ -11,6 +11,8 @@ from .learn import Trajectory, learn
 from .model import FeatureModel
 from .network import from_mlp, from_weights, load_network
 from .optimise import Stop
+from .parallel import replicate
+from .plan import Plan, plan
 from .prior import Prior
 from .pushforward import Law, linear_pushforward, pushforward
 from .sources import load_source, source_from_data
@@ -29,6 +31,7 @@ __all__ = [
     "LinearLayer",
     "Network",
     "NeuralEncoder",
+    "Plan",
     "Prior",
     "Resolution",
     "RidgeLayer",
@@ -52,8 +55,10 @@ __all__ = [
     "load_model",
     "load_network",
     "load_source",
+    "plan",
     "profiled_loss",
     "pushforward",
+    "replicate",
     "save_fit",
     "save_model",
     "source_from_data",

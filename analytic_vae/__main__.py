@@ -11,6 +11,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from .checkpoint import load_fit
 from .classifier import train_classifier
@@ -26,6 +27,7 @@ from .sources import digits_data, load_source, source_from_data
 from .spectral.resolution import Resolution
 from .types import Array
 
+CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "analytic_vae"  # of compiled programs
 COMPONENTS = 16  # found in data, or as many as it has columns
 
 
@@ -71,6 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--samples", type=int, default=200_000, help="samples to compare with")
     one.add_argument("--hidden", type=int, default=8, help="hidden units of the digits network")
     one.add_argument("--seed", type=int, default=0, help="of the training, the sampling and random encoders")
+    one.add_argument("--devices", type=int, default=1, help="share the work among so many devices (CPU: cores)")
     one.add_argument("--folder", type=Path, default=Path("runs/learn"), help="results; an unfinished run is continued")
     two = commands.add_parser("show", help="print what a run folder holds")
     two.set_defaults(run=_show)
@@ -81,12 +84,14 @@ def _parser() -> argparse.ArgumentParser:
 def _learn(options: argparse.Namespace) -> int:
     begun = time.perf_counter()
     resolution = Resolution(options.frequencies)
-    for name, least in (("features", 1), ("atoms", 2), ("steps", 1), ("samples", 2), ("hidden", 1)):
+    for name, least in (("features", 1), ("atoms", 2), ("steps", 1), ("samples", 2), ("hidden", 1), ("devices", 1)):
         value = getattr(options, name)
         if value is not None and value < least:
             raise ValueError(f"--{name}: expected at least {least}, got {value}.")
     # The command, unlike the library, may choose: double precision.
     jax.config.update("jax_enable_x64", True)
+    jax.config.update("jax_compilation_cache_dir", str(CACHE))
+    mesh = _mesh(options.devices)
     source, network, data, about = _inputs(options)
     for line in about:
         _say(line)
@@ -102,6 +107,7 @@ def _learn(options: argparse.Namespace) -> int:
         floor=1e-8,
         resolution=resolution,
         key=jax.random.key(options.seed),
+        mesh=mesh,
     )
     _say(f"comparing with {options.samples} samples of the source pushed through the network")
     report = compare(trajectory, samples=options.samples, data=data, key=jax.random.key(options.seed + 1))
@@ -111,6 +117,16 @@ def _learn(options: argparse.Namespace) -> int:
     print(markdown(report))
     _say(f"{report['seconds']:.0f} s in all; written: {', '.join(str(file) for file in files)}")
     return 0
+
+
+def _mesh(devices: int) -> Mesh | None:
+    """The first so many devices; on a CPU each is a share of its cores."""
+    if devices == 1:
+        return None
+    jax.config.update("jax_num_cpu_devices", devices)
+    if len(jax.devices()) < devices:
+        raise ValueError(f"--devices: expected at most {len(jax.devices())}, as many as there are, got {devices}.")
+    return Mesh(np.array(jax.devices()[:devices]), ("devices",))
 
 
 def _show(options: argparse.Namespace) -> int:

@@ -7,21 +7,24 @@ them and a target into the loss and its named terms. The closed forms (`closed_f
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
+from jax.sharding import Mesh
 
-from ._check import as_floating, require_finite, require_instance, require_shape
-from .encoder import AbstractEncoder, encode
-from .layer import AbstractLayer, LinearLayer
+from ._check import as_floating, require_finite, require_shape
+from .arguments import BATCH, check_encoder, check_layer, check_memory, check_mesh, check_plan
+from .encoder import AbstractEncoder
+from .layer import AbstractLayer
 from .model import FeatureModel
+from .parallel import spread
+from .plan import Plan
+from .spectral.compression import compress
 from .spectral.expectation import (
     LayerMoments,
     input_moments,
     law_series,
     least_squares_series,
-    pair_moments,
     statistic_nodes,
 )
-from .spectral.memory import require_memory
+from .spectral.pairs import pair_moments
 from .spectral.resolution import Resolution
 from .spectral.ridge import RidgeAxis
 from .spectral.statistic import Statistic
@@ -42,6 +45,7 @@ class Expectations(eqx.Module):
     | `aggregate` | `E[Q_j(a_jk | y_j)]`, the aggregate posterior | `[m2, K]` |
     | `entropy` | `E[-sum_k Q_jk log Q_jk]` in nats | `[m2]` |
     | `remainder` | L2 norm of what the engine's series leave out of `s_j` | `[m2]` |
+    | `misfit` | how far mass, mean and variance of each law on its box are from the exact ones | `[m2]` |
     """
 
     layer: LayerMoments
@@ -53,6 +57,7 @@ class Expectations(eqx.Module):
     aggregate: Float[Array, "m2 K"]
     entropy: Float[Array, " m2"]
     remainder: Float[Array, " m2"]
+    misfit: Float[Array, " m2"]
 
     @property
     def information(self) -> Float[Array, " m2"]:
@@ -72,6 +77,8 @@ def expectations(
     atoms: Float[Array, "m2 K"],
     encoder: AbstractEncoder,
     resolution: Resolution | None = None,
+    plan: Plan | None = None,
+    mesh: Mesh | None = None,
 ) -> Expectations:
     """The `Expectations` of a layer and an encoder, without samples.
 
@@ -81,6 +88,9 @@ def expectations(
         atoms: `[m2, K]`, the values of the target's features.
         encoder: reads `y_j = C_j f(x1)`.
         resolution: how fine; `Resolution()` if not given.
+        plan: boxes to reuse (`av.plan`); new ones if not given.
+        mesh: devices to share the work among, on its first axis: features and pairs of features are spread over
+            them, everything else is computed by each. Under `jax.jit`.
 
     Raises `ValueError` or `TypeError` that names the argument if the parts do not fit together.
     """
@@ -90,40 +100,53 @@ def expectations(
     require_finite("atoms", atoms)
     check_encoder(layer, encoder, atoms, resolution)
     resolution = resolution or Resolution()
-    check_memory(source, layer, encoder.statistics_read, *atoms.shape, resolution)
+    check_plan(plan, encoder)
+    check_mesh(mesh)
+    t = encoder.statistics_read
+    check_memory(source, layer, t, *atoms.shape, resolution)
+    source = compress(source, resolution.atoms)
     form = layer.form()
-    axis = RidgeAxis.of(source, form, resolution)
+    axis = RidgeAxis.of(source, form, resolution, None if plan is None else plan.ridge)
+    grid = axis.law_grid(resolution, t)
+    pair_grid = axis.pair_grid(resolution)
+    order = resolution.series_order(t, axis.linear)
 
-    order = resolution.series_order(encoder.statistics_read, axis.linear)
-
-    @eqx.filter_checkpoint
-    def one_feature(one: AbstractEncoder, one_atoms: Float[Array, " K"]):
-        statistic = Statistic.of(source, form, one.readout, axis, resolution)
-        nodes = statistic_nodes(statistic, axis, resolution)
+    @jax.checkpoint
+    def one_feature(everywhere, arrays, one_atoms: Float[Array, " K"], box):
+        source, form, axis, grid = everywhere
+        one = eqx.combine(arrays, static)
+        statistic = Statistic.of(source, form, one.readout, axis, resolution, box=box)
+        nodes = statistic_nodes(statistic, grid, resolution)
         log_q = jax.vmap(lambda y: one.log_masses(y, one_atoms))(nodes.points)
         q = jnp.exp(log_q)
         s = q @ one_atoms
         v = jnp.sum(q * (one_atoms[None] - s[:, None]) ** 2, axis=1)
         weights = nodes.weights
-        mean, whole = weights @ s, law_series(statistic, resolution, s)
-        latent_input, latent_psi = input_moments(source, form.direction, statistic, axis, whole, mean, resolution)
+        if t == 1:
+            whole, _ = least_squares_series(statistic, nodes, s, resolution.input_order)
+        else:
+            whole = law_series(statistic, resolution, s)
+        mean = weights @ s
+        latent_input, latent_psi = input_moments(source, form.direction, statistic, grid, whole, mean)
         series, remainder = least_squares_series(statistic, nodes, s, order)
         entropy = -weights @ jnp.sum(jnp.where(q > 0, q * log_q, 0), axis=1)
         return (
             statistic,
             series,
-            (mean, weights @ v, weights @ s**2, latent_input, latent_psi, weights @ q, entropy, remainder),
+            (mean, weights @ v, weights @ s**2, latent_input, latent_psi, weights @ q, entropy),
+            (remainder, nodes.misfit(statistic)),
         )
 
     arrays, static = eqx.partition(encoder, eqx.is_array)
-    each = lambda args: one_feature(eqx.combine(args[0], static), args[1])  # noqa: E731
-    # Laws of two statistics are large: one feature after another.
-    over_features = jax.vmap(each) if encoder.statistics_read == 1 else lambda args: jax.lax.map(each, args)
-    statistics, series, laws = over_features((arrays, atoms))
-    s, v, s_squared, latent_input, latent_psi, aggregate, entropy, remainder = laws
+    boxes = None if plan is None else (plan.low, plan.length)
+    # A few features at a time: what one needs stays in the cache. Laws of two statistics are large: one by one.
+    batch = BATCH if t == 1 else 1
+    given = (arrays, atoms, boxes)
+    statistics, series, laws, (remainder, misfit) = spread(one_feature, (source, form, axis, grid), given, mesh, batch)
+    s, v, s_squared, latent_input, latent_psi, aggregate, entropy = laws
     rows = statistics.rows
     cross = jnp.einsum("jtn,nl,ksl->jtks", rows, source.covariance, rows)
-    latent_second = pair_moments(statistics, cross, axis, series, resolution) + jnp.diag(s_squared)
+    latent_second = pair_moments(statistics, cross, series, pair_grid, mesh) + jnp.diag(s_squared)
     return Expectations(
         layer=LayerMoments.of(source, form, axis),
         latent_mean=s,
@@ -134,6 +157,7 @@ def expectations(
         aggregate=aggregate,
         entropy=entropy,
         remainder=remainder,
+        misfit=jnp.maximum(misfit, jax.lax.stop_gradient(axis.misfit)),
     )
 
 
@@ -153,7 +177,8 @@ class Elbo(eqx.Module):
     | `U1`, `U2`, `U3` | `E |A x1|^2`, `2 E[<A x1, w> psi]`, `|w|^2 E[psi^2]` |
 
     `f` and `A x1` are taken less the target's mean. For diagonal or full noise `S = L L'`, all of `f`, `A x1`, `w`
-    and `B2` are multiplied by `L^-1` first, and `sigma` is 1. `rates: [m2]` are the summands of `R1`.
+    and `B2` are multiplied by `L^-1` first, and `sigma` is 1. `rates: [m2]` are the summands of `R1`. `misfit` is the
+    largest of `Expectations.misfit`: if it is not small, the plan is too old or the resolution too coarse.
     """
 
     R1: Scalar
@@ -168,6 +193,7 @@ class Elbo(eqx.Module):
     U2: Scalar
     U3: Scalar
     rates: Float[Array, " m2"]
+    misfit: Scalar
 
     @property
     def loss(self) -> Scalar:
@@ -206,7 +232,9 @@ def elbo_of(given: Expectations, target: FeatureModel) -> Elbo:
     S1 = jnp.diagonal(gram) @ given.latent_variance
     S2 = T1 + T2 + T3
     R2 = target.neurons / 2 * jnp.log(2 * jnp.pi) + log_det
-    return Elbo(jnp.sum(rates), R2, (S1 + S2) / (2 * variance), S1, S2, T1, T2, T3, U1, U2, U3, rates)
+    return Elbo(
+        jnp.sum(rates), R2, (S1 + S2) / (2 * variance), S1, S2, T1, T2, T3, U1, U2, U3, rates, given.misfit.max()
+    )
 
 
 def elbo(
@@ -215,6 +243,8 @@ def elbo(
     target: FeatureModel,
     encoder: AbstractEncoder,
     resolution: Resolution | None = None,
+    plan: Plan | None = None,
+    mesh: Mesh | None = None,
 ) -> Elbo:
     """The evidence bound of a target model on a layer's output, exact: `loss >= -E log P2(f(x1))`.
 
@@ -224,6 +254,7 @@ def elbo(
         target: the model of `x2 = f(x1)`, `n2` neurons, `m2` features; its decoder is `[n2, m2]`.
         encoder: `Q(z2 | x2)`, of the same `m2` features.
         resolution: how fine; `Resolution()` if not given.
+        plan, mesh: as in `expectations`.
 
     Returns an `Elbo`: `loss`, `rate`, `distortion` and every named term. Differentiable in all arrays of all
     arguments, and jit-able. Raises `ValueError` that names the argument if the parts do not fit together, `MemoryError`
@@ -235,61 +266,7 @@ def elbo(
     """
     check_layer(source, layer, target)
     check_encoder(layer, encoder, target.prior.atoms, resolution, "target")
-    return elbo_of(expectations(source, layer, target.prior.atoms, encoder, resolution), target)
-
-
-def check_layer(source, layer, target=None) -> None:
-    """Raise an error that names the argument unless source, layer and, if there is one, target fit together."""
-    require_instance("source", source, FeatureModel, "a FeatureModel")
-    require_instance("layer", layer, AbstractLayer, "a LinearLayer or a RidgeLayer")
-    if source.neurons != layer.inputs:
-        raise ValueError(f"source: expected {layer.inputs} neurons, the inputs of layer, got {source.neurons}.")
-    if target is None:
-        return
-    require_instance("target", target, FeatureModel, "a FeatureModel")
-    if target.neurons != layer.outputs:
-        raise ValueError(f"target: expected {layer.outputs} neurons, the outputs of layer, got {target.neurons}.")
-    if target.decoder.ndim != 2:
-        raise ValueError(f"target: expected a decoder of shape [n, m], got {target.decoder.shape}.")
-
-
-def check_encoder(layer, encoder, atoms, resolution, name: str = "atoms") -> None:
-    """Raise an error that names the argument unless the encoder fits the layer and the atoms `[m2, K]` of `name`."""
-    require_instance("encoder", encoder, AbstractEncoder, "an encoder (SoftmaxEncoder, ...)")
-    if resolution is not None:
-        require_instance("resolution", resolution, Resolution, "a Resolution")
-    if encoder.readout.shape[2] != layer.outputs:
-        raise ValueError(
-            f"encoder: expected a readout of {layer.outputs} neurons, the outputs of layer, "
-            f"got {encoder.readout.shape[2]}."
-        )
-    if encoder.statistics_read > 2:
-        raise ValueError(f"encoder: expected 1 or 2 statistics per feature, got {encoder.statistics_read}.")
-    if atoms.shape[0] != encoder.features:
-        raise ValueError(f"{name}: expected {encoder.features} features, as many as encoder, got {atoms.shape[0]}.")
-    points = jax.ShapeDtypeStruct((encoder.features, 1, encoder.statistics_read), atoms.dtype)
-    count = eqx.filter_eval_shape(encode, encoder, points, atoms).shape[2]
-    if count != atoms.shape[1]:
-        raise ValueError(f"{name}: expected {count} atoms per feature, as many as encoder, got {atoms.shape[1]}.")
-
-
-def check_memory(source, layer, t: int, m2: int, K2: int, resolution) -> None:
-    """Raise `MemoryError` before anything starts if the largest arrays cannot fit: `m2` encoders of `t` statistics."""
-    m1, K1 = source.prior.atoms.shape
-    linear = isinstance(layer, LinearLayer)
-    order = resolution.series_order(t, linear)
-    half = order + 1 if t == 1 else 1.6 * order**2
-    ridge = 1 if linear else 2 * resolution.series_ridge_order
-    pair = 8 * m1 * 2 * half**2 * (K1 + 3 * ridge)
-    nodes = (2.5 * resolution.law_order(t)) ** t
-    law = nodes * (6 * K2 + 4 * half) * (m2 if t == 1 else 1)
-    frequencies = 2 * resolution.law_order(1) if t == 1 else 1024  # of a law: blocks of at most 1024
-    law += 8 * m1 * frequencies * (1 if linear else 2 * resolution.law_ridge_order(t)) * (m2 if t == 1 else 1)
-    nodes = 16 * resolution.ridge_panels  # of the ridge axis, and complex exponentials at them
-    law += 0 if linear else 16 * nodes * resolution.ridge_order
-    itemsize = np.dtype(source.mean.dtype).itemsize
-    advice = "lower resolution.frequencies, or the number of features or atoms; or pass check=False to fit"
-    require_memory((pair + law + 2 * m1 * m2 * half * K1) * itemsize, "resolution", advice)
+    return elbo_of(expectations(source, layer, target.prior.atoms, encoder, resolution, plan, mesh), target)
 
 
 def _whitening(target: FeatureModel):

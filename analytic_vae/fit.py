@@ -7,10 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import Mesh
 
 from ._check import as_floating, require_finite, require_instance, require_shape
+from .arguments import check_encoder, check_layer, check_memory, check_mesh
 from .closed_form import NOISES, Noise, profiled
-from .elbo import Elbo, check_encoder, check_layer, check_memory, expectations
+from .elbo import Elbo, expectations
 from .encoder import AbstractEncoder
 from .initial import ENCODERS, gaussian_atoms, initial_encoder, perturbed, pushed_features
 from .layer import AbstractLayer
@@ -88,6 +90,7 @@ def fit(
     check: bool = True,
     log: Log | None = None,
     key: PRNGKeyArray | None = None,
+    mesh: Mesh | None = None,
 ) -> Fit:
     """Learn the feature model and the encoder of a layer's output, on the exact loss.
 
@@ -114,6 +117,7 @@ def fit(
             it, and report the difference.
         log: called with a line of progress about once a second (`print`, say).
         key: for the perturbations and random encoders; `jax.random.key(0)` if not given.
+        mesh: devices to share the work among, as in `elbo`.
 
     Returns a `Fit`. Raises `ValueError` or `TypeError` that names the argument, or `MemoryError`, before anything
     expensive starts. A keyboard interrupt passes through.
@@ -133,6 +137,7 @@ def fit(
         "key": key,
     }  # fmt: skip
     check_options(resolution=resolution, **options)
+    check_mesh(mesh)
     check_layer(source, layer, target)
     named = "target" if target is not None and atoms is None else "atoms"
     finer = _finer(resolution) if check else resolution
@@ -149,15 +154,15 @@ def fit(
     try:
         (judged, encoder, target, history, stop), start_losses = _best_of_starts(
             source, layer, atoms, first, target, noise, floor, optimizer, steps, tolerance, starts, resolution,
-            finer if check else None, log, key,
+            finer if check else None, log, key, mesh,
         )  # fmt: skip
     except TooCoarse:
         if not may_raise:
             raise
         if log is not None:
             log(f"the loss is not finite at {resolution.frequencies} frequencies; trying {raised.frequencies}")
-        return fit(source, layer, resolution=raised, log=log, **options)
-    value = compiled_elbo(source, layer, target, encoder, resolution)
+        return fit(source, layer, resolution=raised, log=log, mesh=mesh, **options)
+    value = compiled_elbo(source, layer, target, encoder, resolution, mesh)
     error = abs(judged - float(value.loss)) if check else None
     seconds = time.perf_counter() - begun
     result = Fit(target, encoder, value, error, history, start_losses, stop, seconds, resolution)
@@ -168,7 +173,8 @@ def fit(
     # An encoder that a finer loss finds worse than the first one is an error of the coarse loss: begin anew then.
     options |= {"encoder": encoder, "starts": 1} if history.size and judged < history[0] else {}
     try:
-        better = fit(source, layer, resolution=raised, log=log, **options | {"atoms": atoms, "features": None})
+        options |= {"atoms": atoms, "features": None}
+        better = fit(source, layer, resolution=raised, log=log, mesh=mesh, **options)
     except MemoryError as reason:
         if log is not None:
             log(str(reason))
@@ -177,8 +183,9 @@ def fit(
 
 
 def _best_of_starts(
-    source, layer, atoms, first, target, noise, floor, optimizer, steps, tolerance, starts, resolution, finer, log, key
-):
+    source, layer, atoms, first, target, noise, floor, optimizer, steps, tolerance, starts, resolution, finer, log, key,
+    mesh,
+):  # fmt: skip
     """`(judged loss, encoder, target, history, stop)` of the best start, and the losses of all.
 
     A start may have found an error of a coarse loss instead of a model: the loss at `finer`, if given, decides.
@@ -189,7 +196,9 @@ def _best_of_starts(
         say = Progress(log, f"start {start + 1} of {starts}, " if starts > 1 else "")
         if isinstance(optimizer, str):
             try:
-                found = profiled_lbfgs(source, layer, atoms, begin, noise, floor, steps, tolerance, resolution, say)
+                found = profiled_lbfgs(
+                    source, layer, atoms, begin, noise, floor, steps, tolerance, resolution, say, mesh
+                )
             except TooCoarse:
                 if start == 0:
                     raise
@@ -197,10 +206,10 @@ def _best_of_starts(
                 continue
         else:
             found = whole_loss(
-                source, layer, atoms, begin, target, noise, floor, optimizer, steps, tolerance, resolution, say
+                source, layer, atoms, begin, target, noise, floor, optimizer, steps, tolerance, resolution, say, mesh
             )
         losses.append(found[0])
-        judged = found[0] if finer is None else float(compiled_elbo(source, layer, found[2], found[1], finer).loss)
+        judged = found[0] if finer is None else float(compiled_elbo(source, layer, *found[2:0:-1], finer, mesh).loss)
         if best is None or judged < best[0] or not np.isfinite(best[0]):
             best = (judged, *found[1:])
     return best, np.array(losses)

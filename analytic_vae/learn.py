@@ -17,8 +17,10 @@ from typing import Any
 import equinox as eqx
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from ._check import require_instance
+from .arguments import check_mesh
 from .checkpoint import load_fit, savable_parts, save_fit, save_model, write_text
 from .fit import Fit, check_options, fit
 from .layer import LinearLayer, Network
@@ -61,6 +63,7 @@ def learn(
     *,
     folder: str | os.PathLike[str] | None = None,
     log: Log | None = None,
+    mesh: Mesh | None = None,
     **options: Any,
 ) -> Trajectory:
     """Learn every layer of a network, without samples.
@@ -74,6 +77,8 @@ def learn(
         folder: where to keep a checkpoint after every layer. If it holds a run of the same source, network and
             options, the run continues after its last whole layer and ends in the same numbers to the last bit.
         log: called with lines of progress (`print`, say).
+        mesh: devices to share the work among, as in `elbo`. A run may be continued on others; its numbers then differ
+            in rounding.
         options: of `fit`, the same for every layer.
 
     Returns a `Trajectory`. Raises `ValueError` that names the argument if the parts do not fit together, or if the
@@ -90,6 +95,7 @@ def learn(
         raise ValueError(f"source: expected {network.inputs} neurons, the inputs of network, got {source.neurons}.")
     options = _checked_options(options)
     check_options(**options)
+    check_mesh(mesh)
     if folder is not None and not isinstance(options["encoder"], str):
         savable_parts(options["encoder"])  # better refused now than after it is learnt
     checkpoints = None if folder is None else _open(Path(folder), source, network, options)
@@ -103,7 +109,7 @@ def learn(
             say("read from the run folder")
         else:
             model = fits[-1].target if fits else source
-            found = _learn_layer(model, layer, say, options)
+            found = _learn_layer(model, layer, say, mesh, options)
             if path is not None:
                 save_fit(path, found)
             say(str(found))
@@ -113,9 +119,9 @@ def learn(
     return Trajectory(source, network, tuple(fits))
 
 
-def _learn_layer(model: FeatureModel, layer, say: Log, options: dict[str, Any]) -> Fit:
+def _learn_layer(model: FeatureModel, layer, say: Log, mesh: Mesh | None, options: dict[str, Any]) -> Fit:
     if not isinstance(layer, LinearLayer):
-        return fit(model, layer, log=say, **options)
+        return fit(model, layer, log=say, mesh=mesh, **options)
     begun = time.perf_counter()
     target = jax.block_until_ready(eqx.filter_jit(linear_pushforward)(model, layer))
     none = np.zeros(0)
@@ -213,7 +219,9 @@ def _computed_by(function: Callable) -> bytes:
 def _checked_options(options: dict[str, Any]) -> dict[str, Any]:
     """The options of `fit` with its defaults. Raises `TypeError` for one that `fit` does not have."""
     parameters = inspect.signature(fit).parameters
-    known = {name: p.default for name, p in parameters.items() if p.kind is p.KEYWORD_ONLY and name != "log"}
+    known = {
+        name: p.default for name, p in parameters.items() if p.kind is p.KEYWORD_ONLY and name not in ("log", "mesh")
+    }
     for name in options:
         if name not in known:
             raise TypeError(f"{name}: expected an option of fit ({', '.join(known)}), got an unknown one.")

@@ -18,6 +18,7 @@ from jax.flatten_util import ravel_pytree
 from .encoder import AbstractEncoder
 from .layer import AbstractLayer
 from .model import FeatureModel
+from .spectral.compression import compress
 from .spectral.expectation import LayerMoments, statistic_nodes
 from .spectral.resolution import Resolution
 from .spectral.ridge import RidgeAxis
@@ -33,14 +34,15 @@ def fisher(
     source: FeatureModel, layer: AbstractLayer, atoms: Float[Array, "m2 K"], encoder: AbstractEncoder
 ) -> Float[Array, "m2 P P"]:
     """`F_j`, approximately; the `P` parameters of a feature are its ravelled arrays."""
-    form = layer.form()
+    source, form = compress(source, COARSE.atoms), layer.form()
     axis = RidgeAxis.of(source, form, COARSE)
+    grid = axis.law_grid(COARSE, encoder.statistics_read)
     mean, covariance = LayerMoments.of(source, form, axis).output()
     arrays, static = eqx.partition(encoder, eqx.is_inexact_array)
 
     def one_feature(given):
         feature = eqx.combine(given[0], static)
-        nodes = statistic_nodes(Statistic.of(source, form, feature.readout, axis, COARSE), axis, COARSE)
+        nodes = statistic_nodes(Statistic.of(source, form, feature.readout, axis, COARSE), grid, COARSE)
         gain, rest = _regression(feature.readout, covariance)
         points = mean[None] + (nodes.points - (feature.readout @ mean)[None]) @ gain.T
         return _metric(given[0], static, given[1], points, nodes.weights, rest)

@@ -15,10 +15,12 @@ from .closed_form import best_target, profiled
 from .elbo import elbo_of, expectations
 from .model import FeatureModel
 from .natural import directions, fisher, moved
+from .plan import plan
 from .prior import Prior
 from .types import Array
 
 Log = Callable[[str], None]
+CHUNK = 10  # steps of an optax optimiser in one compiled call
 ROUND = 30  # steps of L-BFGS in one set of coordinates
 
 
@@ -52,7 +54,7 @@ class _Enough(Exception):
     """Raised inside the optimiser when the stopping rule is met."""
 
 
-def profiled_lbfgs(source, layer, atoms, encoder, noise, floor, steps, tolerance, resolution, say):
+def profiled_lbfgs(source, layer, atoms, encoder, noise, floor, steps, tolerance, resolution, say, mesh=None):
     """L-BFGS (SciPy's, in float64) on the profiled loss, whose exact gradient comes from one compiled function.
 
     The coordinates are those of the Fisher metric (`natural.py`) at the best encoder, taken anew every ROUND steps.
@@ -74,7 +76,7 @@ def profiled_lbfgs(source, layer, atoms, encoder, noise, floor, steps, tolerance
             nonlocal best
             step = jnp.asarray(x.reshape(shape), dtype)
             loss, gradient = profiled_value_and_grad(
-                step, columns, begin, source, layer, atoms, noise, floor, resolution
+                step, columns, begin, source, layer, atoms, noise, floor, resolution, mesh
             )
             loss, gradient = float(loss), np.asarray(gradient, float).ravel()
             if not (np.isfinite(loss) and np.all(np.isfinite(gradient))):
@@ -106,7 +108,7 @@ def profiled_lbfgs(source, layer, atoms, encoder, noise, floor, steps, tolerance
                 stop = Stop.STUCK
     except _Enough:
         stop = Stop.CONVERGED
-    target = compiled_target(source, layer, atoms, best[1], noise, floor, resolution)
+    target = compiled_target(source, layer, atoms, best[1], noise, floor, resolution, mesh)
     return *best, target, np.array(history), stop
 
 
@@ -116,22 +118,22 @@ def coordinates(source, layer, atoms, encoder):
 
 
 @eqx.filter_jit
-def profiled_value_and_grad(step, columns, encoder, source, layer, atoms, noise, floor, resolution):
+def profiled_value_and_grad(step, columns, encoder, source, layer, atoms, noise, floor, resolution, mesh=None):
     def loss(step):
-        given = expectations(source, layer, atoms, moved(encoder, columns, step), resolution)
+        given = expectations(source, layer, atoms, moved(encoder, columns, step), resolution, mesh=mesh)
         return profiled(given, atoms, noise, floor)[0].loss
 
     return jax.value_and_grad(loss)(step)
 
 
 @eqx.filter_jit
-def compiled_target(source, layer, atoms, encoder, noise, floor, resolution):
-    return best_target(expectations(source, layer, atoms, encoder, resolution), atoms, noise, floor)
+def compiled_target(source, layer, atoms, encoder, noise, floor, resolution, mesh=None):
+    return best_target(expectations(source, layer, atoms, encoder, resolution, mesh=mesh), atoms, noise, floor)
 
 
 @eqx.filter_jit
-def compiled_elbo(source, layer, target, encoder, resolution):
-    return elbo_of(expectations(source, layer, target.prior.atoms, encoder, resolution), target)
+def compiled_elbo(source, layer, target, encoder, resolution, mesh=None):
+    return elbo_of(expectations(source, layer, target.prior.atoms, encoder, resolution, mesh=mesh), target)
 
 
 class FreeTarget(eqx.Module):
@@ -158,21 +160,21 @@ class FreeTarget(eqx.Module):
 
 
 def whole_loss(
-    source, layer, atoms, encoder, target, noise, floor, optimizer, steps, tolerance, resolution, say, chunk=10
+    source, layer, atoms, encoder, target, noise, floor, optimizer, steps, tolerance, resolution, say, mesh=None
 ):
-    """An optax optimiser on the whole loss, ten steps to a compiled call."""
+    """An optax optimiser on the whole loss; CHUNK steps are one compiled scan on one plan."""
     if target is None:
-        target = compiled_target(source, layer, atoms, encoder, noise, floor, resolution)
+        target = compiled_target(source, layer, atoms, encoder, noise, floor, resolution, mesh)
     parameters, static = eqx.partition((encoder, FreeTarget.of(target)), eqx.is_inexact_array)
     carry = (parameters, optimizer.init(parameters), jnp.asarray(np.inf, atoms.dtype), parameters)
     history: list[float] = []
     stop = Stop.STEPS
     while len(history) < steps:
-        before, length = float(carry[2]), min(chunk, steps - len(history))
-        carry, values = _advance(carry, static, source, layer, atoms, optimizer, resolution, length)
+        before, length = float(carry[2]), min(CHUNK, steps - len(history))
+        carry, values = _advance(carry, static, source, layer, atoms, optimizer, resolution, length, mesh)
         history.extend(np.asarray(values, float))
         say(len(history), history[-1])
-        if not np.all(np.isfinite(history[-chunk:])):
+        if not np.all(np.isfinite(history[-CHUNK:])):
             stop = Stop.NOT_FINITE
             break
         if before - float(carry[2]) < tolerance:
@@ -183,13 +185,15 @@ def whole_loss(
 
 
 @eqx.filter_jit
-def _advance(carry, static, source, layer, atoms, optimizer, resolution, length: int):
+def _advance(carry, static, source, layer, atoms, optimizer, resolution, length: int, mesh):
     """Some steps of an optax optimiser: `carry` is (parameters, its state, least loss, the parameters of that)."""
     optimizer = optax.with_extra_args_support(optimizer)
+    boxes = plan(source, layer, eqx.combine(carry[0], static)[0], resolution)
 
     def loss(p):
         encoder, target = eqx.combine(p, static)
-        return elbo_of(expectations(source, layer, atoms, encoder, resolution), target.model(atoms)).loss
+        given = expectations(source, layer, atoms, encoder, resolution, boxes, mesh)
+        return elbo_of(given, target.model(atoms)).loss
 
     def step(carry, _):
         p, s, best_loss, best_p = carry

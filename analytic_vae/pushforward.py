@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ._check import as_floating, require_finite, require_instance, require_shape
-from .elbo import check_layer
+from .arguments import check_layer
 from .layer import AbstractLayer, LinearLayer
 from .model import FeatureModel
 from .spectral.expectation import LayerMoments
@@ -138,7 +138,7 @@ def pushforward(
     axis = RidgeAxis.of(source, form, resolution)
     mean, covariance = LayerMoments.of(source, form, axis).output()
     statistic = Statistic.of(source, form, readout, axis, resolution, aligned=True)
-    phi = statistic.box_characteristic(axis, resolution)
+    phi = statistic.box_characteristic(axis.law_grid(resolution, readout.shape[0]), resolution)
     return Law(readout @ mean, readout @ covariance @ readout.T, statistic, phi, resolution)
 
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from ._check import as_floating, require_finite, require_instance, require_shape
-from .elbo import check_layer, check_memory
+from .arguments import check_layer, check_memory
 from .layer import AbstractLayer
 from .model import FeatureModel
 from .spectral.expectation import (
@@ -15,9 +15,9 @@ from .spectral.expectation import (
     input_moments,
     law_series,
     least_squares_series,
-    pair_moments,
     statistic_nodes,
 )
+from .spectral.pairs import pair_moments
 from .spectral.resolution import Resolution
 from .spectral.ridge import RidgeAxis
 from .spectral.statistic import Statistic
@@ -138,23 +138,25 @@ def sparse_loss(
     check_memory(source, layer, t, autoencoder.readout.shape[0], 1, resolution)
     form = layer.form()
     axis = RidgeAxis.of(source, form, resolution)
+    grid = axis.law_grid(resolution, t)
+    pair_grid = axis.pair_grid(resolution)
     order = resolution.series_order(t, axis.linear)
 
     def one_feature(readout, offset, threshold):
         statistic = Statistic.of(source, form, readout, axis, resolution, aligned=True)
         kinks = (threshold if autoencoder.kind == "jumprelu" else 0) - offset
-        nodes = statistic_nodes(statistic, axis, resolution, kinks[:, None])
+        nodes = statistic_nodes(statistic, grid, resolution, kinks[:, None])
         e = jax.vmap(lambda y: autoencoder._point(y + offset, threshold))(nodes.points)
         weights = nodes.weights
         mean, whole = weights @ e, law_series(statistic, resolution, e, kinks[:, None])
-        moments = input_moments(source, form.direction, statistic, axis, whole, mean, resolution)
+        moments = input_moments(source, form.direction, statistic, grid, whole, mean)
         series, _ = least_squares_series(statistic, nodes, e, order)
         return statistic, series, (mean, weights @ e**2, weights @ (e > 0).astype(e.dtype), *moments)
 
     arguments = (autoencoder.readout, autoencoder.offset, autoencoder.threshold)
     statistics, series, (l1, squared, l0, inputs, psi) = jax.lax.map(lambda a: one_feature(*a), arguments)
     cross = jnp.einsum("jtn,nl,ksl->jtks", statistics.rows, source.covariance, statistics.rows)
-    second = pair_moments(statistics, cross, axis, series, resolution) + jnp.diag(squared)
+    second = pair_moments(statistics, cross, series, pair_grid) + jnp.diag(squared)
     mean, covariance = LayerMoments.of(source, form, axis).output()
     output = form.linear @ inputs.T + jnp.outer(form.output, psi) + jnp.outer(form.offset - autoencoder.bias, l1)
     gram = autoencoder.decoder.T @ autoencoder.decoder

@@ -59,7 +59,8 @@ def test_the_fast_grid_equals_the_formula(features):
     law = Projection.of(cases.model(rng, 3, features, 3), jnp.asarray(rng.normal(size=(3, 3))))
     w, omega = jnp.asarray(rng.normal(size=(7, 2))), jnp.asarray(rng.normal(size=5))
     table = characteristic.ridge_table(omega, law.atoms[2], law.masses)
-    fast = characteristic.product_over_features(characteristic.phases(w, law.atoms[:2]), table)
+    waves = characteristic.phases(w, law.atoms[:2])
+    fast = characteristic.product_over_features(law.masses[:, 0], waves, table)
     s = law.covariance
     fast = fast * characteristic.gaussian_factor(w, omega, law.mean[:2], law.mean[2], s[:2, :2], s[:2, 2], s[2, 2])
     for i, j in np.ndindex(7, 5):
@@ -234,7 +235,7 @@ def test_the_weights_of_statistics_give_expectations(activation, t, frequencies,
     def rule(source):
         axis = RidgeAxis.of(source, form, resolution)
         one = statistic.Statistic.of(source, form, jnp.asarray(readout), axis, resolution)
-        nodes = statistic_nodes(one, axis, resolution)
+        nodes = statistic_nodes(one, axis.law_grid(resolution, t), resolution)
         _, remainder = least_squares_series(one, nodes, jnp.tanh(nodes.points.sum(axis=1)), order=10)
         return nodes, remainder
 
@@ -258,7 +259,7 @@ def test_the_series_of_a_law_has_the_expectation_of_its_values(t, frequencies):
     resolution, form = av.Resolution(frequencies), layer.form()
     axis = RidgeAxis.of(source, form, resolution)
     one = statistic.Statistic.of(source, form, jnp.asarray(readout), axis, resolution)
-    nodes = statistic_nodes(one, axis, resolution)
+    nodes = statistic_nodes(one, axis.law_grid(resolution, t), resolution)
     oracle_layer = cases.oracle_layer(layer)
     for values in (np.sign(np.asarray(nodes.points[:, 0])), RNG(2).normal(size=len(nodes.weights))):
         series = law_series(one, resolution, jnp.asarray(values))

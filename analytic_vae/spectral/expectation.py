@@ -8,15 +8,14 @@ import jax.numpy as jnp
 
 from ..layer import RidgeForm
 from ..model import FeatureModel
-from ..types import Array, Complex, Float, Scalar
-from .characteristic import product_over_features, ridge_table
+from ..types import Array, Float, Scalar
+from .characteristic import matmul, times, waves
 from .projection import Projection
 from .resolution import Resolution
-from .ridge import RidgeAxis
+from .ridge import RidgeAxis, RidgeGrid
 from .series import (
     MARGIN,
-    full_coefficients,
-    full_frequencies,
+    Series,
     half_coefficients,
     half_space,
     least_squares,
@@ -35,16 +34,26 @@ class Nodes(eqx.Module):
     box: Float[Array, "Q t"]
     weights: Float[Array, " Q"]
 
+    def misfit(self, statistic: Statistic) -> Scalar:
+        """How far mass, mean and variance of `y''` on the box are from the exact ones: 1, 0 and `statistic.variance`.
+
+        Without derivatives. It is small unless the law has left its box.
+        """
+        statistic, weights = jax.lax.stop_gradient((statistic, self.weights))
+        standardised = statistic.low[None] + statistic.length[None] * self.box
+        wrong = [weights.sum()[None] - 1, weights @ standardised, weights @ standardised**2 - statistic.variance]
+        return jnp.max(jnp.abs(jnp.concatenate(wrong)))
+
 
 def statistic_nodes(
-    statistic: Statistic, axis: RidgeAxis, resolution: Resolution, kinks: Float[Array, "t kinks"] | None = None
+    statistic: Statistic, grid: RidgeGrid, resolution: Resolution, kinks: Float[Array, "t kinks"] | None = None
 ) -> Nodes:
     """The quadrature rule of a statistic's law, from its characteristic function on the grid of its box.
 
     `kinks`, in units of `y`, are where functions of it are not smooth; the basis must then be diagonal.
     """
     rule = _box_rule(statistic, resolution, kinks)
-    weights = grid_weights(statistic.box_characteristic(axis, resolution), *rule).ravel()
+    weights = grid_weights(statistic.box_characteristic(grid, resolution), *rule).ravel()
     box = box_points(rule[0])
     standardised = statistic.low[None] + statistic.length[None] * box
     return Nodes(statistic.centre[None] + standardised @ statistic.basis.T, box, weights)
@@ -56,13 +65,6 @@ def _box_rule(statistic, resolution, kinks) -> tuple[list[Array], list[Array], i
         standardised = (kinks - statistic.centre[:, None]) / jnp.diagonal(statistic.basis)[:, None]
         kinks = (standardised - statistic.low[:, None]) / statistic.length[:, None]
     return *box_nodes(statistic, resolution, kinks), resolution.law_order(statistic.dimension)
-
-
-class Series(eqx.Module):
-    """A function of the standardised statistics as `g(y'') ~ Re sum_p coefficients_p exp(i <frequency_p, y''>)`."""
-
-    frequency: Float[Array, "F t"]
-    coefficients: Complex[Array, " F"]
 
 
 def law_series(
@@ -79,7 +81,7 @@ def law_series(
     _, frequency = statistic.box_frequencies(resolution)
     zero = jnp.zeros(frequency.shape[0], values.dtype) + 0j
     coefficients = jax.grad(lambda phi: grid_weights(phi, *rule).ravel() @ values)(zero)
-    return Series(frequency, coefficients * jnp.exp(-1j * frequency @ statistic.low))
+    return Series(frequency, coefficients * jnp.conj(waves(frequency, statistic.low)))
 
 
 def least_squares_series(
@@ -96,7 +98,7 @@ def least_squares_series(
     missed = jax.lax.stop_gradient(values - basis @ real)
     remainder = jnp.sqrt(jnp.maximum(jax.lax.stop_gradient(nodes.weights) @ missed**2, 0))
     frequency = 2 * jnp.pi / (1 - 2 * MARGIN) * index / statistic.length[None]
-    return Series(frequency, half_coefficients(real) * jnp.exp(-1j * frequency @ statistic.low)), remainder
+    return Series(frequency, half_coefficients(real) * jnp.conj(waves(frequency, statistic.low))), remainder
 
 
 class Pinned(eqx.Module):
@@ -178,118 +180,34 @@ def input_moments(
     source: FeatureModel,
     direction: Float[Array, " n1"],
     statistic: Statistic,
-    axis: RidgeAxis,
+    grid: RidgeGrid,
     series: Series,
     value: Scalar,
-    resolution: Resolution,
     chunk: int = 512,
 ) -> tuple[Float[Array, " n1"], Array]:
     """`E[x s(y)]: [n1]` and `E[psi(b) s(y)]` for one function given as a series, with `value = E[s(y)]`."""
     t = statistic.dimension
-    omega, operator = axis.operator(resolution.law_ridge_order(t))
     blocks = -(-series.coefficients.size // chunk)
     padding = blocks * chunk - series.coefficients.size if blocks > 1 else 0
     frequency = jnp.pad(series.frequency, ((0, padding), (0, 0))).reshape(blocks, -1, t)
     coefficients = jnp.pad(series.coefficients, (0, padding)).reshape(blocks, -1)
 
     def expectation(masses_tilt, shift):
-        ridge = tilt(axis.law, masses_tilt, shift[t:])
+        tilted_grid = eqx.tree_at(lambda g: g.law, grid, tilt(grid.law, masses_tilt, shift[t:]))
         tilted = eqx.tree_at(lambda s: s.law, statistic, tilt(statistic.law, masses_tilt, shift[:t]))
 
         def block(args):
-            phi = args[1][:, None] * tilted.joint(args[0], omega, ridge)
-            oscillation = statistic.oscillation(args[0])
-            with_psi = phi * ((oscillation * axis.values[None]) @ operator.T)
-            return jnp.sum(phi * (oscillation @ operator.T)).real, jnp.sum(with_psi).real
+            phi = times(args[1][:, None], tilted.joint(args[0], tilted_grid))
+            oscillation = statistic.oscillation(args[0], grid)
+            plain = matmul(oscillation, grid.operator.T)
+            with_psi = matmul(oscillation, (grid.operator * grid.psi[None]).T)
+            return jnp.sum(times(phi, plain).real), jnp.sum(times(phi, with_psi).real)
 
         if blocks == 1:
             return block((frequency[0], coefficients[0]))
         plain, with_psi = jax.lax.map(jax.checkpoint(block), (frequency, coefficients))
         return plain.sum(), with_psi.sum()
 
-    masses, rows = axis.law.masses, jnp.concatenate([statistic.rows, direction[None, :]])
+    masses, rows = grid.law.masses, jnp.concatenate([statistic.rows, direction[None, :]])
     pinned, with_psi = Pinned.of(expectation, masses, rows, has_aux=True)
     return pinned.with_input(source, rows, value), with_psi
-
-
-def pair_moments(
-    statistics: Statistic, cross_covariance: Float[Array, "m2 t m2 t"], axis: RidgeAxis, series: Series, resolution
-) -> Float[Array, "m2 m2"]:
-    """`E[s_j(y_j) s_k(y_k)]` for all `j != k`, zero on the diagonal; the arguments carry a leading axis of features.
-
-    `sum_{p, q} gamma_p gamma_q E exp(i <w_p, y_j> + i <w_q, y_k>)`. What depends on one feature is tabulated once.
-    The pairs are taken at one distance `k - j` (mod m2) after another, so that a step reads whole tables.
-    """
-    features = statistics.centre.shape[0]
-    omega, operator = axis.operator(resolution.series_ridge_order)
-    ridge = ridge_table(omega, axis.law.atoms[0], axis.law.masses)
-    ridge_phase = jnp.exp(1j * omega * axis.law.mean[0])
-    ridge_variance = axis.law.covariance[0, 0]
-    tables = jax.vmap(_pair_table)(statistics, series)
-
-    @jax.checkpoint
-    def moment(left: "PairTable", right: "PairTable", covariance: Float[Array, "t t"]) -> Array:
-        frequency, coefficients = full_frequencies(right.frequency), full_coefficients(right.coefficients)
-        atoms = _conjugate_rows(right.atoms)
-        shape = left.frequency.shape[0], frequency.shape[0], omega.size
-        rows = (left.atoms[:, :, None, :] * atoms[:, None, :, :]).reshape(atoms.shape[0], -1, atoms.shape[2])
-        phi = product_over_features(rows, ridge).reshape(shape)
-        exponent = (left.variance[:, None] + right.full_variance[None])[:, :, None] + (ridge_variance * omega**2)[
-            None, None
-        ]
-        exponent = exponent + 2 * (left.frequency @ covariance @ frequency.T)[:, :, None]
-        exponent = (
-            exponent + 2 * (left.cross[:, None] + full_frequencies(right.cross)[None])[:, :, None] * omega[None, None]
-        )
-        shifted = left.oscillation[:, None, :] * _conjugate_rows(right.oscillation[None])
-        ridge_coefficients = (shifted.reshape(-1, shifted.shape[-1]) @ operator.T).reshape(shape)
-        value = jnp.sum(phi * jnp.exp(-exponent / 2) * ridge_coefficients * ridge_phase[None, None], axis=2)
-        return (left.coefficients @ value @ coefficients).real
-
-    def distance(shift):
-        moved = jax.tree.map(lambda leaf: jnp.roll(leaf, -shift, axis=0), tables)
-        index = jnp.arange(features)
-        covariance = cross_covariance[index, :, (index + shift) % features, :]
-        return jax.lax.map(lambda args: moment(*args), (tables, moved, covariance))
-
-    moments = jnp.zeros((features, features), axis.nodes.dtype)
-    if features == 1:
-        return moments
-    shifts = jnp.arange(1, features // 2 + 1)
-    values = jax.lax.map(distance, shifts)
-    row = jnp.broadcast_to(jnp.arange(features), values.shape)
-    column = (row + shifts[:, None]) % features
-    moments = moments.at[row, column].set(values)
-    return moments.at[column, row].set(values)
-
-
-class PairTable(eqx.Module):
-    """What a pair moment needs of one feature: everything that does not mix two of them."""
-
-    frequency: Float[Array, "F t"]
-    coefficients: Complex[Array, " F"]
-    atoms: Complex[Array, "m F K"]
-    oscillation: Complex[Array, "F Q"]
-    variance: Float[Array, " F"]
-    cross: Float[Array, " F"]
-
-    @property
-    def full_variance(self) -> Float[Array, " E"]:
-        """`w' S w` over all frequencies."""
-        return jnp.concatenate([self.variance, self.variance[1:]])
-
-
-def _pair_table(statistic: Statistic, series: Series) -> PairTable:
-    frequency, law = series.frequency, statistic.law
-    return PairTable(
-        frequency=frequency,
-        coefficients=series.coefficients * jnp.exp(1j * frequency @ law.mean),
-        atoms=jnp.exp(1j * jnp.einsum("ft,tmk->mfk", frequency, law.atoms)),
-        oscillation=statistic.oscillation(frequency),
-        variance=jnp.einsum("ft,ts,fs->f", frequency, law.covariance, frequency),
-        cross=frequency @ statistic.cross,
-    )
-
-
-def _conjugate_rows(half: Complex[Array, "m F K"]) -> Complex[Array, "m E K"]:
-    return jnp.concatenate([half, jnp.conj(half[:, 1:])], axis=1)

@@ -1,7 +1,6 @@
 """What the engine sees of a feature model: the joint law of a few linear projections."""
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 
 from ..model import FeatureModel
@@ -13,7 +12,8 @@ class Projection(eqx.Module):
 
     Fields:
         mean: `[D]`, the mean of `Y`.
-        atoms: `[D, m, K]`, what each feature adds to `Y` in each state, less its mean over the states.
+        atoms: `[D, m, K]`, what each feature adds to `Y` in each state, less what it adds in its first (so
+            `atoms[:, :, 0]` is 0).
         masses: `[m, K]`.
         covariance: `[D, D]`, of the Gaussian part `G S G'`.
 
@@ -31,11 +31,10 @@ class Projection(eqx.Module):
         """The law of `G x + offset` for a feature model."""
         masses = model.prior.masses
         atoms = jnp.tensordot(matrix, model.atom_vectors, axes=1)
-        # Any fixed centre gives the same law; the mean makes the phases small.
-        centre = jax.lax.stop_gradient(jnp.einsum("dmk,mk->dm", atoms, masses))
-        mean = matrix @ model.mean + offset + centre.sum(axis=1)
+        first = atoms[:, :, 0]
+        mean = matrix @ model.mean + offset + first.sum(axis=1)
         factor = matrix @ model.noise if model.noise.ndim == 2 else matrix * jnp.atleast_2d(model.noise)
-        return cls(mean, atoms - centre[:, :, None], masses, factor @ factor.T)
+        return cls(mean, atoms - first[:, :, None], masses, factor @ factor.T)
 
     def transform(self, matrix: Float[Array, "E D"], offset: Array | float = 0.0) -> "Projection":
         """The law of `M Y + offset`."""

@@ -21,12 +21,40 @@ def split_panels(
     Equal panels, each cut once more where a kink falls into it: `panels + len(kinks)` panels of `order` nodes. Kinks
     outside the interval make empty panels of weight zero. Shapes are static, the places are traced.
     """
-    edges = low + (high - low) * jnp.linspace(0, 1, panels + 1, dtype=low.dtype)
-    edges = jnp.sort(jnp.concatenate([edges, jnp.clip(kinks, low, high)]))
+    edges = panel_edges(low, high, kinks, panels)
     reference, weight = unit_rule(1, order)
     length = edges[1:] - edges[:-1]
     nodes = edges[:-1, None] + length[:, None] * reference.astype(edges.dtype)[None]
     return nodes.ravel(), (length[:, None] * weight.astype(edges.dtype)[None]).ravel()
+
+
+def panel_edges(low: Array, high: Array, kinks: Float[Array, " kinks"], panels: int) -> Float[Array, " edges"]:
+    """Ends of equal panels on `[low, high]`, each cut once more where a kink falls into it."""
+    edges = low + (high - low) * jnp.linspace(0, 1, panels + 1, dtype=low.dtype)
+    return jnp.sort(jnp.concatenate([edges, jnp.clip(kinks, low, high)]))
+
+
+def panel_interpolation(
+    edges: Float[Array, " edges"], points: Float[Array, " P"], order: int = NODES_PER_PANEL
+) -> tuple[Float[Array, " Q"], Float[Array, "P Q"]]:
+    """Gauss nodes of panels, and the matrix from values there to their Legendre interpolants at `points`.
+
+    `sum_n (n + 1/2) w_q P_n(x_q) P_n(x)`, in the panel that holds `x`: spectral for functions smooth on each panel.
+    """
+    node, weight = np.polynomial.legendre.leggauss(order)
+    expand = np.polynomial.legendre.legvander(node, order - 1) * weight[:, None] * (np.arange(order) + 0.5)
+    length = edges[1:] - edges[:-1]
+    panel = jnp.clip(jnp.searchsorted(edges, points, side="right") - 1, 0, length.size - 1)
+    wide = jnp.where(length > 0, length, 1)
+    x = jnp.clip(2 * (points - edges[panel]) / wide[panel] - 1, -1, 1)
+    polynomials = [jnp.ones_like(x), x]
+    for n in range(1, order - 1):
+        polynomials.append(((2 * n + 1) * x * polynomials[-1] - n * polynomials[-2]) / (n + 1))
+    values = jnp.stack(polynomials, axis=1) @ jnp.asarray(expand.T, x.dtype)
+    inside = (panel[:, None] == jnp.arange(length.size)[None]).astype(x.dtype)
+    matrix = (inside[:, :, None] * values[:, None, :]).reshape(points.size, -1)
+    unit = jnp.asarray((node + 1) / 2, x.dtype)
+    return (edges[:-1, None] + length[:, None] * unit[None]).ravel(), matrix
 
 
 def unit_rule(panels: int, order: int = NODES_PER_PANEL) -> tuple[np.ndarray, np.ndarray]:

@@ -51,7 +51,27 @@ class Resolution(eqx.Module):
 
     def law_ridge_order(self, dimension: int) -> int:
         """Highest frequency index on the ridge axis of the law of that many projections."""
-        return self.frequencies if dimension > 1 else 3 * self.frequencies // 4
+        return self.frequencies if dimension > 1 else self.frequencies // 2
+
+    @property
+    def atoms(self) -> int:
+        """Most atoms of a source feature: priors with more are replaced by Gauss rules of that many."""
+        return max(4, self.frequencies // 4)
+
+    @property
+    def input_order(self) -> int:
+        """Highest frequency index of the series of a latent mean in `E[x s]` (one statistic)."""
+        return max(6, self.frequencies // 3)
+
+    @property
+    def law_panels(self) -> int:
+        """Panels of 16 nodes for functions of the ridge axis in the law of a statistic."""
+        return -(-self.ridge_panels // 3)
+
+    @property
+    def pair_panels(self) -> int:
+        """Panels of 16 nodes for functions of the ridge axis in moments of latent means."""
+        return max(2, self.frequencies // 8)
 
     def series_order(self, statistics: int, linear: bool) -> int:
         """Highest frequency index of the exponentials that stand for a latent mean.

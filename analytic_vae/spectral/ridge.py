@@ -4,12 +4,13 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
+from ..activation import Activation
 from ..layer import RidgeForm
 from ..model import FeatureModel
 from ..types import Array, Complex, Float, Scalar
-from .box import interval
+from .box import floor, interval
 from .projection import Projection, characteristic
-from .quadrature import split_panels
+from .quadrature import panel_edges, panel_interpolation, split_panels
 from .resolution import Resolution
 from .series import (
     MARGIN,
@@ -53,37 +54,86 @@ class RidgeAxis(eqx.Module):
     values: Float[Array, " Q"]
     centre: Scalar
     rule: "Rule | None"
+    activation: Activation | None
 
     @classmethod
-    def of(cls, source: FeatureModel, form: RidgeForm, resolution: Resolution) -> "RidgeAxis":
-        """The axis of a layer whose input is `source`."""
+    def of(
+        cls, source: FeatureModel, form: RidgeForm, resolution: Resolution, box: tuple[Array, Array] | None = None
+    ) -> "RidgeAxis":
+        """The axis of a layer whose input is `source`, on a given box `(low, length)` or its own."""
         law = Projection.of(source, form.direction[None, :], form.bias)
         if form.activation is None:
             one = jnp.ones_like(law.mean)
-            return cls(law, 0 * one, one, 0 * one, 0 * one[0], None)
+            return cls(law, 0 * one, one, 0 * one, 0 * one[0], None, None)
         c = resolution.log_inverse_mass
         # One variable is never nearly dependent, so its box may stand still: the kinks stay at their nodes.
-        low, length = widen(*interval(jax.lax.stop_gradient(law), c))
+        low, length = widen(*interval(jax.lax.stop_gradient(law), c)) if box is None else box
         kinks = jnp.asarray(form.activation.kinks, low.dtype)
         nodes, weight = split_panels(low, low + length, kinks, resolution.ridge_panels)
         rule = Rule(low, length, nodes, weight, resolution)
         centre = jax.lax.stop_gradient(law.total_mean[0])
-        return cls(law, nodes, rule.weights(law), form.activation(nodes), centre, rule)
+        return cls(law, nodes, rule.weights(law), form.activation(nodes), centre, rule, form.activation)
+
+    @property
+    def box(self) -> tuple[Array, Array]:
+        """`(low, length)`; of a linear layer one that nothing reads."""
+        if self.rule is None:
+            return jnp.zeros_like(self.centre), jnp.ones_like(self.centre)
+        return self.rule.low, self.rule.length
+
+    @property
+    def misfit(self) -> Scalar:
+        """How far mass, mean and variance on the box are from the exact ones, in units of the spread."""
+        mean, variance = self.law.total_mean[0], self.law.total_covariance[0, 0]
+        if self.rule is None:
+            return jnp.zeros_like(mean)
+        scale = jnp.maximum(variance, floor(jnp.abs(mean)) ** 2)
+        residual = (self.nodes - mean) / jnp.sqrt(scale)
+        wrong = [self.weights.sum() - 1, self.weights @ residual, self.weights @ residual**2 - variance / scale]
+        return jnp.max(jnp.abs(jnp.stack(wrong)))
+
+    @property
+    def kinks(self) -> Float[Array, " kinks"]:
+        """Where `psi` is not smooth."""
+        return jnp.asarray(self.activation.kinks, self.nodes.dtype)
 
     @property
     def linear(self) -> bool:
         """Whether the layer is linear: there is nothing to integrate over."""
         return self.rule is None
 
-    def operator(self, order: int) -> tuple[Float[Array, " R"], Complex[Array, "R Q"]]:
-        """Frequencies and the least-squares operator from `h(nodes)` to `c` with `h(b) ~ sum_r c_r exp(i omega_r b)`.
+    def law_grid(self, resolution: Resolution, statistics: int) -> "RidgeGrid":
+        """The grid for laws of that many statistics."""
+        return self._grid(resolution.law_ridge_order(statistics), resolution.law_panels)
 
-        One period is the part of the box where the window is 1.
-        """
+    def pair_grid(self, resolution: Resolution) -> "RidgeGrid":
+        """The grid for moments of two latent means."""
+        return self._grid(resolution.series_ridge_order, resolution.pair_panels)
+
+    def _grid(self, order: int, panels: int) -> "RidgeGrid":
+        # One period is the part of the box where the window is 1.
         if self.rule is None:
-            return jnp.zeros_like(self.nodes), jnp.ones((1, 1), self.nodes.dtype) + 0j
-        spacing = 2 * jnp.pi / (self.rule.length * (1 - 2 * MARGIN))
+            one = jnp.ones((1, 1), self.nodes.dtype) + 0j
+            return RidgeGrid(self.law, jnp.zeros_like(self.nodes), self.nodes, self.values, one)
+        rule = self.rule
+        spacing = 2 * jnp.pi / (rule.length * (1 - 2 * MARGIN))
         half = spacing * jnp.asarray(half_space(order, 1)[:, 0], self.nodes.dtype)
         real = least_squares(real_basis((self.nodes - self.centre)[:, None] * half[None]), self.weights)
         frequency = full_frequencies(half)
-        return frequency, full_operator(real) * jnp.exp(-1j * frequency * self.centre)[:, None]
+        edges = panel_edges(rule.low, rule.low + rule.length, self.kinks, panels)
+        nodes, interpolation = panel_interpolation(edges, self.nodes)
+        operator = full_operator(real @ interpolation) * jnp.exp(-1j * frequency * self.centre)[:, None]
+        return RidgeGrid(self.law, frequency, nodes - self.centre, self.activation(nodes), operator)
+
+
+class RidgeGrid(eqx.Module):
+    """Functions of `b` as `h(b) ~ sum_r c_r exp(i omega_r b)`, from their values at few nodes: `c = operator @ h`.
+
+    Fields: the law of `b`; `omega: [R]`; `offset: [Q]` (the nodes less the centre of the axis), `psi: [Q]` there.
+    """
+
+    law: Projection
+    omega: Float[Array, " R"]
+    offset: Float[Array, " Q"]
+    psi: Float[Array, " Q"]
+    operator: Complex[Array, "R Q"]

@@ -10,6 +10,7 @@ half-space and `E = 2 F - 1` the whole one, or as many real functions `1, cos, s
 import itertools
 from functools import cache, partial
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,6 +19,13 @@ from jax.custom_derivatives import SymbolicZero
 from ..types import Array, Complex, Float
 
 MARGIN = 0.12  # of the box, per side, in which the window falls from 1 to 0
+
+
+class Series(eqx.Module):
+    """A function of the standardised statistics as `g(y'') ~ Re sum_p coefficients_p exp(i <frequency_p, y''>)`."""
+
+    frequency: Float[Array, "F t"]
+    coefficients: Complex[Array, " F"]
 
 
 @cache

@@ -3,7 +3,8 @@
 With `y = a + c psi(b)`, `a` linear in `x`: each is sheared, `a = a' + beta (b - E b)` with `a'` uncorrelated with
 `b`, and standardised, `y = centre + basis y''` with `y''` of mean 0 and covariance about 1. No expectation depends on
 the coordinates, but its error does: two statistics that are almost one have a basis of condition 1e3 and more, and a
-derivative in coordinates held fixed would multiply the error by that. So the coordinates are differentiated too.
+derivative in coordinates held fixed would multiply the error by that. So the coordinates are differentiated too. The
+boxes, in those coordinates, are not: they may be older than the parameters (`plan.py`).
 """
 
 import equinox as eqx
@@ -15,11 +16,11 @@ from ..layer import RidgeForm
 from ..model import FeatureModel
 from ..types import Array, Complex, Float
 from .box import floor, interval
-from .characteristic import gaussian_factor, phases, product_over_features, ridge_table
+from .characteristic import gaussian_factor, matmul, phases, product_over_features, ridge_table, times, waves
 from .projection import Projection
 from .quadrature import panel_count, split_panels
 from .resolution import Resolution
-from .ridge import RidgeAxis
+from .ridge import RidgeAxis, RidgeGrid
 from .series import density_weights, half_grid, periodic_rule, widen, window
 
 
@@ -28,10 +29,11 @@ class Statistic(eqx.Module):
 
     Fields:
         centre `[t]`, basis `[t, t]`: `y = centre + basis y''`.
-        low `[t]`, length `[t]`: the box of `y''`.
+        low `[t]`, length `[t]`: the box of `y''`, without derivatives (the coordinates have them).
+        variance: `[t]`, of `y''`: 1, or less where the spread of `y` was too small to divide by.
         law: of `a''` alone, `D = t`.
         cross: `[t]`, Gaussian covariance of `a''` and `b`.
-        ridge_part: `[t, Q]`, `kappa''` at the nodes of the ridge axis.
+        shear, coefficient: `[t]`, `kappa''(b) = shear (b - centre_b) + coefficient psi(b)`.
         rows: `[t, n1]`, `a'' = rows x + const`.
     """
 
@@ -39,9 +41,11 @@ class Statistic(eqx.Module):
     basis: Float[Array, "t t"]
     low: Float[Array, " t"]
     length: Float[Array, " t"]
+    variance: Float[Array, " t"]
     law: Projection
     cross: Float[Array, " t"]
-    ridge_part: Float[Array, "t Q"]
+    shear: Float[Array, " t"]
+    coefficient: Float[Array, " t"]
     rows: Float[Array, "t n1"]
 
     @classmethod
@@ -53,6 +57,7 @@ class Statistic(eqx.Module):
         axis: RidgeAxis,
         resolution: Resolution,
         aligned: bool = False,
+        box: tuple[Float[Array, " t"], Float[Array, " t"]] | None = None,
     ) -> "Statistic":
         """The statistics `readout @ f(x)` in their own coordinates.
 
@@ -66,58 +71,58 @@ class Statistic(eqx.Module):
         rows = rows - shear[:, None] * form.direction[None]
         part = shear[:, None] * (axis.nodes - axis.centre)[None] + coefficient[:, None] * axis.values[None]
         law = Projection.of(source, rows, shift)
-        centre, basis = _coordinates(law, part, axis, aligned)
+        centre, covariance = _moments(law, part, axis)
+        basis = _basis(centre, covariance, aligned)
         inverse = _inverse(basis)
         law, part, rows = law.transform(inverse, -inverse @ centre), inverse @ part, inverse @ rows
-        low, length = _box(law, part, resolution)
+        low, length = jax.lax.stop_gradient(_box(law, part, resolution)) if box is None else box
         cross = rows @ source.covariance @ form.direction
-        return cls(centre, basis, low, length, law, cross, part, rows)
+        variance = jnp.diagonal(inverse @ covariance @ inverse.T)
+        return cls(centre, basis, low, length, variance, law, cross, inverse @ shear, inverse @ coefficient, rows)
 
     @property
     def dimension(self) -> int:
         """`t`."""
         return self.centre.shape[0]
 
-    def oscillation(self, frequency: Float[Array, "W t"]) -> Complex[Array, "W Q"]:
+    def oscillation(self, frequency: Float[Array, "W t"], grid: RidgeGrid) -> Complex[Array, "W Q"]:
         """`exp(i <w, kappa''(b_q)>)`."""
-        return jnp.exp(1j * frequency @ self.ridge_part)
+        return waves(frequency, jnp.outer(self.shear, grid.offset) + jnp.outer(self.coefficient, grid.psi))
 
-    def joint(
-        self, frequency: Float[Array, "W t"], omega: Float[Array, " R"], ridge: Projection
-    ) -> Complex[Array, "W R"]:
+    def joint(self, frequency: Float[Array, "W t"], grid: RidgeGrid) -> Complex[Array, "W R"]:
         """`E exp(i <w, a''> + i omega b)`, features and Gaussian part."""
+        ridge, omega = grid.law, grid.omega
         table = ridge_table(omega, ridge.atoms[0], ridge.masses)
-        features = product_over_features(phases(frequency, self.law.atoms), table)
-        return features * gaussian_factor(
+        features = product_over_features(ridge.masses[:, 0], phases(frequency, self.law.atoms), table)
+        gaussian = gaussian_factor(
             frequency, omega, self.law.mean, ridge.mean[0], self.law.covariance, self.cross, ridge.covariance[0, 0]
         )
+        return times(features, gaussian)
 
     def characteristic(
-        self, frequency: Float[Array, "W t"], axis: RidgeAxis, resolution: Resolution, chunk: int = 1024
+        self, frequency: Float[Array, "W t"], grid: RidgeGrid, chunk: int = 1024
     ) -> Complex[Array, " W"]:
         """`E exp(i <w, y''>)`: frequencies on the ridge axis, nodes on it, shift, sum (Lemma 3.4 with no binning)."""
-        omega, operator = axis.operator(resolution.law_ridge_order(self.dimension))
 
-        @jax.checkpoint
         def rows(w):
-            return jnp.sum(self.joint(w, omega, axis.law) * (self.oscillation(w) @ operator.T), axis=1)
+            return jnp.sum(times(self.joint(w, grid), matmul(self.oscillation(w, grid), grid.operator.T)), axis=1)
 
         count = frequency.shape[0]
         if count <= chunk:
             return rows(frequency)
         blocks = -(-count // chunk)
         padded = jnp.pad(frequency, ((0, blocks * chunk - count), (0, 0)))
-        return jax.lax.map(rows, padded.reshape(blocks, chunk, -1)).ravel()[:count]
+        return jax.lax.map(jax.checkpoint(rows), padded.reshape(blocks, chunk, -1)).ravel()[:count]
 
     def box_frequencies(self, resolution: Resolution) -> tuple[np.ndarray, Float[Array, "W t"]]:
         """Integer half grid of the box, and its frequencies `2 pi k / length`."""
         index = half_grid(resolution.law_order(self.dimension), self.dimension)
         return index, 2 * jnp.pi * jnp.asarray(index, self.low.dtype) / self.length[None]
 
-    def box_characteristic(self, axis: RidgeAxis, resolution: Resolution) -> Complex[Array, " W"]:
+    def box_characteristic(self, grid: RidgeGrid, resolution: Resolution) -> Complex[Array, " W"]:
         """`phi(w_k) exp(-i w_k low)` on the half grid of the box."""
         _, frequency = self.box_frequencies(resolution)
-        return self.characteristic(frequency, axis, resolution) * jnp.exp(-1j * frequency @ self.low)
+        return self.characteristic(frequency, grid) * jnp.conj(waves(frequency, self.low))
 
 
 def grid_weights(phi: Complex[Array, " W"], nodes: list[Array], weights: list[Array], order: int) -> Float[Array, "*Q"]:
@@ -165,20 +170,22 @@ def _shear(joint: Projection) -> Float[Array, " t"]:
     return jnp.where(variance > least, covariance[:-1, -1] / jnp.maximum(variance, least), 0)
 
 
-def _coordinates(law: Projection, part: Float[Array, "t Q"], axis: RidgeAxis, aligned: bool) -> tuple[Array, Array]:
+def _moments(law: Projection, part: Float[Array, "t Q"], axis: RidgeAxis) -> tuple[Array, Array]:
     part_mean = part @ axis.weights
     residual = part - part_mean[:, None]
-    centre = law.total_mean + part_mean
-    covariance = law.total_covariance + (residual * axis.weights[None]) @ residual.T
+    return law.total_mean + part_mean, law.total_covariance + (residual * axis.weights[None]) @ residual.T
+
+
+def _basis(centre: Float[Array, " t"], covariance: Float[Array, "t t"], aligned: bool) -> Float[Array, "t t"]:
     least = floor(jnp.max(jnp.abs(centre))) ** 2
     if aligned or covariance.shape[0] != 2:
-        return centre, jnp.diag(jnp.sqrt(jnp.maximum(jnp.diagonal(covariance), least)))
+        return jnp.diag(jnp.sqrt(jnp.maximum(jnp.diagonal(covariance), least)))
     # The Cholesky factor, with diagonal entries floored above zero.
     (a, b), (_, c) = covariance
     first = jnp.sqrt(jnp.maximum(a, least))
     slope = jnp.where(a > least, b / first, 0)
     second = jnp.sqrt(jnp.maximum(c - slope**2, jnp.maximum(least, jnp.finfo(c.dtype).eps ** (3 / 4) * c)))
-    return centre, jnp.stack([jnp.stack([first, jnp.zeros_like(first)]), jnp.stack([slope, second])])
+    return jnp.stack([jnp.stack([first, jnp.zeros_like(first)]), jnp.stack([slope, second])])
 
 
 def _inverse(basis: Float[Array, "t t"]) -> Float[Array, "t t"]:

@@ -1,0 +1,94 @@
+"""Checks of source, layer, target and encoder, before anything is computed."""
+
+import equinox as eqx
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from ._check import require_instance
+from .encoder import AbstractEncoder, encode
+from .layer import AbstractLayer, LinearLayer
+from .model import FeatureModel
+from .spectral.memory import require_memory
+from .spectral.pairs import BLOCK
+from .spectral.resolution import Resolution
+
+BATCH = 4  # features whose laws of one statistic are computed together
+
+
+def check_layer(source, layer, target=None) -> None:
+    """Raise an error that names the argument unless source, layer and, if there is one, target fit together."""
+    require_instance("source", source, FeatureModel, "a FeatureModel")
+    require_instance("layer", layer, AbstractLayer, "a LinearLayer or a RidgeLayer")
+    if source.neurons != layer.inputs:
+        raise ValueError(f"source: expected {layer.inputs} neurons, the inputs of layer, got {source.neurons}.")
+    if target is None:
+        return
+    require_instance("target", target, FeatureModel, "a FeatureModel")
+    if target.neurons != layer.outputs:
+        raise ValueError(f"target: expected {layer.outputs} neurons, the outputs of layer, got {target.neurons}.")
+    if target.decoder.ndim != 2:
+        raise ValueError(f"target: expected a decoder of shape [n, m], got {target.decoder.shape}.")
+
+
+def check_encoder(layer, encoder, atoms, resolution, name: str = "atoms") -> None:
+    """Raise an error that names the argument unless the encoder fits the layer and the atoms `[m2, K]`, if any, of `name`."""
+    require_instance("encoder", encoder, AbstractEncoder, "an encoder (SoftmaxEncoder, ...)")
+    if resolution is not None:
+        require_instance("resolution", resolution, Resolution, "a Resolution")
+    if encoder.readout.shape[2] != layer.outputs:
+        raise ValueError(
+            f"encoder: expected a readout of {layer.outputs} neurons, the outputs of layer, "
+            f"got {encoder.readout.shape[2]}."
+        )
+    if encoder.statistics_read > 2:
+        raise ValueError(f"encoder: expected 1 or 2 statistics per feature, got {encoder.statistics_read}.")
+    if atoms is None:
+        return
+    if atoms.shape[0] != encoder.features:
+        raise ValueError(f"{name}: expected {encoder.features} features, as many as encoder, got {atoms.shape[0]}.")
+    points = jax.ShapeDtypeStruct((encoder.features, 1, encoder.statistics_read), atoms.dtype)
+    count = eqx.filter_eval_shape(encode, encoder, points, atoms).shape[2]
+    if count != atoms.shape[1]:
+        raise ValueError(f"{name}: expected {count} atoms per feature, as many as encoder, got {atoms.shape[1]}.")
+
+
+def check_memory(source, layer, t: int, m2: int, K2: int, resolution) -> None:
+    """Raise `MemoryError` before anything starts if the largest arrays cannot fit: `m2` encoders of `t` statistics."""
+    m1, K1 = source.prior.atoms.shape
+    r = K1 if K1 <= 2 * resolution.atoms else resolution.atoms
+    linear = isinstance(layer, LinearLayer)
+    order = resolution.series_order(t, linear)
+    half = order + 1 if t == 1 else 1.6 * order**2
+    ridge = 1 if linear else 2 * resolution.series_ridge_order
+    pair = min(BLOCK, m2) * 8 * m1 * 2 * half**2 * (ridge + r)
+    nodes = (2.5 * resolution.law_order(t)) ** t
+    law = nodes * (6 * K2 + 4 * half)
+    frequencies = 2 * resolution.law_order(1) if t == 1 else 1024  # of a law: blocks of at most 1024
+    law += 8 * m1 * frequencies * ((1 if linear else 2 * resolution.law_ridge_order(t)) + r)
+    law *= BATCH if t == 1 else 1
+    nodes = 16 * resolution.ridge_panels  # of the ridge axis, and complex exponentials at them
+    law += 0 if linear else 16 * nodes * resolution.ridge_order
+    itemsize = np.dtype(source.mean.dtype).itemsize
+    advice = "lower resolution.frequencies, or the number of features or atoms; or pass check=False to fit"
+    require_memory((pair + law + 4 * m1 * m2 * half * r) * itemsize, "resolution", advice)
+
+
+def check_plan(plan, encoder) -> None:
+    """Raise an error that names the argument unless the plan, if any, is one for such an encoder."""
+    if plan is None:
+        return
+    if not hasattr(plan, "low"):
+        raise TypeError(f"plan: expected a Plan (analytic_vae.plan makes one), got {type(plan).__name__}.")
+    expected = (encoder.features, encoder.statistics_read)
+    if plan.low.shape != expected:
+        raise ValueError(
+            f"plan: expected boxes of {expected[0]} features of {expected[1]} statistics, as encoder has, "
+            f"got {plan.low.shape}."
+        )
+
+
+def check_mesh(mesh) -> None:
+    """Raise an error that names the argument unless the mesh, if any, is one of devices."""
+    if mesh is not None:
+        require_instance("mesh", mesh, Mesh, "a jax.sharding.Mesh (jax.make_mesh makes one)")

@@ -1,0 +1,48 @@
+"""One function of many independent items, on one device or spread over a mesh."""
+
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+
+def spread(function: Callable, everywhere, items: tuple, mesh: Mesh | None = None, batch: int = 1):
+    """`function(everywhere, *item)` for items stacked on leading axes, results stacked; `batch` of them at a time.
+
+    With a mesh each device takes an equal run of the items (the last is repeated if they do not divide), and the
+    results are gathered on all of them. `function` must not close over traced arrays: they belong into `everywhere`.
+    """
+
+    def run(everywhere, share):
+        return jax.lax.map(lambda item: function(everywhere, *item), share, batch_size=batch)
+
+    if mesh is None:
+        return run(everywhere, items)
+    # Whatever the user's mesh does with shardings in types, here the compiler places what is not divided.
+    mesh = Mesh(mesh.devices, mesh.axis_names, axis_types=(AxisType.Auto,) * len(mesh.axis_names))
+    axis = mesh.axis_names[0]
+    devices, count = mesh.shape[axis], len(jax.tree.leaves(items)[0])
+    missing = -count % devices
+    pad = lambda leaf: jnp.concatenate([leaf, jnp.repeat(leaf[-1:], missing, axis=0)])  # noqa: E731
+    specs = PartitionSpec(), PartitionSpec(axis)
+    divided = jax.shard_map(run, mesh=mesh, in_specs=specs, out_specs=PartitionSpec(axis), check_vma=False)
+    results = divided(everywhere, jax.tree.map(pad, items))
+    results = jax.lax.with_sharding_constraint(results, NamedSharding(mesh, PartitionSpec()))
+    return jax.tree.map(lambda leaf: leaf[:count], results)
+
+
+def replicate(tree, mesh: Mesh):
+    """The same arrays on every device of a mesh, as `elbo` and `fit` need them if it spans several processes.
+
+    Every process passes the same values.
+
+    >>> jax.distributed.initialize()
+    >>> mesh = jax.make_mesh((len(jax.devices()),), ("pairs",))
+    >>> jax.jit(lambda *parts: elbo(*parts, mesh=mesh).loss)(*replicate((source, layer, target, encoder), mesh))
+    """
+    mesh = Mesh(mesh.devices, mesh.axis_names)
+    place = lambda leaf: jax.device_put(np.asarray(leaf), NamedSharding(mesh, PartitionSpec()))  # noqa: E731
+    return jax.tree.map(lambda leaf: place(leaf) if eqx.is_array(leaf) else leaf, tree)

@@ -1,0 +1,55 @@
+"""What the loss needs beside its parameters and may keep from one step to the next: the boxes of all its laws."""
+
+import equinox as eqx
+import jax
+
+from .arguments import BATCH, check_encoder, check_layer
+from .encoder import AbstractEncoder
+from .layer import AbstractLayer
+from .model import FeatureModel
+from .spectral.compression import compress
+from .spectral.resolution import Resolution
+from .spectral.ridge import RidgeAxis
+from .spectral.statistic import Statistic
+from .types import Array, Float, Scalar
+
+
+class Plan(eqx.Module):
+    """The boxes on which the laws behind a loss are expanded, without derivatives. `plan` makes one.
+
+    A statistic is measured from its mean in units of its spread, both exact and always new, and its box is in those
+    units: a plan stays good while only they change. One that does not fit costs accuracy, not correctness unnoticed:
+    `Expectations.misfit` says how far mass, mean and variance of each law on its box are from the exact ones.
+
+    Fields:
+        ridge: `(low, length)`, the box of the one variable that the layer is not linear in.
+        low, length: `[m2, t]`, the boxes of the standardised statistics of each feature.
+    """
+
+    ridge: tuple[Scalar, Scalar]
+    low: Float[Array, "m2 t"]
+    length: Float[Array, "m2 t"]
+
+
+def plan(
+    source: FeatureModel, layer: AbstractLayer, encoder: AbstractEncoder, resolution: Resolution | None = None
+) -> Plan:
+    """The `Plan` that `elbo` and `expectations` make when they are given none.
+
+    Arguments as in `expectations`. Jit-able.
+
+    >>> boxes = plan(source, layer, encoder)
+    >>> elbo(source, layer, target, encoder, plan=boxes).misfit
+    """
+    check_layer(source, layer)
+    check_encoder(layer, encoder, None, resolution)
+    resolution = resolution or Resolution()
+    source = compress(jax.lax.stop_gradient(source), resolution.atoms)
+    form = jax.lax.stop_gradient(layer.form())
+    axis = RidgeAxis.of(source, form, resolution)
+
+    def boxes(readout):
+        statistic = Statistic.of(source, form, readout, axis, resolution)
+        return statistic.low, statistic.length
+
+    return Plan(axis.box, *jax.lax.map(boxes, jax.lax.stop_gradient(encoder.readout), batch_size=BATCH))

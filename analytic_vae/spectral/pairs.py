@@ -1,0 +1,137 @@
+"""Moments of two latent means, `E[s_j(y_j) s_k(y_k)]` for all pairs: what the loss spends its time on.
+
+With `s_j = Re sum_p gamma_p exp(i <w_p, y_j>)` a moment is
+`Re sum_{p, q, r} gamma_p gamma_q c_pqr E exp(i <w_p, a_j> + i <w_q, a_k> + i omega_r b)`: over a half-space in `p`, all
+of `q`, and the ridge axis, where `exp(i <w_p, kappa_j> + i <w_q, kappa_k>) ~ sum_r c_pqr exp(i omega_r b)`.
+
+One `k` is taken with a block of features `j` at a time: what depends on `k` and the ridge axis becomes one matrix per
+source feature, which the tables of the whole block multiply. Nothing of a block is kept for the gradient.
+"""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from ..parallel import spread
+from ..types import Array, Complex, Float
+from .characteristic import cis, matmul, phases, product_over_features, ridge_table, times, waves
+from .ridge import RidgeGrid
+from .series import Series, full_coefficients, full_frequencies
+from .statistic import Statistic
+
+BLOCK = 8  # features taken together with one other
+
+
+class PairTable(eqx.Module):
+    """What a pair moment needs of one feature: everything that does not mix two of them.
+
+    `oscillation` holds the series' coefficients and the phases of the mean too.
+    """
+
+    frequency: Float[Array, "F t"]
+    atoms: Complex[Array, "m F J"]
+    oscillation: Complex[Array, "F Q"]
+    variance: Float[Array, " F"]
+    cross: Float[Array, " F"]
+
+    @classmethod
+    def of(cls, statistic: Statistic, series: Series, grid: RidgeGrid) -> "PairTable":
+        """From a feature's statistics and its series."""
+        frequency, law = series.frequency, statistic.law
+        coefficients = series.coefficients * waves(frequency, law.mean)
+        return cls(
+            frequency=frequency,
+            atoms=phases(frequency, law.atoms),
+            oscillation=times(coefficients[:, None], statistic.oscillation(frequency, grid)),
+            variance=jnp.einsum("ft,ts,fs->f", frequency, law.covariance, frequency),
+            cross=frequency @ statistic.cross,
+        )
+
+    def full(self) -> "PairTable":
+        """The same over all frequencies, not only a half-space."""
+        return PairTable(
+            frequency=full_frequencies(self.frequency),
+            atoms=jnp.concatenate([self.atoms, jnp.conj(self.atoms[:, 1:])], axis=1),
+            oscillation=full_coefficients(self.oscillation),
+            variance=jnp.concatenate([self.variance, self.variance[1:]]),
+            cross=full_frequencies(self.cross),
+        )
+
+
+def pair_moments(
+    statistics: Statistic,
+    cross_covariance: Float[Array, "m2 t m2 t"],
+    series: Series,
+    grid: RidgeGrid,
+    mesh: Mesh | None = None,
+) -> Float[Array, "m2 m2"]:
+    """`E[s_j(y_j) s_k(y_k)]` for all `j != k`, zero on the diagonal; the arguments carry a leading axis of features.
+
+    With a mesh the pairs are spread over its devices.
+    """
+    features = statistics.centre.shape[0]
+    if features == 1:
+        return jnp.zeros((1, 1), grid.omega.dtype)
+    tables = jax.vmap(lambda one, s: PairTable.of(one, s, grid))(statistics, series)
+    # Every pair is met at a distance j - k (mod m2) of at most m2 / 2: for each k a run of neighbours, in blocks.
+    distances = features // 2
+    size = min(BLOCK, distances)
+    starts = size * np.arange(-(-distances // size))
+    ring = jax.tree.map(lambda leaf: jnp.concatenate([leaf, leaf, leaf[:size]]), tables)
+    covariance = jnp.concatenate([cross_covariance, cross_covariance, cross_covariance[:size]])
+    law = grid.law
+    ridge = ridge_table(grid.omega, law.atoms[0], law.masses)
+    ridge_noise = jnp.exp(-law.covariance[0, 0] * grid.omega**2 / 2)
+    to_ridge = times(grid.operator, (cis(grid.omega * law.mean[0]) * ridge_noise)[:, None])
+    everywhere = tables, ring, covariance, law.masses[:, 0], ridge, to_ridge, grid.omega
+
+    @jax.checkpoint
+    def block(everywhere, k, start):
+        tables, ring, covariance, *ridge = everywhere
+        right = jax.tree.map(lambda leaf: leaf[k], tables).full()
+        left, between = jax.tree.map(
+            lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, k + 1 + start, size), (ring, covariance)
+        )
+        return _block_moments(left, right, between[:, :, k], *ridge)
+
+    k, start = np.meshgrid(np.arange(features), starts, indexing="ij")
+    values = spread(block, everywhere, (jnp.asarray(k.ravel()), jnp.asarray(start.ravel())), mesh)
+    values = values.reshape(features, -1)
+    row, column = np.indices((features, features))
+    ahead, behind = (row - column) % features, (column - row) % features
+    near = ahead <= distances
+    moments = values[np.where(near, column, row), np.where(near, ahead, behind) - 1]
+    return jnp.where(row == column, 0, moments)
+
+
+def _block_moments(
+    left: PairTable,
+    right: PairTable,
+    covariance: Float[Array, "B t t"],
+    first: Float[Array, " m"],
+    ridge: Complex[Array, "m J R"],
+    to_ridge: Complex[Array, "R Q"],
+    omega: Float[Array, " R"],
+) -> Float[Array, " B"]:
+    """`E[s_j s_k]` for a block of features j (`left`, with a leading axis) and one k (`right`, all frequencies)."""
+    count, half = left.cross.shape
+    sources = ridge.shape[0]
+
+    # Features: [m, B F, J] times [m, J, E R].
+    over_block = jnp.swapaxes(left.atoms, 0, 1).reshape(sources, count * half, -1)
+    over_right = times(jnp.swapaxes(right.atoms, 1, 2)[..., None], ridge[:, :, None])
+    features = product_over_features(first, over_block, over_right.reshape(sources, ridge.shape[1], -1))
+
+    # The ridge axis: [B F, Q] times [Q, E R].
+    shifts = times(right.oscillation.T[:, :, None], to_ridge.T[:, None])
+    series = matmul(left.oscillation.reshape(count * half, -1), shifts.reshape(shifts.shape[0], -1))
+
+    variance = left.variance[:, :, None] + right.variance[None, None]
+    variance = variance + 2 * jnp.einsum("bft,bts,es->bfe", left.frequency, covariance, right.frequency)
+    cross = left.cross[:, :, None] + right.cross[None, None]
+    exponent = variance[..., None] + 2 * cross[..., None] * omega[None, None, None]
+    product = features.real * series.real - features.imag * series.imag
+    # As a matrix product, so that the exponential is not computed inside of a reduction, one number at a time.
+    return jnp.einsum("bx,bx->b", product.reshape(count, -1), jnp.exp(-exponent / 2).reshape(count, -1))

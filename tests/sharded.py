@@ -1,0 +1,80 @@
+"""What `test_sharding.py` runs in processes of their own: they need a number of devices set before JAX starts.
+
+`python sharded.py devices` on eight virtual devices; `python sharded.py process PORT RANK` is one of two processes.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+os.environ["JAX_PLATFORMS"] = "cpu"
+sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parent.parent)]
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+jax.config.update("jax_enable_x64", True)
+
+import analytic_vae as av
+
+RESOLUTION = av.Resolution(8)
+
+
+def parts():
+    """Seven features on two neurons: they do not divide among eight devices, nor do their pairs among two."""
+    import cases
+
+    source, layer, *_ = cases.problem(0)
+    rng = np.random.default_rng(0)
+    atoms = rng.normal(size=(7, 2))
+    target = av.FeatureModel(av.Prior(atoms, 0 * atoms), rng.normal(size=(cases.N2, 7)), 0.7)
+    readout = rng.normal(size=(7, 1, cases.N2))
+    return source, layer, target, av.SoftmaxEncoder(readout, rng.normal(size=(7, 1, 2)), rng.normal(size=(7, 2)))
+
+
+def value_and_grad(mesh):
+    @eqx.filter_jit
+    def run(given):
+        return eqx.filter_value_and_grad(lambda p: av.elbo(*p, RESOLUTION, mesh=mesh).loss)(given)
+
+    return run
+
+
+def difference(a, b) -> float:
+    """The largest, relative to the largest entry."""
+    leaves = [(np.asarray(x), np.asarray(y)) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)]
+    return max(np.max(np.abs(x - y)) for x, y in leaves) / max(np.max(np.abs(x)) for x, _ in leaves)
+
+
+def devices():
+    """Value and gradient on eight devices and on one; two shapes of mesh; a fit."""
+    alone = value_and_grad(None)(parts())
+    for mesh in (jax.make_mesh((8,), ("pairs",)), jax.sharding.Mesh(np.array(jax.devices()[:3]), ("i",))):
+        together = value_and_grad(mesh)(parts())
+        print(mesh.shape, difference(alone, together))
+        assert difference(alone, together) < 1e-12
+    source, layer, target, _ = parts()
+    options = {"atoms": target.prior.atoms[:3], "noise": "scalar", "steps": 3, "resolution": RESOLUTION, "check": False}
+    one, many = av.fit(source, layer, **options), av.fit(source, layer, mesh=mesh, **options)
+    print("fit", one.history, many.history)
+    np.testing.assert_allclose(one.history, many.history, rtol=1e-9)
+
+
+def process(port: str, rank: str):
+    """One of two processes with a device each: what both compute together is what each computes alone."""
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    jax.distributed.initialize(f"127.0.0.1:{port}", num_processes=2, process_id=int(rank))
+    assert jax.process_count() == 2 and len(jax.devices()) == 2 and len(jax.local_devices()) == 1
+    mesh = jax.make_mesh((2,), ("pairs",))
+    alone = value_and_grad(None)(parts())
+    together = value_and_grad(mesh)(av.replicate(parts(), mesh))
+    print("difference", difference(alone, together))
+    assert difference(alone, together) < 1e-12
+
+
+if __name__ == "__main__":
+    {"devices": devices, "process": process}[sys.argv[1]](*sys.argv[2:])
+    jnp.zeros(()).block_until_ready()
+    print("passed")
