@@ -25,7 +25,7 @@ from .spectral.resolution import Resolution
 
 FORMAT, VERSION = "analytic_vae", 1
 _ENCODERS = {kind.__name__: kind for kind in (SoftmaxEncoder, GaussianEncoder, ExponentialEncoder)}
-_ELBO = ("R1", "R2", "R3", "S1", "S2", "T1", "T2", "T3", "U1", "U2", "U3", "rates")
+_ELBO = ("R1", "R2", "R3", "S1", "S2", "T1", "T2", "T3", "U1", "U2", "U3", "rates", "misfit")
 
 
 def save_model(path: str | os.PathLike[str], model: FeatureModel) -> None:
@@ -65,6 +65,7 @@ def load_fit(path: str | os.PathLike[str]) -> Fit:
 
     def build() -> Fit:
         terms = _under("elbo.", arrays)
+        terms = {"misfit": np.nan} | terms if terms else {}  # files of before there was one
         elbo = Elbo(**{name: jnp.asarray(terms[name]) for name in _ELBO}) if terms else None
         encoder = None
         if "encoder" in header:

@@ -45,7 +45,7 @@ class Expectations(eqx.Module):
     | `aggregate` | `E[Q_j(a_jk | y_j)]`, the aggregate posterior | `[m2, K]` |
     | `entropy` | `E[-sum_k Q_jk log Q_jk]` in nats | `[m2]` |
     | `remainder` | L2 norm of what the engine's series leave out of `s_j` | `[m2]` |
-    | `misfit` | how far mass, mean and variance of each law on its box are from the exact ones | `[m2]` |
+    | `misfit` | how far mass and mean of each law on its box are from the exact ones | `[m2]` |
     """
 
     layer: LayerMoments

@@ -16,20 +16,28 @@ def spread(function: Callable, everywhere, items: tuple, mesh: Mesh | None = Non
     results are gathered on all of them. `function` must not close over traced arrays: they belong into `everywhere`.
     """
 
+    count = len(jax.tree.leaves(items)[0])
+    batch = min(batch, count)
+    padded = (
+        lambda tree, size: jax.tree.map(  # noqa: E731
+            lambda leaf: jnp.concatenate([leaf, jnp.repeat(leaf[-1:], size - len(leaf), axis=0)]), tree
+        )
+    )
+
     def run(everywhere, share):
         return jax.lax.map(lambda item: function(everywhere, *item), share, batch_size=batch)
 
     if mesh is None:
-        return run(everywhere, items)
+        results = run(everywhere, padded(items, -(-count // batch) * batch))
+        return jax.tree.map(lambda leaf: leaf[:count], results)
     # Whatever the user's mesh does with shardings in types, here the compiler places what is not divided.
     mesh = Mesh(mesh.devices, mesh.axis_names, axis_types=(AxisType.Auto,) * len(mesh.axis_names))
     axis = mesh.axis_names[0]
-    devices, count = mesh.shape[axis], len(jax.tree.leaves(items)[0])
-    missing = -count % devices
-    pad = lambda leaf: jnp.concatenate([leaf, jnp.repeat(leaf[-1:], missing, axis=0)])  # noqa: E731
+    share = -(-count // mesh.shape[axis])
+    batch = min(batch, share)
     specs = PartitionSpec(), PartitionSpec(axis)
     divided = jax.shard_map(run, mesh=mesh, in_specs=specs, out_specs=PartitionSpec(axis), check_vma=False)
-    results = divided(everywhere, jax.tree.map(pad, items))
+    results = divided(everywhere, padded(items, -(-share // batch) * batch * mesh.shape[axis]))
     results = jax.lax.with_sharding_constraint(results, NamedSharding(mesh, PartitionSpec()))
     return jax.tree.map(lambda leaf: leaf[:count], results)
 

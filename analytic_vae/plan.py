@@ -17,9 +17,9 @@ from .types import Array, Float, Scalar
 class Plan(eqx.Module):
     """The boxes on which the laws behind a loss are expanded, without derivatives. `plan` makes one.
 
-    A statistic is measured from its mean in units of its spread, both exact and always new, and its box is in those
+    A statistic is measured from its mean in units of its spread, both always new, and its box is in those
     units: a plan stays good while only they change. One that does not fit costs accuracy, not correctness unnoticed:
-    `Expectations.misfit` says how far mass, mean and variance of each law on its box are from the exact ones.
+    `Expectations.misfit` says how far mass and mean of each law on its box are from the exact ones.
 
     Fields:
         ridge: `(low, length)`, the box of the one variable that the layer is not linear in.

@@ -16,7 +16,10 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 settings.register_profile("steady", derandomize=True, deadline=None, max_examples=25)
 settings.load_profile("steady")
 # Shapes and dtypes in the engine's annotations are checked when it is called; the public face has errors of its own.
-ENGINE = ("box", "characteristic", "expectation", "projection", "quadrature", "ridge", "series", "statistic")
+ENGINE = (
+    "box", "characteristic", "compression", "expectation", "pairs", "projection", "quadrature", "ridge", "series",
+    "statistic",
+)  # fmt: skip
 install_import_hook([f"analytic_vae.spectral.{module}" for module in ENGINE], "beartype.beartype")
 
 

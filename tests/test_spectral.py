@@ -251,7 +251,7 @@ def test_the_weights_of_statistics_give_expectations(activation, t, frequencies,
     assert 0 <= remainder < 1e-3
 
 
-@pytest.mark.parametrize(("t", "frequencies"), [(1, 32), (2, 24)])
+@pytest.mark.parametrize(("t", "frequencies"), [(1, 48), (2, 24)])
 def test_the_series_of_a_law_has_the_expectation_of_its_values(t, frequencies):
     """`Re sum_p gamma_p phi(w_p) = weights . values`, with phi by enumeration; the values are any, step or noise."""
     source, layer, *_ = cases.problem(3)

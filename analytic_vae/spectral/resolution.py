@@ -22,7 +22,7 @@ class Resolution(eqx.Module):
     48
     """
 
-    frequencies: int = eqx.field(static=True, default=32)
+    frequencies: int = eqx.field(static=True, default=24)
     nodes: int = eqx.field(static=True, default=32)
 
     def __check_init__(self):
@@ -79,13 +79,13 @@ class Resolution(eqx.Module):
         Without a ridge axis (a linear layer) pairs have one axis less, and more frequencies cost no more.
         """
         if statistics == 1:
-            return self.frequencies if linear else max(3, 3 * self.frequencies // 16)
+            return self.frequencies if linear else 3 * self.frequencies // 16 + 1
         return max(3, self.frequencies // (4 if linear else 6))
 
     @property
     def series_ridge_order(self) -> int:
         """Highest frequency index on the ridge axis in moments of latent means."""
-        return max(6, 3 * self.frequencies // 8)
+        return max(5, 3 * self.frequencies // 8 - 3)
 
     @property
     def ridge_panels(self) -> int:

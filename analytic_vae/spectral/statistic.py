@@ -30,7 +30,6 @@ class Statistic(eqx.Module):
     Fields:
         centre `[t]`, basis `[t, t]`: `y = centre + basis y''`.
         low `[t]`, length `[t]`: the box of `y''`, without derivatives (the coordinates have them).
-        variance: `[t]`, of `y''`: 1, or less where the spread of `y` was too small to divide by.
         law: of `a''` alone, `D = t`.
         cross: `[t]`, Gaussian covariance of `a''` and `b`.
         shear, coefficient: `[t]`, `kappa''(b) = shear (b - centre_b) + coefficient psi(b)`.
@@ -41,7 +40,6 @@ class Statistic(eqx.Module):
     basis: Float[Array, "t t"]
     low: Float[Array, " t"]
     length: Float[Array, " t"]
-    variance: Float[Array, " t"]
     law: Projection
     cross: Float[Array, " t"]
     shear: Float[Array, " t"]
@@ -77,8 +75,7 @@ class Statistic(eqx.Module):
         law, part, rows = law.transform(inverse, -inverse @ centre), inverse @ part, inverse @ rows
         low, length = jax.lax.stop_gradient(_box(law, part, resolution)) if box is None else box
         cross = rows @ source.covariance @ form.direction
-        variance = jnp.diagonal(inverse @ covariance @ inverse.T)
-        return cls(centre, basis, low, length, variance, law, cross, inverse @ shear, inverse @ coefficient, rows)
+        return cls(centre, basis, low, length, law, cross, inverse @ shear, inverse @ coefficient, rows)
 
     @property
     def dimension(self) -> int:

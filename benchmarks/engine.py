@@ -1,0 +1,108 @@
+"""(d) The engine against direct sums, the machine's matrix products and Monte Carlo, at the default resolution.
+
+Per case, in one process: seconds of the loss with its plan; of loss and gradient, ten steps of gradient descent in one
+scan on one plan, per step; the same of `direct.py` (its loss, and its loss and gradient); of one product of two
+2048 x 2048 matrices; and of the same loss by samples of x1 to a relative error of 1e-5, from its own spread. The error
+is against the engine at twice and a half the frequencies. `--only 16,32` runs one case, `--no-direct` leaves out the
+direct sums (minutes at m = 64), `--devices 2` shares the work among so many devices (set before JAX starts).
+"""
+
+import argparse
+import os
+
+parser = argparse.ArgumentParser()
+parser.add_argument("--only", default="16,2 16,32 32,32 64,32")
+parser.add_argument("--no-direct", action="store_true")
+parser.add_argument("--no-reference", action="store_true")
+parser.add_argument("--devices", type=int, default=1)
+options = parser.parse_args()
+if options.devices > 1:
+    os.environ["XLA_FLAGS"] = (
+        f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={options.devices}"
+    )
+
+import direct  # noqa: E402
+import equinox as eqx  # noqa: E402
+import jax  # noqa: E402
+import jax.numpy as jnp  # noqa: E402
+import numpy as np  # noqa: E402
+from harness import av, measure, peak_gib, problem, save, table  # noqa: E402
+from sampled import sampled_loss  # noqa: E402
+
+STEPS = 10
+SAMPLES = 1 << 16
+RESOLUTION = av.Resolution()
+REFERENCE = av.Resolution(64)
+MESH = None if options.devices == 1 else jax.sharding.Mesh(np.array(jax.devices()), ("devices",))
+
+
+def loss(*parts, plan=None, resolution=RESOLUTION):
+    return av.elbo(*parts, resolution, plan, MESH).loss
+
+
+def ten_steps(*parts):
+    """The parameters and losses of ten small steps down the gradient, on one plan."""
+    source, layer, _, encoder = parts
+    plan = av.plan(source, layer, encoder, RESOLUTION)
+    arrays, static = eqx.partition(parts, eqx.is_inexact_array)
+
+    def step(arrays, _):
+        value, slope = jax.value_and_grad(lambda a: loss(*eqx.combine(a, static), plan=plan))(arrays)
+        return jax.tree.map(lambda a, g: a - 1e-7 * g, arrays, slope), value
+
+    return jax.lax.scan(step, arrays, None, length=STEPS)
+
+
+def both(function):
+    return lambda *parts: eqx.filter_value_and_grad(lambda p: function(*p))(parts)
+
+
+def monte_carlo(parts):
+    """Seconds of SAMPLES samples, and how many times as many give a relative standard error of 1e-5."""
+    time, (mean, error) = measure(lambda *p: sampled_loss(jax.random.key(0), *p, SAMPLES), *parts, repeats=5)
+    return time["min_s"], float(error / abs(mean) / 1e-5) ** 2
+
+
+def run_case(m, K):
+    parts = problem(m, m, K)
+    square = jnp.ones((2048, 2048))
+    gemm, _ = measure(lambda a: a @ a, square, repeats=3)
+    ours, value = measure(loss, *parts)
+    steps, _ = measure(ten_steps, *parts, repeats=3)
+    row = {
+        "m": m,
+        "K": K,
+        "loss_s": ours["min_s"],
+        "step_s": steps["min_s"] / STEPS,
+        "loss_compile_s": ours["compile_s"],
+        "step_compile_s": steps["compile_s"],
+        "peak_gib": peak_gib(),
+        "gemm_s": gemm["min_s"],
+        "step_in_gemms": steps["min_s"] / STEPS / gemm["min_s"],
+    }
+    if not options.no_reference:
+        exact = jax.jit(lambda *p: loss(*p, resolution=REFERENCE))(*parts)
+        row |= {"loss": float(value), "error": abs(float(value - exact))}
+        batch_s, batches = monte_carlo(parts)
+        row |= {"samples_s_for_1e-5": batch_s * batches, "samples_over_engine": batch_s * batches / ours["min_s"]}
+    if not options.no_direct:
+        plain, found = measure(direct.loss, *parts, repeats=3)
+        slopes, _ = measure(both(direct.loss), *parts, repeats=3 if m < 32 else 2)
+        row |= {
+            "direct_s": plain["min_s"],
+            "direct_grad_s": slopes["min_s"],
+            "loss_ratio": plain["min_s"] / ours["min_s"],
+        }
+        row |= {"grad_ratio": slopes["min_s"] / row["step_s"]}
+        if not options.no_reference:
+            row |= {"direct_error": abs(float(found - exact))}
+    return row
+
+
+if __name__ == "__main__":
+    rows = []
+    for case in options.only.split():
+        rows.append(run_case(*(int(number) for number in case.split(","))))
+        print(table(rows[-1:]), flush=True)
+        if options.only == parser.get_default("only") and not (options.no_direct or options.no_reference):
+            save("engine", rows)

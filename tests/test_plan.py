@@ -1,0 +1,76 @@
+"""Plans: the same numbers while they fit, a misfit that says so when they do not, and errors for wrong ones."""
+
+import cases
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import analytic_vae as av
+
+RESOLUTION = av.Resolution(24)
+
+
+@eqx.filter_jit
+def value_and_grad(parts, plan):
+    return eqx.filter_value_and_grad(lambda p: av.elbo(*p, RESOLUTION, plan).loss)(parts)
+
+
+@eqx.filter_jit
+def elbo(parts, plan):
+    return av.elbo(*parts, RESOLUTION, plan)
+
+
+def plan_of(parts):
+    source, layer, _, encoder = parts
+    return av.plan(source, layer, encoder, RESOLUTION)
+
+
+def moved(parts, by: float):
+    """All readouts, offsets and the source's directions moved by `by`, relative to their size."""
+    rng = np.random.default_rng(1)
+    source, layer, target, encoder = parts
+    move = lambda a: a * (1 + by * jnp.asarray(rng.normal(size=a.shape)))  # noqa: E731
+    source = eqx.tree_at(lambda s: (s.decoder, s.mean), source, (move(source.decoder), move(source.mean) + by))
+    return source, layer, target, eqx.tree_at(lambda e: e.readout, encoder, move(encoder.readout))
+
+
+def test_a_new_plan_is_the_one_that_the_loss_makes():
+    parts = cases.problem(0)
+    (alone, gradient), (planned, same) = value_and_grad(parts, None), value_and_grad(parts, plan_of(parts))
+    assert float(planned) == pytest.approx(float(alone), rel=1e-13)
+    for a, b in zip(jax.tree.leaves(gradient), jax.tree.leaves(same), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-8, atol=1e-8)
+
+
+def test_an_old_plan_costs_accuracy_and_says_so():
+    """A step of training moves the loss much more than the plan's age; a source elsewhere shows in the misfit."""
+    parts = cases.problem(0)
+    plan, fresh = plan_of(parts), elbo(parts, None)
+    near = moved(parts, 0.02)
+    planned, exact = elbo(near, plan), elbo(near, None)
+    assert abs(float(planned.loss - exact.loss)) < 1e-3 * abs(float(exact.loss - fresh.loss))
+    assert float(planned.misfit) < 10 * float(exact.misfit) + 1e-6
+    far = moved(parts, 3.0)
+    assert float(elbo(far, plan).misfit) > 100 * float(elbo(far, None).misfit) + 1e-3
+
+
+def test_a_misfit_of_a_coarse_resolution_falls():
+    parts = cases.problem(0)
+    coarse, fine = (float(av.elbo(*parts, av.Resolution(n)).misfit) for n in (8, 32))
+    assert fine < coarse / 100 and fine < 1e-6
+
+
+def test_wrong_plans_are_named():
+    source, layer, target, encoder = parts = cases.problem(0)
+    plan = plan_of(parts)
+    fewer = eqx.tree_at(lambda p: p.low, plan, plan.low[:1])
+    with pytest.raises(ValueError, match="plan: expected boxes of 3 features"):
+        av.elbo(*parts, RESOLUTION, fewer)
+    with pytest.raises(TypeError, match="plan: expected a Plan"):
+        av.elbo(*parts, RESOLUTION, "boxes")
+    with pytest.raises(TypeError, match="mesh: expected a jax.sharding.Mesh"):
+        av.elbo(*parts, RESOLUTION, mesh=2)
+    with pytest.raises(ValueError, match="encoder: expected a readout"):
+        av.plan(source, av.LinearLayer(np.ones((2, cases.N1))), encoder)
