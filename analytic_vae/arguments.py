@@ -9,11 +9,9 @@ from ._check import require_instance
 from .encoder import AbstractEncoder, encode
 from .layer import AbstractLayer, LinearLayer
 from .model import FeatureModel
+from .parallel import BATCH, BLOCK
 from .spectral.memory import require_memory
-from .spectral.pairs import BLOCK
 from .spectral.resolution import Resolution
-
-BATCH = 4  # features whose laws of one statistic are computed together
 
 
 def check_layer(source, layer, target=None) -> None:
@@ -32,7 +30,7 @@ def check_layer(source, layer, target=None) -> None:
 
 
 def check_encoder(layer, encoder, atoms, resolution, name: str = "atoms") -> None:
-    """Raise an error that names the argument unless the encoder fits the layer and the atoms `[m2, K]`, if any, of `name`."""
+    """Raise an error that names the argument unless the encoder fits the layer and the atoms `[m2, K]` of `name`."""
     require_instance("encoder", encoder, AbstractEncoder, "an encoder (SoftmaxEncoder, ...)")
     if resolution is not None:
         require_instance("resolution", resolution, Resolution, "a Resolution")
@@ -72,20 +70,6 @@ def check_memory(source, layer, t: int, m2: int, K2: int, resolution) -> None:
     itemsize = np.dtype(source.mean.dtype).itemsize
     advice = "lower resolution.frequencies, or the number of features or atoms; or pass check=False to fit"
     require_memory((pair + law + 4 * m1 * m2 * half * r) * itemsize, "resolution", advice)
-
-
-def check_plan(plan, encoder) -> None:
-    """Raise an error that names the argument unless the plan, if any, is one for such an encoder."""
-    if plan is None:
-        return
-    if not hasattr(plan, "low"):
-        raise TypeError(f"plan: expected a Plan (analytic_vae.plan makes one), got {type(plan).__name__}.")
-    expected = (encoder.features, encoder.statistics_read)
-    if plan.low.shape != expected:
-        raise ValueError(
-            f"plan: expected boxes of {expected[0]} features of {expected[1]} statistics, as encoder has, "
-            f"got {plan.low.shape}."
-        )
 
 
 def check_mesh(mesh) -> None:

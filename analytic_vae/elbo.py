@@ -10,12 +10,12 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from ._check import as_floating, require_finite, require_shape
-from .arguments import BATCH, check_encoder, check_layer, check_memory, check_mesh, check_plan
+from .arguments import check_encoder, check_layer, check_memory, check_mesh
 from .encoder import AbstractEncoder
 from .layer import AbstractLayer
 from .model import FeatureModel
-from .parallel import spread
-from .plan import Plan
+from .parallel import BATCH, spread
+from .plan import Plan, check_plan
 from .spectral.compression import compress
 from .spectral.expectation import (
     LayerMoments,
@@ -104,6 +104,7 @@ def expectations(
     check_mesh(mesh)
     t = encoder.statistics_read
     check_memory(source, layer, t, *atoms.shape, resolution)
+    plan = jax.lax.stop_gradient(plan)
     source = compress(source, resolution.atoms)
     form = layer.form()
     axis = RidgeAxis.of(source, form, resolution, None if plan is None else plan.ridge)

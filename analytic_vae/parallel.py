@@ -8,6 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+BATCH = 4  # features whose laws of one statistic are computed together
+BLOCK = 8  # features whose moments with one other are computed together
+
 
 def spread(function: Callable, everywhere, items: tuple, mesh: Mesh | None = None, batch: int = 1):
     """`function(everywhere, *item)` for items stacked on leading axes, results stacked; `batch` of them at a time.
@@ -15,20 +18,17 @@ def spread(function: Callable, everywhere, items: tuple, mesh: Mesh | None = Non
     With a mesh each device takes an equal run of the items (the last is repeated if they do not divide), and the
     results are gathered on all of them. `function` must not close over traced arrays: they belong into `everywhere`.
     """
-
     count = len(jax.tree.leaves(items)[0])
     batch = min(batch, count)
-    padded = (
-        lambda tree, size: jax.tree.map(  # noqa: E731
-            lambda leaf: jnp.concatenate([leaf, jnp.repeat(leaf[-1:], size - len(leaf), axis=0)]), tree
-        )
-    )
+
+    def padded(size):
+        return jax.tree.map(lambda leaf: jnp.concatenate([leaf, jnp.repeat(leaf[-1:], size - count, axis=0)]), items)
 
     def run(everywhere, share):
         return jax.lax.map(lambda item: function(everywhere, *item), share, batch_size=batch)
 
     if mesh is None:
-        results = run(everywhere, padded(items, -(-count // batch) * batch))
+        results = run(everywhere, padded(-(-count // batch) * batch))
         return jax.tree.map(lambda leaf: leaf[:count], results)
     # Whatever the user's mesh does with shardings in types, here the compiler places what is not divided.
     mesh = Mesh(mesh.devices, mesh.axis_names, axis_types=(AxisType.Auto,) * len(mesh.axis_names))
@@ -37,7 +37,7 @@ def spread(function: Callable, everywhere, items: tuple, mesh: Mesh | None = Non
     batch = min(batch, share)
     specs = PartitionSpec(), PartitionSpec(axis)
     divided = jax.shard_map(run, mesh=mesh, in_specs=specs, out_specs=PartitionSpec(axis), check_vma=False)
-    results = divided(everywhere, padded(items, -(-share // batch) * batch * mesh.shape[axis]))
+    results = divided(everywhere, padded(-(-share // batch) * batch * mesh.shape[axis]))
     results = jax.lax.with_sharding_constraint(results, NamedSharding(mesh, PartitionSpec()))
     return jax.tree.map(lambda leaf: leaf[:count], results)
 

@@ -3,10 +3,12 @@
 import equinox as eqx
 import jax
 
-from .arguments import BATCH, check_encoder, check_layer
+from ._check import require_instance
+from .arguments import check_encoder, check_layer
 from .encoder import AbstractEncoder
 from .layer import AbstractLayer
 from .model import FeatureModel
+from .parallel import BATCH
 from .spectral.compression import compress
 from .spectral.resolution import Resolution
 from .spectral.ridge import RidgeAxis
@@ -53,3 +55,16 @@ def plan(
         return statistic.low, statistic.length
 
     return Plan(axis.box, *jax.lax.map(boxes, jax.lax.stop_gradient(encoder.readout), batch_size=BATCH))
+
+
+def check_plan(plan, encoder) -> None:
+    """Raise an error that names the argument unless the plan, if any, is one for such an encoder."""
+    if plan is None:
+        return
+    require_instance("plan", plan, Plan, "a Plan (analytic_vae.plan makes one)")
+    expected = (encoder.features, encoder.statistics_read)
+    if plan.low.shape != expected:
+        raise ValueError(
+            f"plan: expected boxes of {expected[0]} features of {expected[1]} statistics, as encoder has, "
+            f"got {plan.low.shape}."
+        )

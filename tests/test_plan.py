@@ -63,7 +63,7 @@ def test_a_misfit_of_a_coarse_resolution_falls():
 
 
 def test_wrong_plans_are_named():
-    source, layer, target, encoder = parts = cases.problem(0)
+    source, _, _, encoder = parts = cases.problem(0)
     plan = plan_of(parts)
     fewer = eqx.tree_at(lambda p: p.low, plan, plan.low[:1])
     with pytest.raises(ValueError, match="plan: expected boxes of 3 features"):

@@ -6,12 +6,12 @@ for polynomials of degree `2 r - 1`: its error falls faster than exponentially i
 
 from functools import partial
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from ..model import FeatureModel
-from ..prior import Prior
 from ..types import Array, Float
 
 
@@ -25,13 +25,9 @@ def compress(source: FeatureModel, count: int) -> FeatureModel:
     if atoms.shape[1] <= 2 * count or source.decoder.ndim == 3:
         return source
     nodes, masses = jax.vmap(lambda a, p: gauss_rule(a, p, count))(atoms, source.prior.masses)
-    prior = object.__new__(Prior)
-    object.__setattr__(prior, "atoms", nodes)
-    object.__setattr__(prior, "logits", jnp.log(jnp.maximum(masses, jnp.finfo(masses.dtype).tiny)))
-    return jax.tree.unflatten(
-        jax.tree.structure(source),
-        [*jax.tree.leaves(prior), *jax.tree.leaves((source.decoder, source.noise, source.mean))],
-    )
+    positive = masses > 0
+    logits = jnp.where(positive, jnp.log(jnp.where(positive, masses, 1)), -jnp.inf)
+    return eqx.tree_at(lambda model: (model.prior.atoms, model.prior.logits), source, (nodes, logits))
 
 
 def gauss_rule(points: Float[Array, " K"], masses: Float[Array, " K"], count: int) -> tuple[Array, Array]:
@@ -74,6 +70,8 @@ def gauss_rule(points: Float[Array, " K"], masses: Float[Array, " K"], count: in
 
 
 def _rule(points, masses, count):
+    # Lanczos' three-term recurrence. Where fewer points have mass than nodes are asked for, it breaks down: the rest of
+    # the matrix is then put beyond all points, hardly linked to what is before, and its nodes get no weight.
     eps = jnp.finfo(points.dtype).eps
     centre = points @ masses
     scale = jnp.maximum(jnp.max(points) - jnp.min(points), eps * (1 + jnp.abs(centre)))
@@ -81,13 +79,12 @@ def _rule(points, masses, count):
     start = jnp.sqrt(masses / jnp.sum(masses))
     basis = [start]
     alphas, betas = [], []
-    for step in range(count):
+    for _ in range(count):
         q = basis[-1]
         alpha = jnp.sum(a * q * q)
         w = a * q
-        for _ in range(2):
-            for v in basis:
-                w = w - (w @ v) * v
+        for v in basis + basis:  # twice: once is not orthogonal to rounding
+            w = w - (w @ v) * v
         beta = jnp.sqrt(w @ w)
         alive = beta > eps**0.5
         basis.append(jnp.where(alive, w / jnp.where(alive, beta, 1), 0))

@@ -137,7 +137,8 @@ class LayerMoments(eqx.Module):
     """First and second moments of `x1`, `psi = psi(b)` and, from them, of `f(x1)`.
 
     Fields: `input_mean: [n1]`, `input_covariance: [n1, n1]`; `psi = E[psi]`, `psi_squared = E[psi^2]`,
-    `psi_input = E[x1 psi]: [n1]`, and `psi_states = E[1{z_j = a_jk} psi]: [m1, K1]`.
+    `psi_input = E[x1 psi]: [n1]`, and `psi_states = E[1{z_j = a_jk} psi]: [m1, K1]` (in `Expectations.layer` over the
+    atoms of the compressed source).
     """
 
     form: RidgeForm

@@ -14,14 +14,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from ..parallel import spread
+from ..parallel import BLOCK, spread
 from ..types import Array, Complex, Float
 from .characteristic import cis, matmul, phases, product_over_features, ridge_table, times, waves
 from .ridge import RidgeGrid
 from .series import Series, full_coefficients, full_frequencies
 from .statistic import Statistic
-
-BLOCK = 8  # features taken together with one other
 
 
 class PairTable(eqx.Module):
@@ -79,22 +77,19 @@ def pair_moments(
     distances = features // 2
     size = min(BLOCK, distances)
     starts = size * np.arange(-(-distances // size))
-    ring = jax.tree.map(lambda leaf: jnp.concatenate([leaf, leaf, leaf[:size]]), tables)
-    covariance = jnp.concatenate([cross_covariance, cross_covariance, cross_covariance[:size]])
+    ring = jax.tree.map(lambda leaf: jnp.concatenate([leaf, leaf]), (tables, cross_covariance))
     law = grid.law
     ridge = ridge_table(grid.omega, law.atoms[0], law.masses)
     ridge_noise = jnp.exp(-law.covariance[0, 0] * grid.omega**2 / 2)
     to_ridge = times(grid.operator, (cis(grid.omega * law.mean[0]) * ridge_noise)[:, None])
-    everywhere = tables, ring, covariance, law.masses[:, 0], ridge, to_ridge, grid.omega
+    everywhere = tables, ring, law.masses[:, 0], ridge, to_ridge, grid.omega
 
     @jax.checkpoint
     def block(everywhere, k, start):
-        tables, ring, covariance, *ridge = everywhere
+        tables, ring, *ridge = everywhere
         right = jax.tree.map(lambda leaf: leaf[k], tables).full()
-        left, between = jax.tree.map(
-            lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, k + 1 + start, size), (ring, covariance)
-        )
-        return _block_moments(left, right, between[:, :, k], *ridge)
+        left, covariance = jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, k + 1 + start, size), ring)
+        return _block_moments(left, right, covariance[:, :, k], *ridge)
 
     k, start = np.meshgrid(np.arange(features), starts, indexing="ij")
     values = spread(block, everywhere, (jnp.asarray(k.ravel()), jnp.asarray(start.ravel())), mesh)
