@@ -9,8 +9,8 @@ from ._check import require_instance
 from .encoder import AbstractEncoder, encode
 from .layer import AbstractLayer, LinearLayer
 from .model import FeatureModel
-from .parallel import BATCH, BLOCK
-from .spectral.memory import require_memory
+from .parallel import LAWS_ON_CPU, PAIRS_ON_CPU, together
+from .spectral.memory import half_space, kept_atoms, law_values, pair_values, require_memory
 from .spectral.resolution import Resolution
 
 
@@ -53,23 +53,16 @@ def check_encoder(layer, encoder, atoms, resolution, name: str = "atoms") -> Non
 
 def check_memory(source, layer, t: int, m2: int, K2: int, resolution) -> None:
     """Raise `MemoryError` before anything starts if the largest arrays cannot fit: `m2` encoders of `t` statistics."""
-    m1, K1 = source.prior.atoms.shape
-    r = K1 if K1 <= 2 * resolution.atoms else resolution.atoms
-    linear = isinstance(layer, LinearLayer)
-    order = resolution.series_order(t, linear)
-    half = order + 1 if t == 1 else 1.6 * order**2
-    ridge = 1 if linear else 2 * resolution.series_ridge_order
-    pair = min(BLOCK, m2) * 8 * m1 * 2 * half**2 * (ridge + r)
-    nodes = (2.5 * resolution.law_order(t)) ** t
-    law = nodes * (6 * K2 + 4 * half)
-    frequencies = 2 * resolution.law_order(1) if t == 1 else 1024  # of a law: blocks of at most 1024
-    law += 8 * m1 * frequencies * ((1 if linear else 2 * resolution.law_ridge_order(t)) + r)
-    law *= BATCH if t == 1 else 1
+    dtype, linear = source.mean.dtype, isinstance(layer, LinearLayer)
+    pair, law = pair_values(source, t, linear, resolution), law_values(source, K2, t, linear, resolution)
+    pairs = pair * together(m2, pair, PAIRS_ON_CPU, dtype)
+    laws = law * (together(m2, law, LAWS_ON_CPU, dtype) if t == 1 else 1)
     nodes = 16 * resolution.ridge_panels  # of the ridge axis, and complex exponentials at them
-    law += 0 if linear else 16 * nodes * resolution.ridge_order
-    itemsize = np.dtype(source.mean.dtype).itemsize
+    axis = 0 if linear else 16 * nodes * resolution.ridge_order
+    order = resolution.series_order(t, linear)
+    tables = 4 * source.features * m2 * half_space(order, t) * kept_atoms(source, resolution)
     advice = "lower resolution.frequencies, or the number of features or atoms; or pass check=False to fit"
-    require_memory((pair + law + 4 * m1 * m2 * half * r) * itemsize, "resolution", advice)
+    require_memory((pairs + laws + axis + tables) * np.dtype(dtype).itemsize, "resolution", advice)
 
 
 def check_mesh(mesh) -> None:

@@ -14,7 +14,7 @@ from .arguments import check_encoder, check_layer, check_memory, check_mesh
 from .encoder import AbstractEncoder
 from .layer import AbstractLayer
 from .model import FeatureModel
-from .parallel import BATCH, spread
+from .parallel import LAWS_ON_CPU, PAIRS_ON_CPU, spread, together
 from .plan import Plan, check_plan
 from .spectral.compression import compress
 from .spectral.expectation import (
@@ -24,6 +24,7 @@ from .spectral.expectation import (
     least_squares_series,
     statistic_nodes,
 )
+from .spectral.memory import law_values, pair_values
 from .spectral.pairs import pair_moments
 from .spectral.resolution import Resolution
 from .spectral.ridge import RidgeAxis
@@ -123,10 +124,7 @@ def expectations(
         s = q @ one_atoms
         v = jnp.sum(q * (one_atoms[None] - s[:, None]) ** 2, axis=1)
         weights = nodes.weights
-        if t == 1:
-            whole, _ = least_squares_series(statistic, nodes, s, resolution.input_order)
-        else:
-            whole = law_series(statistic, resolution, s)
+        whole = law_series(statistic, resolution, s)
         mean = weights @ s
         latent_input, latent_psi = input_moments(source, form.direction, statistic, grid, whole, mean)
         series, remainder = least_squares_series(statistic, nodes, s, order)
@@ -140,14 +138,17 @@ def expectations(
 
     arrays, static = eqx.partition(encoder, eqx.is_array)
     boxes = None if plan is None else (plan.low, plan.length)
-    # A few features at a time: what one needs stays in the cache. Laws of two statistics are large: one by one.
-    batch = BATCH if t == 1 else 1
+    # Laws of two statistics are large, and computed in blocks themselves: one by one.
+    values = law_values(source, atoms.shape[1], t, axis.linear, resolution)
+    batch = together(len(atoms), values, LAWS_ON_CPU, source.mean.dtype, mesh) if t == 1 else 1
     given = (arrays, atoms, boxes)
     statistics, series, laws, (remainder, misfit) = spread(one_feature, (source, form, axis, grid), given, mesh, batch)
     s, v, s_squared, latent_input, latent_psi, aggregate, entropy = laws
     rows = statistics.rows
     cross = jnp.einsum("jtn,nl,ksl->jtks", rows, source.covariance, rows)
-    latent_second = pair_moments(statistics, cross, series, pair_grid, mesh) + jnp.diag(s_squared)
+    values = pair_values(source, t, axis.linear, resolution)
+    size = together(len(atoms), values, PAIRS_ON_CPU, source.mean.dtype, mesh)
+    latent_second = pair_moments(statistics, cross, series, pair_grid, size, mesh) + jnp.diag(s_squared)
     return Expectations(
         layer=LayerMoments.of(source, form, axis),
         latent_mean=s,

@@ -104,7 +104,7 @@ def profiled_lbfgs(source, layer, atoms, encoder, noise, floor, steps, tolerance
                 stop = Stop.CONVERGED
             elif len(history) >= steps:
                 stop = Stop.STEPS
-            elif status == 2 and not best[0] < before - tolerance:
+            elif not best[0] < before - tolerance:  # the line search failed, or used up the evaluations
                 stop = Stop.STUCK
     except _Enough:
         stop = Stop.CONVERGED

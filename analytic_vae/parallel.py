@@ -8,8 +8,20 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-BATCH = 4  # features whose laws of one statistic are computed together
-BLOCK = 8  # features whose moments with one other are computed together
+LAWS_ON_CPU = 4  # laws of one statistic computed together: what they need stays in the caches
+PAIRS_ON_CPU = 8  # pairs
+
+
+def together(count: int, values_each: float, on_cpu: int, dtype, mesh: Mesh | None = None) -> int:
+    """How many of `count` items of so many real numbers to compute at once.
+
+    On a CPU `on_cpu`; elsewhere as many as fill an eighth of the device's memory: a gradient holds several copies.
+    """
+    device = jax.devices()[0] if mesh is None else mesh.local_devices[0]
+    if device.platform == "cpu":
+        return min(on_cpu, count)
+    limit = (device.memory_stats() or {}).get("bytes_limit", 8 * 2**30)
+    return int(np.clip(limit / 8 / (values_each * np.dtype(dtype).itemsize), 1, count))
 
 
 def spread(function: Callable, everywhere, items: tuple, mesh: Mesh | None = None, batch: int = 1):

@@ -8,7 +8,7 @@ from .arguments import check_encoder, check_layer
 from .encoder import AbstractEncoder
 from .layer import AbstractLayer
 from .model import FeatureModel
-from .parallel import BATCH
+from .parallel import LAWS_ON_CPU
 from .spectral.compression import compress
 from .spectral.resolution import Resolution
 from .spectral.ridge import RidgeAxis
@@ -54,7 +54,7 @@ def plan(
         statistic = Statistic.of(source, form, readout, axis, resolution)
         return statistic.low, statistic.length
 
-    return Plan(axis.box, *jax.lax.map(boxes, jax.lax.stop_gradient(encoder.readout), batch_size=BATCH))
+    return Plan(axis.box, *jax.lax.map(boxes, jax.lax.stop_gradient(encoder.readout), batch_size=LAWS_ON_CPU))
 
 
 def check_plan(plan, encoder) -> None:

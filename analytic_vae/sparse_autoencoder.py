@@ -10,6 +10,8 @@ from ._check import as_floating, require_finite, require_instance, require_shape
 from .arguments import check_layer, check_memory
 from .layer import AbstractLayer
 from .model import FeatureModel
+from .parallel import PAIRS_ON_CPU, together
+from .spectral.compression import compress
 from .spectral.expectation import (
     LayerMoments,
     input_moments,
@@ -17,6 +19,7 @@ from .spectral.expectation import (
     least_squares_series,
     statistic_nodes,
 )
+from .spectral.memory import pair_values
 from .spectral.pairs import pair_moments
 from .spectral.resolution import Resolution
 from .spectral.ridge import RidgeAxis
@@ -136,6 +139,7 @@ def sparse_loss(
         raise ValueError(f"autoencoder: expected {layer.outputs} neurons, the outputs of layer, got {n}.")
     require_instance("resolution", resolution, Resolution, "a Resolution")
     check_memory(source, layer, t, autoencoder.readout.shape[0], 1, resolution)
+    source = compress(source, resolution.atoms)
     form = layer.form()
     axis = RidgeAxis.of(source, form, resolution)
     grid = axis.law_grid(resolution, t)
@@ -156,7 +160,9 @@ def sparse_loss(
     arguments = (autoencoder.readout, autoencoder.offset, autoencoder.threshold)
     statistics, series, (l1, squared, l0, inputs, psi) = jax.lax.map(lambda a: one_feature(*a), arguments)
     cross = jnp.einsum("jtn,nl,ksl->jtks", statistics.rows, source.covariance, statistics.rows)
-    second = pair_moments(statistics, cross, series, pair_grid) + jnp.diag(squared)
+    values = pair_values(source, t, axis.linear, resolution)
+    size = together(len(l1), values, PAIRS_ON_CPU, source.mean.dtype)
+    second = pair_moments(statistics, cross, series, pair_grid, size) + jnp.diag(squared)
     mean, covariance = LayerMoments.of(source, form, axis).output()
     output = form.linear @ inputs.T + jnp.outer(form.output, psi) + jnp.outer(form.offset - autoencoder.bias, l1)
     gram = autoencoder.decoder.T @ autoencoder.decoder

@@ -1,8 +1,12 @@
 """Settings of every test: x64, no silent rank promotion, warnings are errors, shapes checked at run time."""
 
 import os
+import tempfile
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # its threads spin, and fight those of XLA on few cores
+if "PYTEST_XDIST_WORKER" not in os.environ:  # workers and the processes that tests start share compiled programs
+    COMPILED = tempfile.TemporaryDirectory(prefix="analytic_vae_tests_")
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = COMPILED.name
 
 from pathlib import Path
 

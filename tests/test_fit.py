@@ -141,6 +141,17 @@ def test_both_optimisers_agree(small):
     assert float(profiled.elbo.loss) == pytest.approx(profiled.history[-1], abs=1e-6)
 
 
+def test_a_line_search_that_finds_nothing_ends(small, monkeypatch):
+    """Every step leads up, whatever the gradient says: the fit ends and says so instead of trying for ever."""
+
+    def kinked(step, *_):
+        return 1 + jnp.sum(jnp.abs(step)), jnp.full_like(step, 1e-3)
+
+    monkeypatch.setattr("analytic_vae.optimise.profiled_value_and_grad", kinked)
+    result = av.fit(*small, noise="scalar", resolution=COARSE, check=False)
+    assert result.stop is Stop.STUCK and result.history.size < 10
+
+
 @pytest.mark.parametrize("kind", ["softmax2", "gaussian", "gaussian2", "exponential", "neural"])
 def test_every_encoder_can_be_fitted(small, kind):
     source, layer = small

@@ -2,6 +2,35 @@
 
 import os
 
+from .resolution import Resolution
+
+
+def pair_values(source, t: int, linear: bool, resolution: Resolution) -> float:
+    """Real numbers that the moment of one pair of latent means needs."""
+    order = resolution.series_order(t, linear)
+    ridge = 1 if linear else 2 * resolution.series_ridge_order
+    return 16 * source.features * half_space(order, t) ** 2 * (ridge + kept_atoms(source, resolution))
+
+
+def law_values(source, states: int, t: int, linear: bool, resolution: Resolution) -> float:
+    """Real numbers that the law of the `t` statistics of one feature with so many states needs."""
+    nodes = (2.5 * resolution.law_order(t)) ** t
+    values = nodes * (6 * states + 4 * half_space(resolution.series_order(t, linear), t))
+    frequencies = 2 * resolution.law_order(1) if t == 1 else 1024  # of two statistics: blocks of at most 1024
+    ridge = 1 if linear else 2 * resolution.law_ridge_order(t)
+    return values + 8 * source.features * frequencies * (ridge + kept_atoms(source, resolution))
+
+
+def kept_atoms(source, resolution: Resolution) -> int:
+    """Atoms per source feature after the compression of priors."""
+    atoms = source.prior.atoms.shape[1]
+    return atoms if atoms <= 2 * resolution.atoms else resolution.atoms
+
+
+def half_space(order: int, t: int) -> float:
+    """About how many frequencies up to an order remain when one of each pair `w, -w` is kept."""
+    return order + 1 if t == 1 else 1.6 * order**2
+
 
 def available_bytes() -> int | None:
     """Memory that the machine has free now, or None where it does not say."""

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from ..parallel import BLOCK, spread
+from ..parallel import spread
 from ..types import Array, Complex, Float
 from .characteristic import cis, matmul, phases, product_over_features, ridge_table, times, waves
 from .ridge import RidgeGrid
@@ -63,11 +63,12 @@ def pair_moments(
     cross_covariance: Float[Array, "m2 t m2 t"],
     series: Series,
     grid: RidgeGrid,
+    size: int,
     mesh: Mesh | None = None,
 ) -> Float[Array, "m2 m2"]:
     """`E[s_j(y_j) s_k(y_k)]` for all `j != k`, zero on the diagonal; the arguments carry a leading axis of features.
 
-    With a mesh the pairs are spread over its devices.
+    `size` pairs are computed at once. With a mesh they are spread over its devices.
     """
     features = statistics.centre.shape[0]
     if features == 1:
@@ -75,7 +76,7 @@ def pair_moments(
     tables = jax.vmap(lambda one, s: PairTable.of(one, s, grid))(statistics, series)
     # Every pair is met at a distance j - k (mod m2) of at most m2 / 2: for each k a run of neighbours, in blocks.
     distances = features // 2
-    size = min(BLOCK, distances)
+    batch, size = max(1, size // distances), min(size, distances)
     starts = size * np.arange(-(-distances // size))
     ring = jax.tree.map(lambda leaf: jnp.concatenate([leaf, leaf]), (tables, cross_covariance))
     law = grid.law
@@ -92,7 +93,7 @@ def pair_moments(
         return _block_moments(left, right, covariance[:, :, k], *ridge)
 
     k, start = np.meshgrid(np.arange(features), starts, indexing="ij")
-    values = spread(block, everywhere, (jnp.asarray(k.ravel()), jnp.asarray(start.ravel())), mesh)
+    values = spread(block, everywhere, (jnp.asarray(k.ravel()), jnp.asarray(start.ravel())), mesh, batch)
     values = values.reshape(features, -1)
     row, column = np.indices((features, features))
     ahead, behind = (row - column) % features, (column - row) % features

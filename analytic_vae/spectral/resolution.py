@@ -59,11 +59,6 @@ class Resolution(eqx.Module):
         return max(4, self.frequencies // 4)
 
     @property
-    def input_order(self) -> int:
-        """Highest frequency index of the series of a latent mean in `E[x s]` (one statistic)."""
-        return max(6, self.frequencies // 3)
-
-    @property
     def law_panels(self) -> int:
         """Panels of 16 nodes for functions of the ridge axis in the law of a statistic."""
         return -(-self.ridge_panels // 3)
