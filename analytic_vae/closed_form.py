@@ -18,6 +18,7 @@ import numpy as np
 from ._check import as_floating, is_concrete
 from .elbo import Elbo, Expectations, elbo_of
 from .model import FeatureModel
+from .precision import exact_products
 from .prior import Prior
 from .types import Array, ArrayLike, Float
 
@@ -32,6 +33,7 @@ def best_prior(given: Expectations, atoms: Float[Array, "m2 K"]) -> Prior:
     return Prior(atoms, jnp.log(masses / masses.sum(axis=1, keepdims=True)))
 
 
+@exact_products
 def best_decoder(given: Expectations) -> tuple[Float[Array, "n2 m2"], Float[Array, " n2"]]:
     """`B: [n2, m2]` and `mean: [n2]` of the least squared error `E |f - mean - B z|^2`.
 
@@ -45,12 +47,14 @@ def best_decoder(given: Expectations) -> tuple[Float[Array, "n2 m2"], Float[Arra
     return decoder, given.layer.output()[0] - decoder @ given.latent_mean
 
 
+@exact_products
 def residual_covariance(given: Expectations, decoder: Float[Array, "n2 m2"]) -> Float[Array, "n2 n2"]:
     """`Cov(f - B z)`, with `z` drawn from the encoder."""
     cross = _cross_covariance(given) @ decoder.T
     return given.layer.output()[1] - cross - cross.T + decoder @ _latent_covariance(given) @ decoder.T
 
 
+@exact_products
 def best_noise(given: Expectations, decoder: Float[Array, "n2 m2"], noise: Noise, floor: ArrayLike = 1e-6) -> Array:
     """The noise of a `FeatureModel`: scalar std, `[n2]` stds, or `[n2, n2]` lower Cholesky factor of the residual.
 
@@ -70,6 +74,7 @@ def best_noise(given: Expectations, decoder: Float[Array, "n2 m2"], noise: Noise
     raise ValueError(f"noise: expected one of {', '.join(NOISES)}, got {noise!r}.")
 
 
+@exact_products
 def best_target(
     given: Expectations, atoms: Float[Array, "m2 K"], noise: Noise = "full", floor: ArrayLike = 1e-6
 ) -> FeatureModel:
@@ -81,6 +86,7 @@ def best_target(
     return FeatureModel(best_prior(given, atoms), decoder, best_noise(given, decoder, noise, floor), mean)
 
 
+@exact_products
 def profiled(
     given: Expectations, atoms: Float[Array, "m2 K"], noise: Noise = "full", floor: ArrayLike = 1e-6
 ) -> tuple[Elbo, FeatureModel]:

@@ -16,6 +16,7 @@ from .layer import AbstractLayer
 from .model import FeatureModel
 from .parallel import LAWS_ON_CPU, PAIRS_ON_CPU, spread, together
 from .plan import Plan, check_plan
+from .precision import exact_products
 from .spectral.compression import compress
 from .spectral.expectation import (
     LayerMoments,
@@ -72,6 +73,7 @@ class Expectations(eqx.Module):
         return form.linear @ self.latent_input + ridge + jnp.outer(form.offset, self.latent_mean)
 
 
+@exact_products
 def expectations(
     source: FeatureModel,
     layer: AbstractLayer,
@@ -213,6 +215,7 @@ class Elbo(eqx.Module):
         return self.R3
 
 
+@exact_products
 def elbo_of(given: Expectations, target: FeatureModel) -> Elbo:
     """The loss and its terms from the expectations and a target: algebra only."""
     whiten, variance, log_det = _whitening(target)
@@ -239,6 +242,7 @@ def elbo_of(given: Expectations, target: FeatureModel) -> Elbo:
     )
 
 
+@exact_products
 def elbo(
     source: FeatureModel,
     layer: AbstractLayer,

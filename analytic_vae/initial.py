@@ -10,6 +10,7 @@ import numpy as np
 from .encoder import AbstractEncoder, ExponentialEncoder, GaussianEncoder, NeuralEncoder, SoftmaxEncoder
 from .layer import AbstractLayer
 from .model import FeatureModel
+from .precision import exact_products
 from .spectral.expectation import LayerMoments
 from .spectral.resolution import Resolution
 from .spectral.ridge import RidgeAxis
@@ -32,6 +33,7 @@ class Guess(NamedTuple):
     covariance: Float[Array, "n2 n2"]
 
 
+@exact_products
 def pushed_features(
     source: FeatureModel, layer: AbstractLayer, features: int, atoms: Array | None, resolution: Resolution
 ) -> Guess:
@@ -71,6 +73,7 @@ def gaussian_atoms(count: int, dtype) -> tuple[Array, Array]:
     return jnp.asarray(grid, dtype), jnp.asarray(mass, dtype)
 
 
+@exact_products
 def initial_encoder(kind: str, guess: Guess, *, key: PRNGKeyArray) -> AbstractEncoder:
     """The encoder of that kind that reads each feature of the guess as if all the rest of `f` were Gaussian.
 

@@ -18,6 +18,7 @@ from jax.flatten_util import ravel_pytree
 from .encoder import AbstractEncoder
 from .layer import AbstractLayer
 from .model import FeatureModel
+from .precision import exact_products
 from .spectral.compression import compress
 from .spectral.expectation import LayerMoments, statistic_nodes
 from .spectral.resolution import Resolution
@@ -30,6 +31,7 @@ CHUNK = 128  # points whose derivatives are held together
 DAMPING = 1e-3  # added to the diagonal of F, relative to its mean: scores have directions that no q feels
 
 
+@exact_products
 def fisher(
     source: FeatureModel, layer: AbstractLayer, atoms: Float[Array, "m2 K"], encoder: AbstractEncoder
 ) -> Float[Array, "m2 P P"]:
@@ -50,6 +52,7 @@ def fisher(
     return jax.lax.map(one_feature, (arrays, atoms))
 
 
+@exact_products
 def directions(metric: Float[Array, "m P P"]) -> Float[Array, "m P P"]:
     """`L^-T` with `L L' = F + damping`: columns along which the metric is the identity."""
     size = metric.shape[-1]
@@ -59,6 +62,7 @@ def directions(metric: Float[Array, "m P P"]) -> Float[Array, "m P P"]:
     return jnp.linalg.inv(factor).mT
 
 
+@exact_products
 def moved(encoder: AbstractEncoder, columns: Float[Array, "m P P"], step: Float[Array, "m P"]) -> AbstractEncoder:
     """The encoder with `theta_j + columns_j step_j`."""
     arrays, static = eqx.partition(encoder, eqx.is_inexact_array)

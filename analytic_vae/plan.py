@@ -9,6 +9,7 @@ from .encoder import AbstractEncoder
 from .layer import AbstractLayer
 from .model import FeatureModel
 from .parallel import LAWS_ON_CPU
+from .precision import exact_products
 from .spectral.compression import compress
 from .spectral.resolution import Resolution
 from .spectral.ridge import RidgeAxis
@@ -33,6 +34,7 @@ class Plan(eqx.Module):
     length: Float[Array, "m2 t"]
 
 
+@exact_products
 def plan(
     source: FeatureModel, layer: AbstractLayer, encoder: AbstractEncoder, resolution: Resolution | None = None
 ) -> Plan:

@@ -11,6 +11,7 @@ from ._check import as_floating, require_finite, require_instance, require_shape
 from .arguments import check_layer
 from .layer import AbstractLayer, LinearLayer
 from .model import FeatureModel
+from .precision import exact_products
 from .spectral.expectation import LayerMoments
 from .spectral.memory import require_memory
 from .spectral.quadrature import panel_count, split_panels
@@ -105,6 +106,7 @@ class Law(eqx.Module):
         return grid_weights(self.characteristic, nodes, weights, self.resolution.law_order(self.dimension))
 
 
+@exact_products
 def pushforward(
     source: FeatureModel, layer: AbstractLayer, readout: ArrayLike, resolution: Resolution | None = None
 ) -> Law:
@@ -142,6 +144,7 @@ def pushforward(
     return Law(readout @ mean, readout @ covariance @ readout.T, statistic, phi, resolution)
 
 
+@exact_products
 def linear_pushforward(source: FeatureModel, layer: LinearLayer) -> FeatureModel:
     """The law of `W x1 + b`, exactly a feature model again: nothing is learnt."""
     require_instance("layer", layer, LinearLayer, "a LinearLayer")

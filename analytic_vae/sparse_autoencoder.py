@@ -11,6 +11,7 @@ from .arguments import check_layer, check_memory
 from .layer import AbstractLayer
 from .model import FeatureModel
 from .parallel import PAIRS_ON_CPU, together
+from .precision import exact_products
 from .spectral.compression import compress
 from .spectral.expectation import (
     LayerMoments,
@@ -121,6 +122,7 @@ class SparseLoss(eqx.Module):
         return self.reconstruction + sparsity * self.l1.sum()
 
 
+@exact_products
 def sparse_loss(
     source: FeatureModel, layer: AbstractLayer, autoencoder: SparseAutoencoder, resolution: Resolution | None = None
 ) -> SparseLoss:

@@ -8,8 +8,22 @@ import re
 
 import loss_accuracy
 import scaling
-import training
 from harness import HERE, table
+
+ENGINE = (
+    "m",
+    "K",
+    "loss_s",
+    "step_s",
+    "error",
+    "gemm_s",
+    "step_in_gemms",
+    "loss_compile_s",
+    "step_compile_s",
+    "peak_gib",
+)
+DIRECT = "m", "K", "direct_s", "direct_grad_s", "direct_error", "loss_ratio", "grad_ratio"
+SAMPLES = "m", "K", "error", "samples_s_for_1e-5", "samples_over_engine"
 
 
 def rows(name):
@@ -26,7 +40,7 @@ def tables():
     """Markdown by marker."""
     loss_accuracy.ROWS[:] = rows("loss_accuracy")
     shown = "method", "size", "error", "worst_error", "median_s", "min_s", "max_s", "compile_s"
-    out = {"speed": table(loss_accuracy.gradient_ratio())}
+    out = {}
     for case in ("small", "large"):
         out[case] = table(columns([row for row in loss_accuracy.ROWS if row["case"] == case], *shown))
         ratios = columns(
@@ -39,9 +53,12 @@ def tables():
     out["exponents"] = table([scaling.exponents(grown, axis) for axis in sorted(axes)])
     trained = rows("training")[0]
     out["training"] = table(trained["summary"])
-    out["training best"] = table(
-        columns(training.headline(trained["summary"]), "method", "rate", "batch", "seconds", "over L-BFGS", "reached")
-    )
+    out["training best"] = table(trained["headline"])
+    measured = rows("engine")
+    out["engine"] = table(columns(measured, *ENGINE))
+    out["engine direct"] = table(columns(measured, *DIRECT))
+    out["engine samples"] = table(columns(measured, *SAMPLES))
+    out["accelerator"] = table(rows("accelerator_cpu"))
     return out
 
 

@@ -1,15 +1,15 @@
-"""(b) Seconds to come within 0.01 nats of the best loss: profiled L-BFGS, Adam on the exact loss, Adam on samples.
+"""(b) Seconds to come within 0.01 and 0.001 nats of the best loss: `av.fit`, Adam on samples, numpyro's SVI.
 
-n = m = 8, K = 8, ReLU ridge, source noise at 20% of the spread; four features and scalar noise are learnt. All three
-start from the same encoder, the two Adams with the closed-form best target for it. L-BFGS is `av.fit`'s own, one start,
-and the same in plain coordinates instead of those of the Fisher metric.
-Parameters are kept along every run, about every 5% of its time, and judged afterwards by the exact loss at N = 96, so
-that no method gains from an error of the loss it minimises. Compile time and the judging are outside the clock.
+n = m = 8, K = 8, ReLU ridge, source noise at 20% of the spread; four features and scalar noise are learnt. All methods
+start from one encoder and target. `av.fit` runs as a user runs it, for more and more steps from the start each time,
+then with more starts; Adam on the exact loss too. The sampled methods draw fresh samples of the layer's output at every
+step; given a sample, Adam has the loss exactly (no variance from the latents), numpyro (an optional extra:
+`pip install numpyro`) samples the latents with its graph estimator, as it must for a discrete guide.
+Parameters are kept along every run and judged by the exact loss at N = 64, outside the clock, as is compilation.
 `--seeds 3 --seconds 20` (of clock per run).
 """
 
 import argparse
-import sys
 import time
 
 import equinox as eqx
@@ -21,209 +21,208 @@ import optax
 from harness import av, problem, save, table
 from sampled import conditional_loss
 
-from analytic_vae import optimise
-
-fit = sys.modules["analytic_vae.fit"]
-WITHIN, RESOLUTION, FINER, NOISE, FLOOR = 0.01, av.Resolution(48), av.Resolution(96), "scalar", 1e-6
-FEATURES = 4
-EXACT_RATES = (0.03,)
-SAMPLED = [(0.01, 256), (0.01, 1024), (0.03, 1024)]
-STEPS = {"Adam, exact loss": 10, "Adam, sampled loss": 50}  # a look; L-BFGS looks after every evaluation
+WITHIN = 0.01, 0.001
+RESOLUTION, FINER, FEATURES = av.Resolution(), av.Resolution(64), 4
+RATES, BATCHES, SVI_RATES, SVI_BATCH = (0.003, 0.01, 0.03), (64, 256, 1024), (0.001, 0.003, 0.01), 256
+LOOK, STARTS = 50, 4
+STEPS = [10 * round(2 * 1.4**k) for k in range(20)]
 
 
-class Watch:
-    """Parameters kept along a run with their seconds on the clock, which stands still outside of `go` to `look`."""
+class Free(eqx.Module):
+    """Everything that is learnt, without constraints."""
 
-    def __init__(self, seconds):
-        self.limit, self.spent, self.kept, self.looks = seconds, 0.0, [], 0
-        self.go()
+    encoder: av.AbstractEncoder
+    logits: jax.Array
+    decoder: jax.Array
+    mean: jax.Array
+    log_noise: jax.Array
 
-    def go(self):
-        self.since = time.perf_counter()
+    @classmethod
+    def of(cls, encoder, target):
+        return cls(encoder, target.prior.logits, target.decoder, target.mean, jnp.log(target.noise))
 
-    def look(self, parameters):
-        """Stop the clock and keep the parameters if it is time to. False when the time is up."""
-        self.spent += time.perf_counter() - self.since
-        self.looks += 1
-        more = self.spent < self.limit
-        if not self.kept or not more or self.spent > self.kept[-1][0] * 1.05 + 0.02:
-            self.kept.append((self.spent, parameters))
-        return more
+    def target(self, atoms):
+        return av.FeatureModel(av.Prior(atoms, self.logits), self.decoder, jnp.exp(self.log_noise), self.mean)
 
 
-def plain_directions(source, layer, atoms, encoder):
-    """The coordinates as they are, in place of `optimise.coordinates`."""
-    size = sum(leaf[0].size for leaf in jax.tree.leaves(eqx.filter(encoder, eqx.is_inexact_array)))
-    return jnp.broadcast_to(jnp.eye(size), (encoder.features, size, size))
+@jax.jit
+def judge(source, layer, target, encoder):
+    """The exact loss that all are measured by."""
+    return av.elbo(source, layer, target, encoder, FINER).loss
 
 
-def lbfgs(source, layer, atoms, encoder, seconds, plain=False):
-    """`av.fit`'s L-BFGS with a clock around every evaluation of the loss and its gradient."""
-    metric = optimise.coordinates
-    optimise.coordinates = plain_directions if plain else metric
-    evaluate = optimise.profiled_value_and_grad
-    columns = optimise.coordinates(source, layer, atoms, encoder)
-    rest = source, layer, atoms, NOISE, FLOOR, RESOLUTION
-    begun = time.perf_counter()
-    jax.block_until_ready(evaluate(jnp.zeros(columns.shape[:2]), columns, encoder, *rest))
-    compile_s = time.perf_counter() - begun
-    watch, best = Watch(seconds), (np.inf, encoder)
+def fits(seconds, source, layer, begin, several_starts, **options):
+    """`(seconds, result)` of fits of more and more steps, then of more starts; the first call compiles."""
 
-    def watched(step, columns, begin, *rest):
-        nonlocal best
-        loss, gradient = jax.block_until_ready(evaluate(step, columns, begin, *rest))
-        more = watch.look(best[1])
-        if loss < best[0]:
-            best = float(loss), optimise.moved(begin, columns, step)
-        if not more:
-            raise StopIteration
-        watch.go()
-        return loss, gradient
+    def run(steps, starts=1):
+        return av.fit(
+            source, layer, atoms=begin.target.prior.atoms, encoder=begin.encoder, noise="scalar", check=False,
+            steps=steps, starts=starts, resolution=RESOLUTION, **options,
+        )  # fmt: skip
 
-    optimise.profiled_value_and_grad = watched
-    try:
-        optimise.profiled_lbfgs(
-            source, layer, atoms, encoder, NOISE, FLOOR, 10**6, 1e-7, RESOLUTION, lambda step, loss: None
-        )
-    except StopIteration:
-        pass
-    finally:
-        optimise.profiled_value_and_grad, optimise.coordinates = evaluate, metric
-    watch.kept.append((watch.spent, best[1]))
-    judge = jax.jit(
-        lambda encoder: av.profiled_loss(source, layer, atoms, encoder, FINER, noise=NOISE, floor=FLOOR)[0].loss
-    )
-    return watch, judge, compile_s
+    run(20)
+    kept = []
+    for steps in STEPS:
+        kept.append(run(steps))
+        if kept[-1].stop is not av.Stop.STEPS or kept[-1].seconds > seconds:
+            break
+    for starts in range(2, STARTS + 1 if several_starts else 2):
+        if kept[-1].seconds > seconds:
+            break
+        kept.append(run(500, starts))
+    return [(one.seconds, one.target, one.encoder) for one in kept if one.seconds <= seconds] or [
+        (kept[0].seconds, kept[0].target, kept[0].encoder)
+    ]
 
 
-_LOOPS = {}
+def clocked(seconds, advance, state, parameters):
+    """`(seconds, target, encoder)` along a loop of `state = advance(state, i)`, kept about every 5% of its time."""
+    jax.block_until_ready(advance(state, 0))
+    spent, kept, i = 0.0, [], 0
+    while spent < seconds:
+        begun = time.perf_counter()
+        state = jax.block_until_ready(advance(state, i))
+        spent, i = spent + time.perf_counter() - begun, i + 1
+        if not kept or spent > 1.05 * kept[-1][0] + 0.01:
+            kept.append((spent, *parameters(state)))
+    return [*kept, (spent, *parameters(state))]
 
 
-def loops(static):
-    """Compiled: ten Adam steps on the exact loss; fifty on fresh samples; the judging loss. Learning rates are traced.
+def sampled_adam(seconds, source, layer, begin, rate, batch):
+    """Adam on fresh samples, everything given a sample exact."""
+    atoms = begin.target.prior.atoms
+    first, static = eqx.partition(Free.of(begin.encoder, begin.target), eqx.is_inexact_array)
+    optimizer = optax.adam(rate)
 
-    All take the problem `(source, layer, atoms)` first, so that one compilation serves every seed.
-    """
-    if "loops" in _LOOPS:
-        return _LOOPS["loops"]
-
-    def exact(p, problem, resolution=RESOLUTION):
-        source, layer, atoms = problem
-        encoder, target = eqx.combine(p, static)
-        return av.elbo(source, layer, target.model(atoms), encoder, resolution).loss
-
-    def adam(rate, gradient, state):
-        updates, state = optax.scale_by_adam().update(gradient, state)
-        return jax.tree.map(lambda u: -rate * u, updates), state
+    def loss(p, key):
+        free = eqx.combine(p, static)
+        x = source.sample(key, (batch,))
+        return jnp.mean(jax.vmap(lambda x: conditional_loss(x, layer, free.target(atoms), free.encoder))(x))
 
     @jax.jit
-    def exact_steps(problem, p, state, rate):
-        def step(carry, _):
-            loss, gradient = jax.value_and_grad(exact)(carry[0], problem)
-            updates, s = adam(rate, gradient, carry[1])
-            return (optax.apply_updates(carry[0], updates), s), loss
-
-        return jax.lax.scan(step, (p, state), None, length=10)
-
-    def sampled_steps(problem, p, state, rate, key, batch):
-        source, layer, atoms = problem
-
+    def advance(carry, i):
         def step(carry, key):
-            def loss(p):
-                encoder, target = eqx.combine(p, static)
-                x = source.sample(key, (batch,))
-                return jnp.mean(jax.vmap(lambda x: conditional_loss(x, layer, target.model(atoms), encoder))(x))
+            updates, state = optimizer.update(jax.grad(loss)(carry[0], key), carry[1])
+            return (optax.apply_updates(carry[0], updates), state), None
 
-            updates, s = adam(rate, jax.grad(loss)(carry[0]), carry[1])
-            return (optax.apply_updates(carry[0], updates), s), None
+        return jax.lax.scan(step, carry, jax.random.split(jax.random.fold_in(jax.random.key(1), i), LOOK))[0]
 
-        return jax.lax.scan(step, (p, state), jax.random.split(key, 50))[0]
+    def parameters(carry):
+        free = eqx.combine(carry[0], static)
+        return free.target(atoms), free.encoder
 
-    judge = jax.jit(lambda problem, p: exact(p, problem, FINER))
-    _LOOPS["loops"] = exact_steps, jax.jit(sampled_steps, static_argnums=5), judge
-    return _LOOPS["loops"]
+    return clocked(seconds, advance, (first, optimizer.init(first)), parameters)
+
+
+def svi(seconds, source, layer, begin, rate, batch):
+    """numpyro's SVI: one categorical latent per feature, guide and model with the parameters of the others."""
+    import numpyro
+    from numpyro.distributions import Categorical, Normal
+    from numpyro.infer import SVI, TraceGraph_ELBO
+
+    atoms = begin.target.prior.atoms
+    first, static = eqx.partition(Free.of(begin.encoder, begin.target), eqx.is_inexact_array)
+    leaves, structure = jax.tree.flatten(first)
+
+    def free():
+        given = [numpyro.param(f"leaf{i}", leaf) for i, leaf in enumerate(leaves)]
+        return eqx.combine(jax.tree.unflatten(structure, given), static)
+
+    def model(f):
+        target = free().target(atoms)
+        with numpyro.plate("batch", batch):
+            index = [numpyro.sample(f"z{j}", Categorical(logits=target.prior.logits[j])) for j in range(len(atoms))]
+            z = jnp.stack([atoms[j, k] for j, k in enumerate(index)], axis=-1)
+            law = Normal(target.mean + z @ target.decoder.T, target.noise).to_event(1)
+            numpyro.sample("f", law, obs=f)
+
+    def guide(f):
+        encoder = free().encoder
+        y = jnp.einsum("jtn,bn->bjt", encoder.readout, f)
+        log_q = jax.vmap(lambda y: jax.vmap(lambda one, y, a: one.log_masses(y, a))(encoder, y, atoms))(y)
+        with numpyro.plate("batch", batch):
+            for j in range(len(atoms)):
+                numpyro.sample(f"z{j}", Categorical(logits=log_q[:, j]))
+
+    inference = SVI(model, guide, numpyro.optim.Adam(rate), TraceGraph_ELBO())
+    draw = lambda key: jax.vmap(layer)(source.sample(key, (batch,)))  # noqa: E731
+
+    @jax.jit
+    def advance(state, i):
+        keys = jax.random.split(jax.random.fold_in(jax.random.key(1), i), LOOK)
+        return jax.lax.scan(lambda state, key: (inference.update(state, draw(key))[0], None), state, keys)[0]
+
+    def parameters(state):
+        found = inference.get_params(state)
+        learnt = eqx.combine(jax.tree.unflatten(structure, [found[f"leaf{i}"] for i in range(len(leaves))]), static)
+        return learnt.target(atoms), learnt.encoder
+
+    return clocked(seconds, advance, inference.init(jax.random.key(0), draw(jax.random.key(0))), parameters)
+
+
+def methods():
+    """`(name, rate, batch) -> a run`."""
+    found = {("av.fit", "", ""): lambda *given: fits(*given, several_starts=True)}
+    found["Adam, exact loss", 0.03, ""] = lambda seconds, source, layer, begin: fits(
+        seconds, source, layer, begin, False, optimizer=optax.adam(0.03), target=begin.target, tolerance=0.0
+    )
+    for rate in RATES:
+        for batch in BATCHES:
+            found["Adam, samples", rate, batch] = lambda *given, rate=rate, batch=batch: sampled_adam(
+                *given, rate, batch
+            )
+    try:
+        import numpyro  # noqa: F401
+    except ImportError:
+        print("numpyro is not installed: no SVI")
+        return found
+    for rate in SVI_RATES:
+        found["numpyro SVI", rate, SVI_BATCH] = lambda *given, rate=rate: svi(*given, rate, SVI_BATCH)
+    return found
 
 
 def one_seed(seed, seconds):
-    """Traces `[(seconds, judged loss)]` of all the runs of one problem, by name; with looks and seconds to compile."""
+    """Traces `[(seconds, judged loss)]` of all runs of one problem."""
     source, layer, _, _ = problem(8, 8, 8, seed=seed)
-    encoder, atoms = fit._start(source, layer, FEATURES, None, "softmax", RESOLUTION, FINER, None, jax.random.key(0))
+    begin = av.fit(source, layer, features=FEATURES, noise="scalar", steps=1, check=False, resolution=RESOLUTION)
     traces = {}
-
-    def judged(name, watch, judge, compile_s):
-        traces[name] = [(seconds, float(judge(p))) for seconds, p in watch.kept], watch.looks, compile_s
-        print(seed, name, f"{watch.spent:.1f} s, {watch.looks} looks, loss {min(x[1] for x in traces[name][0]):.5f}")
-
-    judged(("profiled L-BFGS", "", ""), *lbfgs(source, layer, atoms, encoder, seconds))
-    judged(("plain L-BFGS", "", ""), *lbfgs(source, layer, atoms, encoder, seconds, plain=True))
-    target = optimise.compiled_target(source, layer, atoms, encoder, NOISE, FLOOR, RESOLUTION)
-    p, static = eqx.partition((encoder, optimise.FreeTarget.of(target)), eqx.is_inexact_array)
-    exact_steps, sampled_steps, judge = loops(static)
-    given = source, layer, atoms
-    first = optax.scale_by_adam().init(p)
-
-    begun = time.perf_counter()
-    jax.block_until_ready(exact_steps(given, p, first, 0.0))
-    compile_s = time.perf_counter() - begun
-    for rate in EXACT_RATES:
-        watch, q, state = Watch(seconds), p, first
-        while True:
-            (q, state), losses = jax.block_until_ready(exact_steps(given, q, state, rate))
-            if not watch.look(q) or not np.isfinite(losses[-1]):
-                break
-            watch.go()
-        judged(("Adam, exact loss", rate, ""), watch, lambda q: judge(given, q), compile_s)
-
-    compiled = {}
-    for rate, batch in SAMPLED:
-        if batch not in compiled:
-            begun = time.perf_counter()
-            jax.block_until_ready(sampled_steps(given, p, first, 0.0, jax.random.key(0), batch))
-            compiled[batch] = time.perf_counter() - begun
-        watch, q, state = Watch(seconds), p, first
-        key = jax.random.key(seed)
-        for i in range(10**6):
-            q, state = jax.block_until_ready(sampled_steps(given, q, state, rate, jax.random.fold_in(key, i), batch))
-            if not watch.look(q):
-                break
-            watch.go()
-        judged(("Adam, sampled loss", rate, batch), watch, lambda q: judge(given, q), compiled[batch])
+    for name, run in methods().items():
+        kept = run(seconds, source, layer, begin)
+        losses = [(spent, float(judge(source, layer, target, encoder))) for spent, target, encoder in kept]
+        traces[name] = [(spent, loss) for spent, loss in losses if np.isfinite(loss)]
+        print(seed, name, f"{losses[-1][0]:.1f} s, best {min(loss for _, loss in losses):.5f}", flush=True)
     return traces
 
 
-def time_within(trace, best):
-    """First time on the clock at which the loss is within `WITHIN` of `best`; infinite if never."""
-    return next((seconds for seconds, loss in trace if loss <= best + WITHIN), float("inf"))
+def time_within(trace, loss):
+    """First time on the clock at or below a loss; infinite if never."""
+    return next((seconds for seconds, found in trace if found <= loss), float("inf"))
 
 
 def summary(all_traces):
-    """One row per setting: median, least and largest time over the seeds."""
+    """One row per setting: median time (and how many of the seeds) to within each distance of the best loss."""
+    bests = [min(loss for trace in traces.values() for _, loss in trace) for traces in all_traces]
     rows = []
-    bests = [min(loss for trace, *_ in traces.values() for _, loss in trace) for traces in all_traces]
     for name in all_traces[0]:
-        times = [time_within(traces[name][0], best) for traces, best in zip(all_traces, bests, strict=True)]
-        above = [min(loss for _, loss in t[name][0]) - best for t, best in zip(all_traces, bests, strict=True)]
-        rows.append({
-            "method": name[0], "rate": name[1], "batch": name[2],
-            "seconds": float(np.median(times)), "least": min(times), "largest": max(times),
-            "reached": f"{sum(np.isfinite(times))}/{len(times)}",
-            "nats above best": ", ".join(f"{value:.2g}" for value in above),
-            "ms per step": float(np.median([1e3 * t[name][0][-1][0] / t[name][1] for t in all_traces]))
-            / STEPS.get(name[0], 1),
-            "compile_s": all_traces[0][name][2],
-        })  # fmt: skip
+        runs = [traces[name] for traces in all_traces]
+        row = dict(zip(("method", "rate", "batch"), name, strict=True))
+        for within in WITHIN:
+            times = [time_within(trace, best + within) for trace, best in zip(runs, bests, strict=True)]
+            row[f"s to {within}"] = float(np.median(times))
+            row[f"reached {within}"] = f"{sum(np.isfinite(times))}/{len(times)}"
+        above = [min(loss for _, loss in trace) - best for trace, best in zip(runs, bests, strict=True)]
+        rows.append(row | {"nats above best": ", ".join(f"{value:.2g}" for value in above)})
     return rows
 
 
 def headline(rows):
-    """The best setting of each method, and its time over that of L-BFGS (None unless both reached the best loss)."""
+    """The best setting of each method: the one that is first within 0.01 nats, else within 0.001."""
     best = {}
     for row in rows:
-        if row["method"] not in best or row["seconds"] < best[row["method"]]["seconds"]:
-            best[row["method"]] = row
-    base = best["profiled L-BFGS"]["seconds"]
-    ratio = lambda seconds: seconds / base if np.isfinite(seconds) and np.isfinite(base) else None  # noqa: E731
-    return [row | {"over L-BFGS": ratio(row["seconds"])} for row in best.values()]
+        key = row[f"s to {WITHIN[0]}"], row[f"s to {WITHIN[1]}"]
+        if row["method"] not in best or key < best[row["method"]][0]:
+            best[row["method"]] = key, row
+    return [row for _, row in best.values()]
 
 
 if __name__ == "__main__":
@@ -237,6 +236,6 @@ if __name__ == "__main__":
         found.append(one_seed(seed, options.seconds))
         rows = summary(found)
         print(table(rows), flush=True)
-        traces = [{str(name): trace for name, (trace, *_) in one.items()} for one in found]
+        traces = [{str(name): trace for name, trace in one.items()} for one in found]
         save("training", [{"summary": rows, "headline": headline(rows), "traces": traces}])
     print(table(headline(rows)))
