@@ -93,7 +93,7 @@ def expectations(
         resolution: how fine; `Resolution()` if not given.
         plan: boxes to reuse (`av.plan`); new ones if not given.
         mesh: devices to share the work among, on its first axis: features and pairs of features are spread over
-            them, everything else is computed by each. Under `jax.jit`.
+            them, everything else is computed by each.
 
     Raises `ValueError` or `TypeError` that names the argument if the parts do not fit together.
     """
@@ -105,8 +105,13 @@ def expectations(
     resolution = resolution or Resolution()
     check_plan(plan, encoder)
     check_mesh(mesh)
+    check_memory(source, layer, encoder.statistics_read, *atoms.shape, resolution)
+    return _expectations(source, layer, atoms, encoder, resolution, plan, mesh)
+
+
+@eqx.filter_jit
+def _expectations(source, layer, atoms, encoder, resolution, plan, mesh) -> Expectations:
     t = encoder.statistics_read
-    check_memory(source, layer, t, *atoms.shape, resolution)
     plan = jax.lax.stop_gradient(plan)
     source = compress(source, resolution.atoms)
     form = layer.form()

@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 
 from ._check import as_floating, require_finite, require_instance, require_shape
 from .arguments import check_encoder, check_layer, check_memory, check_mesh
-from .closed_form import NOISES, Noise, profiled
+from .closed_form import NOISES, Noise, profiled, require_floor
 from .elbo import Elbo, expectations
 from .encoder import AbstractEncoder
 from .initial import ENCODERS, gaussian_atoms, initial_encoder, perturbed, pushed_features
@@ -236,6 +236,7 @@ def profiled_loss(
     """
     if noise not in NOISES:
         raise ValueError(f"noise: expected one of {', '.join(NOISES)}, got {noise!r}.")
+    require_floor(floor)
     return profiled(expectations(source, layer, atoms, encoder, resolution), atoms, noise, floor)
 
 

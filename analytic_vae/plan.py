@@ -47,7 +47,11 @@ def plan(
     """
     check_layer(source, layer)
     check_encoder(layer, encoder, None, resolution)
-    resolution = resolution or Resolution()
+    return _plan(source, layer, encoder, resolution or Resolution())
+
+
+@eqx.filter_jit
+def _plan(source, layer, encoder, resolution) -> Plan:
     source = compress(jax.lax.stop_gradient(source), resolution.atoms)
     form = jax.lax.stop_gradient(layer.form())
     axis = RidgeAxis.of(source, form, resolution)

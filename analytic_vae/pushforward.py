@@ -135,7 +135,11 @@ def pushforward(
     if readout.shape[0] > 3:
         raise ValueError(f"readout: expected 1, 2 or 3 projections, got {readout.shape[0]}.")
     _require_grid_memory(readout.shape[0], source, resolution)
-    readout = readout.astype(source.mean.dtype)
+    return _pushforward(source, layer, readout.astype(source.mean.dtype), resolution)
+
+
+@eqx.filter_jit
+def _pushforward(source, layer, readout, resolution) -> Law:
     form = layer.form()
     axis = RidgeAxis.of(source, form, resolution)
     mean, covariance = LayerMoments.of(source, form, axis).output()

@@ -141,6 +141,12 @@ def sparse_loss(
         raise ValueError(f"autoencoder: expected {layer.outputs} neurons, the outputs of layer, got {n}.")
     require_instance("resolution", resolution, Resolution, "a Resolution")
     check_memory(source, layer, t, autoencoder.readout.shape[0], 1, resolution)
+    return _sparse_loss(source, layer, autoencoder, resolution)
+
+
+@eqx.filter_jit
+def _sparse_loss(source, layer, autoencoder, resolution) -> SparseLoss:
+    t = autoencoder.readout.shape[1]
     source = compress(source, resolution.atoms)
     form = layer.form()
     axis = RidgeAxis.of(source, form, resolution)

@@ -21,7 +21,7 @@ import analytic_vae as av
 FINE = av.Resolution(192)  # 1e-9 for statistics of any slope that the cases draw; 128 is enough for most
 FINE_TWO = av.Resolution(64)  # t = 2; 48 leaves up to 3e-5
 SINGLE, SINGLE_TWO = av.Resolution(64), av.Resolution(32)  # float32, t = 1 and 2
-RULE = reference.Rule(8, 14)  # differs from twice as many panels by less than 1e-13 on these cases
+RULE = reference.Rule(6, 14)  # differs from twice as many panels by less than 1e-13 on these cases
 
 TERMS = ("R1", "R2", "R3", "S1", "S2", "T1", "T2", "T3", "U1", "U2", "U3", "loss")
 
@@ -231,8 +231,8 @@ def test_many_atoms_and_many_features(m1, k1):
 # --------------------------------------------------------------------------------------------------------- transforms
 
 
-def test_jit_equals_eager():
-    parts = cases.problem(0, activation=None, m2=2)  # op by op, a ridge layer takes a minute
+def test_a_call_equals_one_inside_of_jit():
+    parts = cases.problem(0)
     eager, compiled = av.elbo(*parts, av.Resolution(8)), elbo(*parts, av.Resolution(8))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12), eager, compiled)
 

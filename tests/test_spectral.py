@@ -269,7 +269,7 @@ def test_the_series_of_a_law_has_the_expectation_of_its_values(t, frequencies):
             standardised = np.linalg.solve(np.asarray(one.basis), y.T).T
             return np.real(np.exp(1j * standardised @ np.asarray(series.frequency).T) @ np.asarray(series.coefficients))
 
-        exact = reference.expectation(cases.oracle_model(source), oracle_layer, function)
+        exact = reference.expectation(cases.oracle_model(source), oracle_layer, function, reference.Rule(12, 14))
         assert float(nodes.weights @ values) == pytest.approx(exact, abs=1e-6)
 
 
