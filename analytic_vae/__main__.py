@@ -90,7 +90,8 @@ def _learn(options: argparse.Namespace) -> int:
             raise ValueError(f"--{name}: expected at least {least}, got {value}.")
     # The command, unlike the library, may choose: double precision.
     jax.config.update("jax_enable_x64", True)
-    jax.config.update("jax_compilation_cache_dir", str(CACHE))
+    if jax.config.jax_compilation_cache_dir is None:
+        jax.config.update("jax_compilation_cache_dir", str(CACHE))
     mesh = _mesh(options.devices)
     source, network, data, about = _inputs(options)
     for line in about:
@@ -123,7 +124,10 @@ def _mesh(devices: int) -> Mesh | None:
     """The first so many devices; on a CPU each is a share of its cores."""
     if devices == 1:
         return None
-    jax.config.update("jax_num_cpu_devices", devices)
+    try:
+        jax.config.update("jax_num_cpu_devices", devices)
+    except RuntimeError:  # JAX has started already, with as many as it has
+        pass
     if len(jax.devices()) < devices:
         raise ValueError(f"--devices: expected at most {len(jax.devices())}, as many as there are, got {devices}.")
     return Mesh(np.array(jax.devices()[:devices]), ("devices",))

@@ -1,14 +1,17 @@
 """(d) The engine against direct sums, the machine's matrix products and Monte Carlo, at the default resolution.
 
-Per case, in one process: seconds of the loss with its plan; of loss and gradient, ten steps of gradient descent in one
-scan on one plan, per step; the same of `direct.py` (its loss, and its loss and gradient); of one product of two
-2048 x 2048 matrices; and of the same loss by samples of x1 to a relative error of 1e-5, from its own spread. The error
-is against the engine at twice and a half the frequencies. `--only 16,32` runs one case, `--no-direct` leaves out the
-direct sums (minutes at m = 64), `--devices 2` shares the work among so many devices (set before JAX starts).
+Per case, each in a process of its own: seconds of the loss with its plan; of loss and gradient, ten steps of gradient
+descent in one scan on one plan, per step; the same of `direct.py` (its loss, and its loss and gradient); of one product
+of two 2048 x 2048 matrices; and of the same loss by samples of x1 to a relative error of 1e-5, from its own spread. The
+error is against the engine at 64 frequencies. `--only 16,32` runs one case, `--no-direct` leaves out the direct sums
+(minutes at m = 64), `--devices 2` shares the work among so many devices (set before JAX starts).
 """
 
 import argparse
+import json
 import os
+import subprocess
+import sys
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--only", default="16,2 16,32 32,32 64,32")
@@ -99,10 +102,19 @@ def run_case(m, K):
     return row
 
 
+def child(case):
+    """`run_case` in a process of its own."""
+    command = [sys.executable, __file__, *sys.argv[1:], "--only", case]
+    return json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.splitlines()[-1])
+
+
 if __name__ == "__main__":
-    rows = []
-    for case in options.only.split():
-        rows.append(run_case(*(int(number) for number in case.split(","))))
+    cases, rows = options.only.split(), []
+    if len(cases) == 1:
+        print(json.dumps(run_case(*(int(number) for number in cases[0].split(",")))))
+        sys.exit()
+    for case in cases:
+        rows.append(child(case))
         print(table(rows[-1:]), flush=True)
         if options.only == parser.get_default("only") and not (options.no_direct or options.no_reference):
             save("engine", rows)

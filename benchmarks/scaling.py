@@ -14,11 +14,11 @@ import jax
 import numpy as np
 from harness import av, measure, peak_gib, problem, save, table
 
-BASE = {"m": 16, "n": 16, "K": 32, "t": 1, "N": 32}
+BASE = {"m": 16, "n": 16, "K": 32, "t": 1, "N": 24}
 AXES = {
     "m": [{"m": m} for m in (4, 8, 16, 32, 64)],
-    "t": [{"t": t, "m": 4, "n": 4, "K": 8, "N": N} for N in (16, 32) for t in (1, 2)],
-    "N": [{"N": N} for N in (16, 24, 32, 48)],
+    "t": [{"t": t, "m": 4, "n": 4, "K": 8, "N": N} for N in (16, 24) for t in (1, 2)],
+    "N": [{"N": N} for N in (12, 24, 48)],
     "K": [{"K": K} for K in (2, 32, 128, 256)],
     "n": [{"n": n} for n in (8, 16, 64)],
 }

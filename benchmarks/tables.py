@@ -58,6 +58,7 @@ def tables():
     out["engine"] = table(columns(measured, *ENGINE))
     out["engine direct"] = table(columns(measured, *DIRECT))
     out["engine samples"] = table(columns(measured, *SAMPLES))
+    out["processes"] = table(rows("processes"))
     out["accelerator"] = table(rows("accelerator_cpu"))
     return out
 
@@ -74,8 +75,8 @@ if __name__ == "__main__":
     path = HERE / "README.md"
     text = path.read_text()
     for name, markdown in (tables() | {"machine": machine()}).items():
-        pattern = re.compile(rf"(<!-- {name} -->\n).*?(\n<!-- end -->)", re.DOTALL)
+        pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end -->)", re.DOTALL)
         if not pattern.search(text):
             raise SystemExit(f"README.md: no place for the table {name!r}")
-        text = pattern.sub(lambda match, new=markdown: match[1] + new + match[2], text)
+        text = pattern.sub(lambda match, new=markdown: match[1] + new + "\n" + match[2], text)
     path.write_text(text)
