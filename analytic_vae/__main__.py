@@ -27,7 +27,6 @@ from .sources import digits_data, load_source, source_from_data
 from .spectral.resolution import Resolution
 from .types import Array
 
-CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "analytic_vae"  # of compiled programs
 COMPONENTS = 16  # found in data, or as many as it has columns
 
 
@@ -91,7 +90,8 @@ def _learn(options: argparse.Namespace) -> int:
     # The command, unlike the library, may choose: double precision.
     jax.config.update("jax_enable_x64", True)
     if jax.config.jax_compilation_cache_dir is None:
-        jax.config.update("jax_compilation_cache_dir", str(CACHE))
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "analytic_vae"
+        jax.config.update("jax_compilation_cache_dir", str(folder))
     mesh = _mesh(options.devices)
     source, network, data, about = _inputs(options)
     for line in about:

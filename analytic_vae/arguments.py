@@ -9,7 +9,7 @@ from ._check import require_instance
 from .encoder import AbstractEncoder, encode
 from .layer import AbstractLayer, LinearLayer
 from .model import FeatureModel
-from .parallel import LAWS_ON_CPU, PAIRS_ON_CPU, together
+from .parallel import LAWS_ON_CPU, PAIRS_ON_CPU, pair_count, together
 from .spectral.memory import half_space, kept_atoms, law_values, pair_values, require_memory
 from .spectral.resolution import Resolution
 
@@ -51,17 +51,17 @@ def check_encoder(layer, encoder, atoms, resolution, name: str = "atoms") -> Non
         raise ValueError(f"{name}: expected {count} atoms per feature, as many as encoder, got {atoms.shape[1]}.")
 
 
-def check_memory(source, layer, t: int, m2: int, K2: int, resolution) -> None:
+def check_memory(source, layer, t: int, m2: int, K2: int, resolution, mesh=None) -> None:
     """Raise `MemoryError` before anything starts if the largest arrays cannot fit: `m2` encoders of `t` statistics."""
     dtype, linear = source.mean.dtype, isinstance(layer, LinearLayer)
     pair, law = pair_values(source, t, linear, resolution), law_values(source, K2, t, linear, resolution)
-    pairs = pair * together(m2, pair, PAIRS_ON_CPU, dtype)
-    laws = law * (together(m2, law, LAWS_ON_CPU, dtype) if t == 1 else 1)
+    pairs = pair * together(pair_count(m2), pair, PAIRS_ON_CPU, dtype, mesh)
+    laws = law * (together(m2, law, LAWS_ON_CPU, dtype, mesh) if t == 1 else 1)
     nodes = 16 * resolution.ridge_panels  # of the ridge axis, and complex exponentials at them
     axis = 0 if linear else 16 * nodes * resolution.ridge_order
     order = resolution.series_order(t, linear)
     tables = 4 * source.features * m2 * half_space(order, t) * kept_atoms(source, resolution)
-    advice = "lower resolution.frequencies, or the number of features or atoms; or pass check=False to fit"
+    advice = "lower resolution.frequencies, or the number of features or atoms (or, to fit, pass check=False)"
     require_memory((pairs + laws + axis + tables) * np.dtype(dtype).itemsize, "resolution", advice)
 
 

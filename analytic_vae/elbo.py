@@ -14,7 +14,7 @@ from .arguments import check_encoder, check_layer, check_memory, check_mesh
 from .encoder import AbstractEncoder
 from .layer import AbstractLayer
 from .model import FeatureModel
-from .parallel import LAWS_ON_CPU, PAIRS_ON_CPU, spread, together
+from .parallel import LAWS_ON_CPU, PAIRS_ON_CPU, pair_count, spread, together
 from .plan import Plan, check_plan
 from .precision import exact_products
 from .spectral.compression import compress
@@ -47,7 +47,7 @@ class Expectations(eqx.Module):
     | `aggregate` | `E[Q_j(a_jk | y_j)]`, the aggregate posterior | `[m2, K]` |
     | `entropy` | `E[-sum_k Q_jk log Q_jk]` in nats | `[m2]` |
     | `remainder` | L2 norm of what the engine's series leave out of `s_j` | `[m2]` |
-    | `misfit` | how far mass and mean of each law on its box are from the exact ones | `[m2]` |
+    | `misfit` | how far mass, mean and variance of each law on its box are from the exact ones | `[m2]` |
     """
 
     layer: LayerMoments
@@ -105,7 +105,7 @@ def expectations(
     resolution = resolution or Resolution()
     check_plan(plan, encoder)
     check_mesh(mesh)
-    check_memory(source, layer, encoder.statistics_read, *atoms.shape, resolution)
+    check_memory(source, layer, encoder.statistics_read, *atoms.shape, resolution, mesh)
     return _expectations(source, layer, atoms, encoder, resolution, plan, mesh)
 
 
@@ -122,7 +122,7 @@ def _expectations(source, layer, atoms, encoder, resolution, plan, mesh) -> Expe
 
     @jax.checkpoint
     def one_feature(everywhere, arrays, one_atoms: Float[Array, " K"], box):
-        source, form, axis, grid = everywhere
+        source, form, axis, grid, covariance = everywhere
         one = eqx.combine(arrays, static)
         statistic = Statistic.of(source, form, one.readout, axis, resolution, box=box)
         nodes = statistic_nodes(statistic, grid, resolution)
@@ -140,7 +140,7 @@ def _expectations(source, layer, atoms, encoder, resolution, plan, mesh) -> Expe
             statistic,
             series,
             (mean, weights @ v, weights @ s**2, latent_input, latent_psi, weights @ q, entropy),
-            (remainder, nodes.misfit(statistic)),
+            (remainder, nodes.misfit(statistic, one.readout @ covariance @ one.readout.T)),
         )
 
     arrays, static = eqx.partition(encoder, eqx.is_array)
@@ -149,15 +149,17 @@ def _expectations(source, layer, atoms, encoder, resolution, plan, mesh) -> Expe
     values = law_values(source, atoms.shape[1], t, axis.linear, resolution)
     batch = together(len(atoms), values, LAWS_ON_CPU, source.mean.dtype, mesh) if t == 1 else 1
     given = (arrays, atoms, boxes)
-    statistics, series, laws, (remainder, misfit) = spread(one_feature, (source, form, axis, grid), given, mesh, batch)
+    moments = LayerMoments.of(source, form, axis)
+    everywhere = source, form, axis, grid, moments.output()[1]
+    statistics, series, laws, (remainder, misfit) = spread(one_feature, everywhere, given, mesh, batch)
     s, v, s_squared, latent_input, latent_psi, aggregate, entropy = laws
     rows = statistics.rows
     cross = jnp.einsum("jtn,nl,ksl->jtks", rows, source.covariance, rows)
     values = pair_values(source, t, axis.linear, resolution)
-    size = together(len(atoms), values, PAIRS_ON_CPU, source.mean.dtype, mesh)
+    size = together(pair_count(len(atoms)), values, PAIRS_ON_CPU, source.mean.dtype, mesh)
     latent_second = pair_moments(statistics, cross, series, pair_grid, size, mesh) + jnp.diag(s_squared)
     return Expectations(
-        layer=LayerMoments.of(source, form, axis),
+        layer=moments,
         latent_mean=s,
         latent_variance=v,
         latent_second=latent_second,

@@ -208,8 +208,9 @@ def _best_of_starts(
             found = whole_loss(
                 source, layer, atoms, begin, target, noise, floor, optimizer, steps, tolerance, resolution, say, mesh
             )
-        losses.append(found[0])
-        judged = found[0] if finer is None else float(compiled_elbo(source, layer, *found[2:0:-1], finer, mesh).loss)
+        loss, encoder, model, *_ = found
+        losses.append(loss)
+        judged = loss if finer is None else float(compiled_elbo(source, layer, model, encoder, finer, mesh).loss)
         if best is None or judged < best[0] or not np.isfinite(best[0]):
             best = (judged, *found[1:])
     return best, np.array(losses)

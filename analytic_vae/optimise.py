@@ -162,33 +162,42 @@ class FreeTarget(eqx.Module):
 def whole_loss(
     source, layer, atoms, encoder, target, noise, floor, optimizer, steps, tolerance, resolution, say, mesh=None
 ):
-    """An optax optimiser on the whole loss; CHUNK steps are one compiled scan on one plan."""
+    """An optax optimiser on the whole loss; CHUNK steps are one compiled scan on one plan.
+
+    The plan may have grown old in a chunk: the best parameters of each are judged by the loss without it.
+    """
     if target is None:
         target = compiled_target(source, layer, atoms, encoder, noise, floor, resolution, mesh)
     parameters, static = eqx.partition((encoder, FreeTarget.of(target)), eqx.is_inexact_array)
-    carry = (parameters, optimizer.init(parameters), jnp.asarray(np.inf, atoms.dtype), parameters)
+    state, best = optimizer.init(parameters), (np.inf, encoder, target)
     history: list[float] = []
     stop = Stop.STEPS
     while len(history) < steps:
-        before, length = float(carry[2]), min(CHUNK, steps - len(history))
-        carry, values = _advance(carry, static, source, layer, atoms, optimizer, resolution, length, mesh)
+        before, length = best[0], min(CHUNK, steps - len(history))
+        (parameters, state, _, least), values = _advance(
+            parameters, state, static, source, layer, atoms, optimizer, resolution, length, mesh
+        )
         history.extend(np.asarray(values, float))
         say(len(history), history[-1])
+        encoder, free = eqx.combine(least, static)
+        target = free.model(atoms)
+        loss = float(compiled_elbo(source, layer, target, encoder, resolution, mesh).loss)
+        if loss < best[0]:
+            best = loss, encoder, target
         if not np.all(np.isfinite(history[-CHUNK:])):
             stop = Stop.NOT_FINITE
             break
-        if before - float(carry[2]) < tolerance:
+        if before - best[0] < tolerance:
             stop = Stop.CONVERGED
             break
-    encoder, free = eqx.combine(carry[3], static)
-    return float(carry[2]), encoder, free.model(atoms), np.array(history), stop
+    return *best, np.array(history), stop
 
 
 @eqx.filter_jit
-def _advance(carry, static, source, layer, atoms, optimizer, resolution, length: int, mesh):
-    """Some steps of an optax optimiser: `carry` is (parameters, its state, least loss, the parameters of that)."""
+def _advance(parameters, state, static, source, layer, atoms, optimizer, resolution, length: int, mesh):
+    """Some steps of an optax optimiser: parameters, its state, the least loss and its parameters; and all losses."""
     optimizer = optax.with_extra_args_support(optimizer)
-    boxes = plan(source, layer, eqx.combine(carry[0], static)[0], resolution)
+    boxes = plan(source, layer, eqx.combine(parameters, static)[0], resolution)
 
     def loss(p):
         encoder, target = eqx.combine(p, static)
@@ -196,11 +205,12 @@ def _advance(carry, static, source, layer, atoms, optimizer, resolution, length:
         return elbo_of(given, target.model(atoms)).loss
 
     def step(carry, _):
-        p, s, best_loss, best_p = carry
+        p, s, least_loss, least_p = carry
         value, gradient = jax.value_and_grad(loss)(p)
-        better = (value < best_loss) & jnp.isfinite(value)
-        best_p = jax.tree.map(lambda new, old: jnp.where(better, new, old), p, best_p)
+        better = (value < least_loss) & jnp.isfinite(value)
+        least_p = jax.tree.map(lambda new, old: jnp.where(better, new, old), p, least_p)
         updates, s = optimizer.update(gradient, s, p, value=value, grad=gradient, value_fn=loss)
-        return (optax.apply_updates(p, updates), s, jnp.where(better, value, best_loss), best_p), value
+        return (optax.apply_updates(p, updates), s, jnp.where(better, value, least_loss), least_p), value
 
+    carry = parameters, state, jnp.asarray(np.inf, atoms.dtype), parameters
     return jax.lax.scan(step, carry, None, length=length)

@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from .spectral.memory import device_bytes
+
 LAWS_ON_CPU = 4  # laws of one statistic computed together: what they need stays in the caches
 PAIRS_ON_CPU = 8  # pairs
 
@@ -16,12 +18,19 @@ def together(count: int, values_each: float, on_cpu: int, dtype, mesh: Mesh | No
     """How many of `count` items of so many real numbers to compute at once.
 
     On a CPU `on_cpu`; elsewhere as many as fill an eighth of the device's memory: a gradient holds several copies.
+    Processes that share the work must compile one program, so for them each device counts as one of 8 GiB.
     """
-    device = jax.devices()[0] if mesh is None else mesh.local_devices[0]
+    device = jax.local_devices()[0]
     if device.platform == "cpu":
         return min(on_cpu, count)
-    limit = (device.memory_stats() or {}).get("bytes_limit", 8 * 2**30)
+    limit = device_bytes(device) if mesh is None or not mesh.is_multi_process else None
+    limit = limit or 8 * 2**30
     return int(np.clip(limit / 8 / (values_each * np.dtype(dtype).itemsize), 1, count))
+
+
+def pair_count(features: int) -> int:
+    """Pairs that moments of so many features are computed for: each feature with those up to halfway round a ring."""
+    return features * max(1, features // 2)
 
 
 def spread(function: Callable, everywhere, items: tuple, mesh: Mesh | None = None, batch: int = 1):
@@ -42,8 +51,7 @@ def spread(function: Callable, everywhere, items: tuple, mesh: Mesh | None = Non
     if mesh is None:
         results = run(everywhere, padded(-(-count // batch) * batch))
         return jax.tree.map(lambda leaf: leaf[:count], results)
-    # Whatever the user's mesh does with shardings in types, here the compiler places what is not divided.
-    mesh = Mesh(mesh.devices, mesh.axis_names, axis_types=(AxisType.Auto,) * len(mesh.axis_names))
+    mesh = _automatic(mesh)
     axis = mesh.axis_names[0]
     share = -(-count // mesh.shape[axis])
     batch = min(batch, share)
@@ -63,6 +71,11 @@ def replicate(tree, mesh: Mesh):
     >>> mesh = jax.make_mesh((len(jax.devices()),), ("pairs",))
     >>> jax.jit(lambda *parts: elbo(*parts, mesh=mesh).loss)(*replicate((source, layer, target, encoder), mesh))
     """
-    mesh = Mesh(mesh.devices, mesh.axis_names)
+    mesh = _automatic(mesh)
     place = lambda leaf: jax.device_put(np.asarray(leaf), NamedSharding(mesh, PartitionSpec()))  # noqa: E731
     return jax.tree.map(lambda leaf: place(leaf) if eqx.is_array(leaf) else leaf, tree)
+
+
+def _automatic(mesh: Mesh) -> Mesh:
+    """The mesh without shardings in types, whatever the user's has: the compiler places what is not divided."""
+    return Mesh(mesh.devices, mesh.axis_names, axis_types=(AxisType.Auto,) * len(mesh.axis_names))

@@ -69,8 +69,8 @@ def check_plan(plan, encoder) -> None:
         return
     require_instance("plan", plan, Plan, "a Plan (analytic_vae.plan makes one)")
     expected = (encoder.features, encoder.statistics_read)
-    if plan.low.shape != expected:
+    if not plan.low.shape == plan.length.shape == expected:
         raise ValueError(
             f"plan: expected boxes of {expected[0]} features of {expected[1]} statistics, as encoder has, "
-            f"got {plan.low.shape}."
+            f"got {plan.low.shape} and {plan.length.shape}."
         )

@@ -49,6 +49,7 @@ class Law(eqx.Module):
         low = statistic.centre + scale * statistic.low
         return low, low + scale * statistic.length
 
+    @exact_products
     def density(self, points: int = 128) -> tuple[Float[Array, "D points"], Array]:
         """The density on an equally spaced grid of the box.
 
@@ -63,6 +64,7 @@ class Law(eqx.Module):
         values = self._weights([v] * self.dimension, [ones] * self.dimension) / jnp.prod(high - low)
         return low[:, None] + (high - low)[:, None] * v[None], values
 
+    @exact_products
     def expectation(self, fn: Callable[[Array], Array], kinks: Sequence[Sequence[float]] | None = None) -> Array:
         """`E[fn(Y)]` for `fn` from `[D]` to an array of any shape.
 
@@ -73,6 +75,7 @@ class Law(eqx.Module):
         values = jax.vmap(fn)(points)
         return jnp.tensordot(self._weights(nodes, weights).ravel(), values, axes=1)
 
+    @exact_products
     def tail(self, threshold: ArrayLike) -> Array:
         """`P(Y_1 > threshold_1, ..., Y_D > threshold_D)`; a scalar threshold is one for every axis."""
         (threshold,) = as_floating(threshold=threshold)

@@ -10,7 +10,7 @@ from ._check import as_floating, require_finite, require_instance, require_shape
 from .arguments import check_layer, check_memory
 from .layer import AbstractLayer
 from .model import FeatureModel
-from .parallel import PAIRS_ON_CPU, together
+from .parallel import LAWS_ON_CPU, PAIRS_ON_CPU, pair_count, spread, together
 from .precision import exact_products
 from .spectral.compression import compress
 from .spectral.expectation import (
@@ -20,7 +20,7 @@ from .spectral.expectation import (
     least_squares_series,
     statistic_nodes,
 )
-from .spectral.memory import pair_values
+from .spectral.memory import law_values, pair_values
 from .spectral.pairs import pair_moments
 from .spectral.resolution import Resolution
 from .spectral.ridge import RidgeAxis
@@ -154,7 +154,9 @@ def _sparse_loss(source, layer, autoencoder, resolution) -> SparseLoss:
     pair_grid = axis.pair_grid(resolution)
     order = resolution.series_order(t, axis.linear)
 
-    def one_feature(readout, offset, threshold):
+    @jax.checkpoint
+    def one_feature(everywhere, readout, offset, threshold):
+        source, form, axis, grid = everywhere
         statistic = Statistic.of(source, form, readout, axis, resolution, aligned=True)
         kinks = (threshold if autoencoder.kind == "jumprelu" else 0) - offset
         nodes = statistic_nodes(statistic, grid, resolution, kinks[:, None])
@@ -166,10 +168,14 @@ def _sparse_loss(source, layer, autoencoder, resolution) -> SparseLoss:
         return statistic, series, (mean, weights @ e**2, weights @ (e > 0).astype(e.dtype), *moments)
 
     arguments = (autoencoder.readout, autoencoder.offset, autoencoder.threshold)
-    statistics, series, (l1, squared, l0, inputs, psi) = jax.lax.map(lambda a: one_feature(*a), arguments)
+    batch = together(
+        len(arguments[0]), law_values(source, 1, t, axis.linear, resolution), LAWS_ON_CPU, source.mean.dtype
+    )
+    given = source, form, axis, grid
+    statistics, series, (l1, squared, l0, inputs, psi) = spread(one_feature, given, arguments, batch=batch)
     cross = jnp.einsum("jtn,nl,ksl->jtks", statistics.rows, source.covariance, statistics.rows)
     values = pair_values(source, t, axis.linear, resolution)
-    size = together(len(l1), values, PAIRS_ON_CPU, source.mean.dtype)
+    size = together(pair_count(len(l1)), values, PAIRS_ON_CPU, source.mean.dtype)
     second = pair_moments(statistics, cross, series, pair_grid, size) + jnp.diag(squared)
     mean, covariance = LayerMoments.of(source, form, axis).output()
     output = form.linear @ inputs.T + jnp.outer(form.output, psi) + jnp.outer(form.offset - autoencoder.bias, l1)

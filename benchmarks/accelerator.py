@@ -17,6 +17,8 @@ import jax
 import jax.numpy as jnp
 from harness import av, compile_for, environment, peak_gib, problem, save, table, timed
 
+from analytic_vae.spectral.memory import kept_atoms
+
 parser = argparse.ArgumentParser()
 parser.add_argument("--sizes", type=int, nargs="+", default=[64, 256, 1024])
 parser.add_argument("--profile", help="folder for a trace of one loss and gradient of each size")
@@ -42,8 +44,8 @@ def counted(parts):
     """Multiplications and additions of the pair terms' matrix products and products over features, forwards."""
     source, _, _, encoder = parts
     resolution = av.Resolution()
-    half, ridge = resolution.series_order(1, False) + 1, 2 * resolution.series_ridge_order
-    kept = min(source.prior.atoms.shape[1], resolution.atoms) - 1
+    half, ridge = resolution.series_order(1, False) + 1, 2 * resolution.series_ridge_order + 1
+    kept = kept_atoms(source, resolution) - 1
     points = half * (2 * half - 1) * ridge
     pairs = encoder.features * (encoder.features // 2)
     return pairs * points * source.features * (8 * kept + 8)

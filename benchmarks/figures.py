@@ -32,7 +32,7 @@ def accuracy():
     for axis, (case, title) in zip(axes, titles.items(), strict=True):
         methods = [row["method"] for row in found if row["case"] == case]
         for method in dict.fromkeys(methods):
-            if "oracle" in method or "gradient" in method:
+            if "oracle" in method:
                 continue
             points = [(r["median_s"], r["error"]) for r in found if r["case"] == case and r["method"] == method]
             name = "analytic_vae" if method == "this" else method

@@ -108,8 +108,6 @@ def ratios(case):
     for row in ROWS:
         if row["case"] != case or row["method"].split(",")[0] not in ("direct", "Monte Carlo", "binned"):
             continue
-        if "gradient" in row["method"]:
-            continue
         in_time = [r for r in mine if r["median_s"] <= row["median_s"]]
         as_good = [r for r in mine if r["error"] <= row["error"]]
         out.append({

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..model import FeatureModel
+from ..precision import exact_products
 from ..types import Array, Float
 
 
@@ -42,6 +43,7 @@ def gauss_rule(points: Float[Array, " K"], masses: Float[Array, " K"], count: in
         return _rule(points, masses, count)
 
     @rule.defjvp
+    @exact_products
     def rule_jvp(primals, tangents):
         nodes, weights = rule(*primals)
         (points, masses), (moved_points, moved_masses) = primals, tangents

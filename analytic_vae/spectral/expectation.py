@@ -21,7 +21,7 @@ from .series import (
     least_squares,
     real_basis,
 )
-from .statistic import Statistic, box_nodes, box_points, grid_weights
+from .statistic import Statistic, box_nodes, box_points, grid_weights, inverse_basis
 
 
 class Nodes(eqx.Module):
@@ -34,14 +34,17 @@ class Nodes(eqx.Module):
     box: Float[Array, "Q t"]
     weights: Float[Array, " Q"]
 
-    def misfit(self, statistic: Statistic) -> Scalar:
-        """How far mass and mean of `y''` on the box are from 1 and 0, which they are exactly. Without derivatives.
+    def misfit(self, statistic: Statistic, covariance: Float[Array, "t t"]) -> Scalar:
+        """How far mass, mean and covariance of `y''` on the box are from the exact ones. Without derivatives.
 
-        It is small unless the law has left its box, or the resolution is too coarse for it.
+        `covariance` is the exact one of `y`. The misfit is small unless the law has left its box, or the resolution is
+        too coarse for it.
         """
-        statistic, weights = jax.lax.stop_gradient((statistic, self.weights))
-        mean = weights @ (statistic.low[None] + statistic.length[None] * self.box)
-        return jnp.maximum(jnp.abs(weights.sum() - 1), jnp.max(jnp.abs(mean)))
+        statistic, weights, covariance = jax.lax.stop_gradient((statistic, self.weights, covariance))
+        points = statistic.low[None] + statistic.length[None] * self.box
+        inverse = inverse_basis(statistic.basis)
+        wrong = (points.T * weights[None]) @ points - inverse @ covariance @ inverse.T
+        return jnp.max(jnp.abs(jnp.concatenate([weights.sum(keepdims=True) - 1, weights @ points, wrong.ravel()])))
 
 
 def statistic_nodes(

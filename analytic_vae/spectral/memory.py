@@ -2,6 +2,8 @@
 
 import os
 
+import jax
+
 from .resolution import Resolution
 
 
@@ -24,7 +26,8 @@ def law_values(source, states: int, t: int, linear: bool, resolution: Resolution
 def kept_atoms(source, resolution: Resolution) -> int:
     """Atoms per source feature after the compression of priors."""
     atoms = source.prior.atoms.shape[1]
-    return atoms if atoms <= 2 * resolution.atoms else resolution.atoms
+    whole = atoms <= 2 * resolution.atoms or source.decoder.ndim == 3
+    return atoms if whole else resolution.atoms
 
 
 def half_space(order: int, t: int) -> float:
@@ -32,8 +35,17 @@ def half_space(order: int, t: int) -> float:
     return order + 1 if t == 1 else 1.6 * order**2
 
 
+def device_bytes(device) -> int | None:
+    """Memory that JAX may use of an accelerator, or None where it does not say."""
+    return (device.memory_stats() or {}).get("bytes_limit")
+
+
 def available_bytes() -> int | None:
-    """Memory that the machine has free now, or None where it does not say."""
+    """Memory that the accelerator, or without one the machine, has free now; None where it does not say."""
+    device = jax.local_devices()[0]
+    if device.platform != "cpu":
+        stats = device.memory_stats() or {}
+        return stats["bytes_limit"] - stats["bytes_in_use"] if {"bytes_limit", "bytes_in_use"} <= set(stats) else None
     try:
         with open("/proc/meminfo") as lines:
             for line in lines:

@@ -83,12 +83,14 @@ class RidgeAxis(eqx.Module):
 
     @property
     def misfit(self) -> Scalar:
-        """How far mass and mean on the box are from the exact ones, in units of the spread."""
+        """How far mass, mean and variance on the box are from the exact ones, in units of the spread."""
         mean, variance = self.law.total_mean[0], self.law.total_covariance[0, 0]
         if self.rule is None:
             return jnp.zeros_like(mean)
         scale = jnp.sqrt(jnp.maximum(variance, floor(jnp.abs(mean)) ** 2))
-        return jnp.maximum(jnp.abs(self.weights.sum() - 1), jnp.abs(self.weights @ ((self.nodes - mean) / scale)))
+        points = (self.nodes - mean) / scale
+        exact = jnp.stack([jnp.ones_like(mean), jnp.zeros_like(mean), variance / scale**2])
+        return jnp.max(jnp.abs(jnp.stack([points**0, points, points**2]) @ self.weights - exact))
 
     @property
     def kinks(self) -> Float[Array, " kinks"]:

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.custom_derivatives import SymbolicZero
 
+from ..precision import exact_products
 from ..types import Array, Complex, Float
 
 MARGIN = 0.12  # of the box, per side, in which the window falls from 1 to 0
@@ -98,6 +99,7 @@ def _normal_operator(basis: Float[Array, "Q F"], weight: Float[Array, " Q"]) -> 
 
 
 @partial(_normal_operator.defjvp, symbolic_zeros=True)
+@exact_products
 def _normal_operator_jvp(primals, tangents):
     # dH = G^+ dA' - G^+ dG H with G^+ = H W H': no second elimination, and exact on the exponentials in use.
     basis, weight = primals

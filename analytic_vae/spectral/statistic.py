@@ -71,7 +71,7 @@ class Statistic(eqx.Module):
         law = Projection.of(source, rows, shift)
         centre, covariance = _moments(law, part, axis)
         basis = _basis(centre, covariance, aligned)
-        inverse = _inverse(basis)
+        inverse = inverse_basis(basis)
         law, part, rows = law.transform(inverse, -inverse @ centre), inverse @ part, inverse @ rows
         low, length = jax.lax.stop_gradient(_box(law, part, resolution)) if box is None else box
         cross = rows @ source.covariance @ form.direction
@@ -185,7 +185,8 @@ def _basis(centre: Float[Array, " t"], covariance: Float[Array, "t t"], aligned:
     return jnp.stack([jnp.stack([first, jnp.zeros_like(first)]), jnp.stack([slope, second])])
 
 
-def _inverse(basis: Float[Array, "t t"]) -> Float[Array, "t t"]:
+def inverse_basis(basis: Float[Array, "t t"]) -> Float[Array, "t t"]:
+    """The inverse of a `Statistic.basis`."""
     # Diagonal, or lower-triangular of size two: the series of (D + L)^-1 ends after the term linear in L.
     diagonal = jnp.diagonal(basis)
     return jnp.diag(1 / diagonal) - jnp.tril(basis, -1) / (diagonal[:, None] * diagonal[None])
