@@ -98,5 +98,6 @@ def engine():
 
 
 if __name__ == "__main__":
-    for draw in (accuracy, training, growth, engine):
-        draw()
+    for draw, name in {accuracy: "loss_accuracy", training: "training", growth: "scaling", engine: "engine"}.items():
+        if (HERE / "results" / f"{name}.json").exists():
+            draw()
