@@ -170,10 +170,8 @@ def fit(
         return result
     if log is not None:
         log(f"the loss moves by {error:.1e} nats at a finer resolution; going on at {raised.frequencies} frequencies")
-    # An encoder that a finer loss finds worse than the first one is an error of the coarse loss: begin anew then.
-    options |= {"encoder": encoder, "starts": 1} if history.size and judged < history[0] else {}
+    # Anew: an encoder that has used the error of a coarse loss may have no finite loss at all at a finer one.
     try:
-        options |= {"atoms": atoms, "features": None}
         better = fit(source, layer, resolution=raised, log=log, mesh=mesh, **options)
     except MemoryError as reason:
         if log is not None:
