@@ -10,7 +10,8 @@ from .encoder import AbstractEncoder, encode
 from .layer import AbstractLayer, LinearLayer
 from .model import FeatureModel
 from .parallel import LAWS_ON_CPU, PAIRS_ON_CPU, pair_count, together
-from .spectral.memory import half_space, kept_atoms, law_values, pair_values, require_memory
+from .spectral.compression import kept_atoms
+from .spectral.memory import half_space, law_values, pair_values, require_memory
 from .spectral.resolution import Resolution
 
 
@@ -60,7 +61,7 @@ def check_memory(source, layer, t: int, m2: int, K2: int, resolution, mesh=None)
     nodes = 16 * resolution.ridge_panels  # of the ridge axis, and complex exponentials at them
     axis = 0 if linear else 16 * nodes * resolution.ridge_order
     order = resolution.series_order(t, linear)
-    tables = 4 * source.features * m2 * half_space(order, t) * kept_atoms(source, resolution)
+    tables = 4 * source.features * m2 * half_space(order, t) * kept_atoms(source, resolution.atoms)
     advice = "lower resolution.frequencies, or the number of features or atoms (or, to fit, pass check=False)"
     require_memory((pairs + laws + axis + tables) * np.dtype(dtype).itemsize, "resolution", advice)
 

@@ -111,8 +111,8 @@ def fit(
         starts: how many times to begin; the first from the guess, the others from it with a growing perturbation.
         floor: added to every noise variance, relative to the mean variance of the output.
         resolution: how fine; `Resolution()` if not given. Where the loss is not finite at it (a residual covariance
-            that a coarse grid leaves indefinite), or the check moves the loss by more than 0.01 nats, L-BFGS goes on at
-            twice the frequencies, up to 96, and says so.
+            that a coarse grid leaves indefinite), or the check moves the loss by more than 0.01 nats, L-BFGS begins anew
+            at twice the frequencies, up to 96, and says so.
         check: evaluate the final loss of every start once more at 1.5 times the frequencies, choose the best start by
             it, and report the difference.
         log: called with a line of progress about once a second (`print`, say).
@@ -169,11 +169,11 @@ def fit(
     if not (result.doubtful and may_raise):
         return result
     if log is not None:
-        log(f"the loss moves by {error:.1e} nats at a finer resolution; going on at {raised.frequencies} frequencies")
+        log(f"the loss moves by {error:.1e} nats at a finer resolution; beginning anew at {raised.frequencies}")
     # Anew: an encoder that has used the error of a coarse loss may have no finite loss at all at a finer one.
     try:
         better = fit(source, layer, resolution=raised, log=log, mesh=mesh, **options)
-    except MemoryError as reason:
+    except (MemoryError, TooCoarse) as reason:  # what was found stays, and says that it is doubtful
         if log is not None:
             log(str(reason))
         return result

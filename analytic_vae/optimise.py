@@ -174,7 +174,7 @@ def whole_loss(
     stop = Stop.STEPS
     while len(history) < steps:
         before, length = best[0], min(CHUNK, steps - len(history))
-        (parameters, state, _, least), values = _advance(
+        parameters, state, least, values = _advance(
             parameters, state, static, source, layer, atoms, optimizer, resolution, length, mesh
         )
         history.extend(np.asarray(values, float))
@@ -195,7 +195,7 @@ def whole_loss(
 
 @eqx.filter_jit
 def _advance(parameters, state, static, source, layer, atoms, optimizer, resolution, length: int, mesh):
-    """Some steps of an optax optimiser: parameters, its state, the least loss and its parameters; and all losses."""
+    """Some steps of an optax optimiser: parameters, its state, the parameters of the least loss, and all losses."""
     optimizer = optax.with_extra_args_support(optimizer)
     boxes = plan(source, layer, eqx.combine(parameters, static)[0], resolution)
 
@@ -213,4 +213,5 @@ def _advance(parameters, state, static, source, layer, atoms, optimizer, resolut
         return (optax.apply_updates(p, updates), s, jnp.where(better, value, least_loss), least_p), value
 
     carry = parameters, state, jnp.asarray(np.inf, atoms.dtype), parameters
-    return jax.lax.scan(step, carry, None, length=length)
+    (parameters, state, _, least), values = jax.lax.scan(step, carry, None, length=length)
+    return parameters, state, least, values

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from harness import av, compile_for, environment, peak_gib, problem, save, table, timed
 
-from analytic_vae.spectral.memory import kept_atoms
+from analytic_vae.spectral.compression import kept_atoms
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--sizes", type=int, nargs="+", default=[64, 256, 1024])
@@ -45,7 +45,7 @@ def counted(parts):
     source, _, _, encoder = parts
     resolution = av.Resolution()
     half, ridge = resolution.series_order(1, False) + 1, 2 * resolution.series_ridge_order + 1
-    kept = kept_atoms(source, resolution) - 1
+    kept = kept_atoms(source, resolution.atoms) - 1
     points = half * (2 * half - 1) * ridge
     pairs = encoder.features * (encoder.features // 2)
     return pairs * points * source.features * (8 * kept + 8)

@@ -1,5 +1,8 @@
 """Closed forms and the learning of one layer, through the public face."""
 
+import sys
+from types import SimpleNamespace
+
 import density
 import equinox as eqx
 import jax
@@ -141,15 +144,45 @@ def test_both_optimisers_agree(small):
     assert float(profiled.elbo.loss) == pytest.approx(profiled.history[-1], abs=1e-6)
 
 
-def test_a_line_search_that_finds_nothing_ends(small, monkeypatch):
-    """Every step leads up, whatever the gradient says: the fit ends and says so instead of trying for ever."""
+def test_a_round_that_uses_up_its_evaluations_without_a_step_ends(small, monkeypatch):
+    """SciPy's status 1 with no step taken: beginning the round again would go on for ever."""
+    rounds = []
 
-    def kinked(step, *_):
-        return 1 + jnp.sum(jnp.abs(step)), jnp.full_like(step, 1e-3)
+    def no_step(fun, x, **_):
+        rounds.append(fun(x))
+        assert len(rounds) < 3, "the same round again and again"
+        return SimpleNamespace(status=1)
 
-    monkeypatch.setattr("analytic_vae.optimise.profiled_value_and_grad", kinked)
+    monkeypatch.setattr("analytic_vae.optimise.profiled_value_and_grad", lambda step, *_: (1.0, jnp.ones_like(step)))
+    monkeypatch.setattr("analytic_vae.optimise.minimize", no_step)
     result = av.fit(*small, noise="scalar", resolution=COARSE, check=False)
-    assert result.stop is Stop.STUCK and result.history.size < 10
+    assert result.stop is Stop.STUCK and result.history.size == 0
+
+
+def test_a_doubted_result_is_kept_if_finer_grids_give_none(small, monkeypatch):
+    """Every finer resolution has no finite loss: the result comes back and says that it is doubtful."""
+    from analytic_vae import optimise
+
+    exact, fitted = optimise.profiled_lbfgs, optimise.compiled_elbo
+
+    def only_coarse(*arguments):
+        resolution = arguments[8]
+        if resolution.frequencies > 8:
+            raise optimise.TooCoarse("resolution: expected one at which the loss is finite")
+        return exact(*arguments)
+
+    def far_at_finer(*arguments):
+        result = fitted(*arguments)
+        return eqx.tree_at(lambda r: r.R1, result, result.R1 + (arguments[4].frequencies > 8))
+
+    fit = sys.modules["analytic_vae.fit"]
+    monkeypatch.setattr(fit, "profiled_lbfgs", only_coarse)
+    monkeypatch.setattr(fit, "compiled_elbo", far_at_finer)
+    lines = []
+    linear = av.LinearLayer(np.eye(2))
+    result = av.fit(small[0], linear, noise="scalar", steps=2, resolution=av.Resolution(8), log=lines.append)
+    assert result.doubtful and result.resolution.frequencies == 8
+    assert any("finite" in line for line in lines)
 
 
 @pytest.mark.parametrize("kind", ["softmax2", "gaussian", "gaussian2", "exponential", "neural"])
@@ -239,5 +272,5 @@ def test_a_fit_that_the_check_doubts_goes_on_at_a_finer_resolution():
         log=lines.append,
     )
     assert result.resolution.frequencies > 8 and not result.doubtful
-    assert any("going on at" in line or "trying" in line for line in lines), lines
+    assert any("anew at" in line or "trying" in line for line in lines), lines
     assert result.loss == pytest.approx(result.history[-1], abs=1e-6)

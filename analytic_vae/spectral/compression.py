@@ -23,12 +23,18 @@ def compress(source: FeatureModel, count: int) -> FeatureModel:
     those of interpolation at high degree: useless), or if a feature adds a vector per atom.
     """
     atoms = source.prior.atoms
-    if atoms.shape[1] <= 2 * count or source.decoder.ndim == 3:
+    if kept_atoms(source, count) == atoms.shape[1]:
         return source
     nodes, masses = jax.vmap(lambda a, p: gauss_rule(a, p, count))(atoms, source.prior.masses)
     positive = masses > 0
     logits = jnp.where(positive, jnp.log(jnp.where(positive, masses, 1)), -jnp.inf)
     return eqx.tree_at(lambda model: (model.prior.atoms, model.prior.logits), source, (nodes, logits))
+
+
+def kept_atoms(source: FeatureModel, count: int) -> int:
+    """Atoms a feature that `compress` leaves."""
+    atoms = source.prior.atoms.shape[1]
+    return atoms if atoms <= 2 * count or source.decoder.ndim == 3 else count
 
 
 def gauss_rule(points: Float[Array, " K"], masses: Float[Array, " K"], count: int) -> tuple[Array, Array]:

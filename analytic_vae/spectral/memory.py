@@ -4,6 +4,7 @@ import os
 
 import jax
 
+from .compression import kept_atoms
 from .resolution import Resolution
 
 
@@ -11,7 +12,7 @@ def pair_values(source, t: int, linear: bool, resolution: Resolution) -> float:
     """Real numbers that the moment of one pair of latent means needs."""
     order = resolution.series_order(t, linear)
     ridge = 1 if linear else 2 * resolution.series_ridge_order
-    return 16 * source.features * half_space(order, t) ** 2 * (ridge + kept_atoms(source, resolution))
+    return 16 * source.features * half_space(order, t) ** 2 * (ridge + kept_atoms(source, resolution.atoms))
 
 
 def law_values(source, states: int, t: int, linear: bool, resolution: Resolution) -> float:
@@ -20,14 +21,7 @@ def law_values(source, states: int, t: int, linear: bool, resolution: Resolution
     values = nodes * (6 * states + 4 * half_space(resolution.series_order(t, linear), t))
     frequencies = 2 * resolution.law_order(1) if t == 1 else 1024  # of two statistics: blocks of at most 1024
     ridge = 1 if linear else 2 * resolution.law_ridge_order(t)
-    return values + 8 * source.features * frequencies * (ridge + kept_atoms(source, resolution))
-
-
-def kept_atoms(source, resolution: Resolution) -> int:
-    """Atoms per source feature after the compression of priors."""
-    atoms = source.prior.atoms.shape[1]
-    whole = atoms <= 2 * resolution.atoms or source.decoder.ndim == 3
-    return atoms if whole else resolution.atoms
+    return values + 8 * source.features * frequencies * (ridge + kept_atoms(source, resolution.atoms))
 
 
 def half_space(order: int, t: int) -> float:
