@@ -66,7 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--atoms", type=int, default=12, help="atoms of each component found in data")
     one.add_argument("--encoder", default="softmax", choices=ENCODERS, help="kind of encoder")
     one.add_argument("--noise", default="full", choices=NOISES, help="noise of the source and of every learnt model")
-    one.add_argument("--frequencies", type=int, default=48, help="resolution: frequencies per axis")
+    one.add_argument("--frequencies", type=int, default=24, help="resolution: frequencies per axis")
     one.add_argument("--steps", type=int, default=60, help="largest number of steps per layer")
     one.add_argument("--tolerance", type=float, default=2e-3, help="stop when ten steps gain fewer nats than this")
     one.add_argument("--samples", type=int, default=200_000, help="samples to compare with")

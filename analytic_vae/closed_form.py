@@ -40,7 +40,7 @@ def best_decoder(given: Expectations) -> tuple[Float[Array, "n2 m2"], Float[Arra
     A feature whose latent does not vary has no direction of its own: a relative ridge of the square root of the
     rounding makes it zero.
     """
-    latent, cross = _latent_covariance(given), _cross_covariance(given)
+    latent, cross = _latent_covariance(given), given.output_covariance
     ridge = 1e-2 * jnp.finfo(latent.dtype).eps ** 0.5 * jnp.trace(latent) / latent.shape[0]
     ridge = ridge + jnp.finfo(latent.dtype).tiny ** 0.5
     decoder = jnp.linalg.solve(latent + ridge * jnp.eye(latent.shape[0], dtype=latent.dtype), cross.T).T
@@ -50,7 +50,7 @@ def best_decoder(given: Expectations) -> tuple[Float[Array, "n2 m2"], Float[Arra
 @exact_products
 def residual_covariance(given: Expectations, decoder: Float[Array, "n2 m2"]) -> Float[Array, "n2 n2"]:
     """`Cov(f - B z)`, with `z` drawn from the encoder."""
-    cross = _cross_covariance(given) @ decoder.T
+    cross = given.output_covariance @ decoder.T
     return given.layer.output()[1] - cross - cross.T + decoder @ _latent_covariance(given) @ decoder.T
 
 
@@ -106,9 +106,4 @@ def require_floor(floor: ArrayLike) -> None:
 
 
 def _latent_covariance(given: Expectations) -> Float[Array, "m2 m2"]:
-    second = given.latent_second - jnp.outer(given.latent_mean, given.latent_mean)
-    return second + jnp.diag(given.latent_variance)
-
-
-def _cross_covariance(given: Expectations) -> Float[Array, "n2 m2"]:
-    return given.output_latent() - jnp.outer(given.layer.output()[0], given.latent_mean)
+    return given.latent_covariance + jnp.diag(given.latent_variance)

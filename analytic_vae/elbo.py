@@ -18,15 +18,9 @@ from .parallel import LAWS_ON_CPU, PAIRS_ON_CPU, pair_count, spread, together
 from .plan import Plan, check_plan
 from .precision import exact_products
 from .spectral.compression import compress
-from .spectral.expectation import (
-    LayerMoments,
-    input_moments,
-    law_series,
-    least_squares_series,
-    statistic_nodes,
-)
+from .spectral.expectation import LayerMoments, statistic_nodes
+from .spectral.latents import Latent, latent_covariances
 from .spectral.memory import law_values, pair_values
-from .spectral.pairs import pair_moments
 from .spectral.resolution import Resolution
 from .spectral.ridge import RidgeAxis
 from .spectral.statistic import Statistic
@@ -42,8 +36,8 @@ class Expectations(eqx.Module):
     |---|---|---|
     | `layer` | moments of `x1`, `psi` and `f` alone | |
     | `latent_mean`, `latent_variance` | `E[s_j]`, `E[v_j]` | `[m2]` |
-    | `latent_second` | `E[s_j s_k]` | `[m2, m2]` |
-    | `latent_input`, `latent_psi` | `E[x1 s_j]`, `E[psi s_j]` | `[n1, m2]`, `[m2]` |
+    | `latent_covariance` | `Cov(s_j, s_k)` | `[m2, m2]` |
+    | `input_covariance`, `psi_covariance` | `Cov(x1, s_j)`, `Cov(psi, s_j)` | `[n1, m2]`, `[m2]` |
     | `aggregate` | `E[Q_j(a_jk | y_j)]`, the aggregate posterior | `[m2, K]` |
     | `entropy` | `E[-sum_k Q_jk log Q_jk]` in nats | `[m2]` |
     | `remainder` | L2 norm of what the engine's series leave out of `s_j` | `[m2]` |
@@ -53,9 +47,9 @@ class Expectations(eqx.Module):
     layer: LayerMoments
     latent_mean: Float[Array, " m2"]
     latent_variance: Float[Array, " m2"]
-    latent_second: Float[Array, "m2 m2"]
-    latent_input: Float[Array, "n1 m2"]
-    latent_psi: Float[Array, " m2"]
+    latent_covariance: Float[Array, "m2 m2"]
+    input_covariance: Float[Array, "n1 m2"]
+    psi_covariance: Float[Array, " m2"]
     aggregate: Float[Array, "m2 K"]
     entropy: Float[Array, " m2"]
     remainder: Float[Array, " m2"]
@@ -66,11 +60,16 @@ class Expectations(eqx.Module):
         """`I(x2; z_j) = E KL(Q_j || aggregate_j)` in nats."""
         return jnp.sum(jax.scipy.special.entr(jnp.maximum(self.aggregate, 0)), axis=1) - self.entropy
 
-    def output_latent(self) -> Float[Array, "n2 m2"]:
-        """`E[f s_j]`."""
+    @property
+    def output_covariance(self) -> Float[Array, "n2 m2"]:
+        """`Cov(f, s_j)`."""
         form = self.layer.form
-        ridge = jnp.outer(form.output, self.latent_psi)
-        return form.linear @ self.latent_input + ridge + jnp.outer(form.offset, self.latent_mean)
+        return form.linear @ self.input_covariance + jnp.outer(form.output, self.psi_covariance)
+
+    @property
+    def latent_second(self) -> Float[Array, "m2 m2"]:
+        """`E[s_j s_k]`."""
+        return self.latent_covariance + jnp.outer(self.latent_mean, self.latent_mean)
 
 
 @exact_products
@@ -118,7 +117,6 @@ def _expectations(source, layer, atoms, encoder, resolution, plan, mesh) -> Expe
     axis = RidgeAxis.of(source, form, resolution, None if plan is None else plan.ridge)
     grid = axis.law_grid(resolution, t)
     pair_grid = axis.pair_grid(resolution)
-    order = resolution.series_order(t, axis.linear)
 
     @jax.checkpoint
     def one_feature(everywhere, arrays, one_atoms: Float[Array, " K"], box):
@@ -130,18 +128,10 @@ def _expectations(source, layer, atoms, encoder, resolution, plan, mesh) -> Expe
         q = jnp.exp(log_q)
         s = q @ one_atoms
         v = jnp.sum(q * (one_atoms[None] - s[:, None]) ** 2, axis=1)
-        weights = nodes.weights
-        whole = law_series(statistic, resolution, s)
-        mean = weights @ s
-        latent_input, latent_psi = input_moments(source, form.direction, statistic, grid, whole, mean)
-        series, remainder = least_squares_series(statistic, nodes, s, order)
-        entropy = -weights @ jnp.sum(jnp.where(q > 0, q * log_q, 0), axis=1)
-        return (
-            statistic,
-            series,
-            (mean, weights @ v, weights @ s**2, latent_input, latent_psi, weights @ q, entropy),
-            (remainder, nodes.misfit(statistic, one.readout @ covariance @ one.readout.T)),
-        )
+        latent = Latent.of(source, form, statistic, nodes, grid, resolution, s, form.activation is None)
+        entropy = -nodes.weights @ jnp.sum(jnp.where(q > 0, q * log_q, 0), axis=1)
+        misfit = nodes.misfit(statistic, one.readout @ covariance @ one.readout.T)
+        return latent, (nodes.weights @ v, nodes.weights @ q, entropy, misfit)
 
     arrays, static = eqx.partition(encoder, eqx.is_array)
     boxes = None if plan is None else (plan.low, plan.length)
@@ -151,23 +141,20 @@ def _expectations(source, layer, atoms, encoder, resolution, plan, mesh) -> Expe
     given = (arrays, atoms, boxes)
     moments = LayerMoments.of(source, form, axis)
     everywhere = source, form, axis, grid, moments.output()[1]
-    statistics, series, laws, (remainder, misfit) = spread(one_feature, everywhere, given, mesh, batch)
-    s, v, s_squared, latent_input, latent_psi, aggregate, entropy = laws
-    rows = statistics.rows
-    cross = jnp.einsum("jtn,nl,ksl->jtks", rows, source.covariance, rows)
+    latents, (v, aggregate, entropy, misfit) = spread(one_feature, everywhere, given, mesh, batch)
     values = pair_values(source, t, axis.linear, resolution)
     size = together(pair_count(len(atoms)), values, PAIRS_ON_CPU, source.mean.dtype, mesh)
-    latent_second = pair_moments(statistics, cross, series, pair_grid, size, mesh) + jnp.diag(s_squared)
+    covariances = latent_covariances(source, moments, encoder.readout, latents, pair_grid, size, mesh)
     return Expectations(
         layer=moments,
-        latent_mean=s,
+        latent_mean=latents.mean,
         latent_variance=v,
-        latent_second=latent_second,
-        latent_input=latent_input.T,
-        latent_psi=latent_psi,
+        latent_covariance=covariances.latent,
+        input_covariance=covariances.input,
+        psi_covariance=covariances.psi,
         aggregate=aggregate,
         entropy=entropy,
-        remainder=remainder,
+        remainder=latents.remainder,
         misfit=jnp.maximum(misfit, jax.lax.stop_gradient(axis.misfit)),
     )
 
@@ -235,11 +222,10 @@ def elbo_of(given: Expectations, target: FeatureModel) -> Elbo:
     U1 = jnp.sum((linear @ layer.input_covariance) * linear) + mapped @ mapped
     U2 = 2 * output @ (linear @ layer.psi_input + centre * layer.psi)
     U3 = output @ output * layer.psi_squared
-    output_latent = (
-        linear @ given.latent_input + jnp.outer(output, given.latent_psi) + jnp.outer(centre, given.latent_mean)
-    )
+    output_mean = mapped + output * layer.psi
+    cross = linear @ given.input_covariance + jnp.outer(output, given.psi_covariance)
     T1 = U1 + U2 + U3
-    T2 = -2 * jnp.sum(decoder * output_latent)
+    T2 = -2 * jnp.sum(decoder * (cross + jnp.outer(output_mean, given.latent_mean)))
     T3 = jnp.sum(gram * given.latent_second)
     S1 = jnp.diagonal(gram) @ given.latent_variance
     S2 = T1 + T2 + T3

@@ -13,15 +13,9 @@ from .model import FeatureModel
 from .parallel import LAWS_ON_CPU, PAIRS_ON_CPU, pair_count, spread, together
 from .precision import exact_products
 from .spectral.compression import compress
-from .spectral.expectation import (
-    LayerMoments,
-    input_moments,
-    law_series,
-    least_squares_series,
-    statistic_nodes,
-)
+from .spectral.expectation import LayerMoments, statistic_nodes
+from .spectral.latents import Latent, latent_covariances
 from .spectral.memory import law_values, pair_values
-from .spectral.pairs import pair_moments
 from .spectral.resolution import Resolution
 from .spectral.ridge import RidgeAxis
 from .spectral.statistic import Statistic
@@ -152,7 +146,6 @@ def _sparse_loss(source, layer, autoencoder, resolution) -> SparseLoss:
     axis = RidgeAxis.of(source, form, resolution)
     grid = axis.law_grid(resolution, t)
     pair_grid = axis.pair_grid(resolution)
-    order = resolution.series_order(t, axis.linear)
 
     @jax.checkpoint
     def one_feature(everywhere, readout, offset, threshold):
@@ -161,25 +154,24 @@ def _sparse_loss(source, layer, autoencoder, resolution) -> SparseLoss:
         kinks = (threshold if autoencoder.kind == "jumprelu" else 0) - offset
         nodes = statistic_nodes(statistic, grid, resolution, kinks[:, None])
         e = jax.vmap(lambda y: autoencoder._point(y + offset, threshold))(nodes.points)
-        weights = nodes.weights
-        mean, whole = weights @ e, law_series(statistic, resolution, e, kinks[:, None])
-        moments = input_moments(source, form.direction, statistic, grid, whole, mean)
-        series, _ = least_squares_series(statistic, nodes, e, order)
-        return statistic, series, (mean, weights @ e**2, weights @ (e > 0).astype(e.dtype), *moments)
+        linear = form.activation is None
+        latent = Latent.of(source, form, statistic, nodes, grid, resolution, e, linear, kinks[:, None])
+        return latent, nodes.weights @ (e > 0).astype(e.dtype)
 
     arguments = (autoencoder.readout, autoencoder.offset, autoencoder.threshold)
     batch = together(
         len(arguments[0]), law_values(source, 1, t, axis.linear, resolution), LAWS_ON_CPU, source.mean.dtype
     )
     given = source, form, axis, grid
-    statistics, series, (l1, squared, l0, inputs, psi) = spread(one_feature, given, arguments, batch=batch)
-    cross = jnp.einsum("jtn,nl,ksl->jtks", statistics.rows, source.covariance, statistics.rows)
+    latents, l0 = spread(one_feature, given, arguments, batch=batch)
     values = pair_values(source, t, axis.linear, resolution)
-    size = together(pair_count(len(l1)), values, PAIRS_ON_CPU, source.mean.dtype)
-    second = pair_moments(statistics, cross, series, pair_grid, size) + jnp.diag(squared)
-    mean, covariance = LayerMoments.of(source, form, axis).output()
-    output = form.linear @ inputs.T + jnp.outer(form.output, psi) + jnp.outer(form.offset - autoencoder.bias, l1)
+    size = together(pair_count(len(l0)), values, PAIRS_ON_CPU, source.mean.dtype)
+    moments = LayerMoments.of(source, form, axis)
+    found = latent_covariances(source, moments, autoencoder.readout, latents, pair_grid, size)
+    mean, covariance = moments.output()
+    offset = mean - autoencoder.bias - autoencoder.decoder @ latents.mean
+    explained = form.linear @ found.input + jnp.outer(form.output, found.psi)
     gram = autoencoder.decoder.T @ autoencoder.decoder
-    centred = jnp.trace(covariance) + jnp.sum((mean - autoencoder.bias) ** 2)
-    reconstruction = centred - 2 * jnp.sum(autoencoder.decoder * output) + jnp.sum(gram * second)
-    return SparseLoss(reconstruction, l1, l0, reconstruction / jnp.trace(covariance))
+    missed = jnp.trace(covariance) - 2 * jnp.sum(autoencoder.decoder * explained) + jnp.sum(gram * found.latent)
+    reconstruction = missed + jnp.sum(offset**2)
+    return SparseLoss(reconstruction, latents.mean, l0, reconstruction / jnp.trace(covariance))

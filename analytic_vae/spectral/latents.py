@@ -1,0 +1,94 @@
+"""Covariances of latent means with each other and with the input: what is linear is exact, the rest is expanded.
+
+A latent mean is `s = E s + <slope, y - E y> + r(y)` with the slope of its regression on the statistics `y = C f(x)`.
+The mean and covariance of `f` are known (`LayerMoments`), so only `r` needs series: their errors shrink with `r`, and
+a latent that hardly varies, or hardly differs from a linear one, has covariances that are right relative to itself.
+"""
+
+import equinox as eqx
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from ..layer import RidgeForm
+from ..model import FeatureModel
+from ..types import Array, Float, Scalar
+from .expectation import LayerMoments, Nodes, input_moments, law_series, least_squares_series
+from .pairs import pair_moments
+from .resolution import Resolution
+from .ridge import RidgeGrid
+from .series import Series
+from .statistic import Statistic, inverse_basis
+
+
+class Latent(eqx.Module):
+    """A function `s` of one feature's statistics as its regression on them and the rest `r`, of mean zero.
+
+    Fields: `mean = E s`; `slope: [t]`, in units of `y`; the series of `r` and the L2 norm of what it leaves out;
+    `variance = E r^2`; `input = Cov(x1, r): [n1]`, `psi = Cov(psi, r)`.
+    """
+
+    statistic: Statistic
+    mean: Scalar
+    slope: Float[Array, " t"]
+    series: Series
+    remainder: Scalar
+    variance: Scalar
+    input: Float[Array, " n1"]
+    psi: Scalar
+
+    @classmethod
+    def of(
+        cls,
+        source: FeatureModel,
+        form: RidgeForm,
+        statistic: Statistic,
+        nodes: Nodes,
+        grid: RidgeGrid,
+        resolution: Resolution,
+        values: Float[Array, " Q"],
+        linear: bool,
+        kinks: Float[Array, "t kinks"] | None = None,
+    ) -> "Latent":
+        """From the values of `s` at the nodes; `linear`: of a linear layer."""
+        weights, t = nodes.weights, statistic.dimension
+        points = statistic.low[None] + statistic.length[None] * nodes.box
+        mean = weights @ values
+        slope = ((values - mean) * weights) @ points
+        rest = values - mean - points @ slope
+        rest = rest - weights @ rest
+        whole = law_series(statistic, resolution, rest, kinks)
+        inputs, psi = input_moments(source, form.direction, statistic, grid, whole, weights @ rest)
+        series, remainder = least_squares_series(statistic, nodes, rest, resolution.series_order(t, linear))
+        slope = inverse_basis(statistic.basis).T @ slope
+        return cls(statistic, mean, slope, series, remainder, weights @ rest**2, inputs, psi)
+
+
+class Covariances(eqx.Module):
+    """`Cov(s): [m, m]`, `Cov(x1, s): [n1, m]` and `Cov(psi, s): [m]`."""
+
+    latent: Float[Array, "m m"]
+    input: Float[Array, "n1 m"]
+    psi: Float[Array, " m"]
+
+
+def latent_covariances(
+    source: FeatureModel,
+    moments: LayerMoments,
+    readout: Float[Array, "m t n2"],
+    latents: Latent,
+    grid: RidgeGrid,
+    size: int,
+    mesh: Mesh | None = None,
+) -> Covariances:
+    """The covariances of all latents (stacked on a leading axis): `s = E s + A (f - E f) + r`, `A = slope' C`."""
+    rows, form = latents.statistic.rows, moments.form
+    noise = jnp.einsum("jtn,nl,ksl->jtks", rows, source.covariance, rows)
+    rest = pair_moments(latents.statistic, noise, latents.series, grid, size, mesh) + jnp.diag(latents.variance)
+    linear = jnp.einsum("jt,jtn->jn", latents.slope, readout)
+    psi_input = moments.psi_input - moments.input_mean * moments.psi
+    psi_variance = moments.psi_squared - moments.psi**2
+    input_output = moments.input_covariance @ form.linear.T + jnp.outer(psi_input, form.output)
+    psi_output = form.linear @ psi_input + psi_variance * form.output
+    cross = linear @ (form.linear @ latents.input.T + jnp.outer(form.output, latents.psi))
+    latent = linear @ moments.output()[1] @ linear.T + cross + cross.T + rest
+    return Covariances(latent, input_output @ linear.T + latents.input.T, linear @ psi_output + latents.psi)
