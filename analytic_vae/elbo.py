@@ -23,6 +23,7 @@ from .spectral.latents import Latent, latent_covariances
 from .spectral.memory import law_values, pair_values
 from .spectral.resolution import Resolution
 from .spectral.ridge import RidgeAxis
+from .spectral.spectrum import Spectrum
 from .spectral.statistic import Statistic
 from .types import Array, Float, Scalar
 
@@ -123,12 +124,13 @@ def _expectations(source, layer, atoms, encoder, resolution, plan, mesh) -> Expe
         source, form, axis, grid, covariance = everywhere
         one = eqx.combine(arrays, static)
         statistic = Statistic.of(source, form, one.readout, axis, resolution, box=box)
-        nodes = statistic_nodes(statistic, grid, resolution)
+        spectrum = Spectrum.of(statistic, grid, resolution)
+        nodes = statistic_nodes(statistic, spectrum, resolution)
         log_q = jax.vmap(lambda y: one.log_masses(y, one_atoms))(nodes.points)
         q = jnp.exp(log_q)
         s = q @ one_atoms
         v = jnp.sum(q * (one_atoms[None] - s[:, None]) ** 2, axis=1)
-        latent = Latent.of(source, form, statistic, nodes, grid, resolution, s, form.activation is None)
+        latent = Latent.of(source, form, spectrum, nodes, resolution, s)
         entropy = -nodes.weights @ jnp.sum(jnp.where(q > 0, q * log_q, 0), axis=1)
         misfit = nodes.misfit(statistic, one.readout @ covariance @ one.readout.T)
         return latent, (nodes.weights @ v, nodes.weights @ q, entropy, misfit)

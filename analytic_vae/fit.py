@@ -111,8 +111,8 @@ def fit(
         starts: how many times to begin; the first from the guess, the others from it with a growing perturbation.
         floor: added to every noise variance, relative to the mean variance of the output.
         resolution: how fine; `Resolution()` if not given. Where the loss is not finite at it (a residual covariance
-            that a coarse grid leaves indefinite), or the check moves the loss by more than 0.01 nats, L-BFGS begins anew
-            at twice the frequencies, up to 96, and says so.
+            that a coarse grid leaves indefinite), or the check moves the loss by more than 0.01 nats, L-BFGS begins
+            anew at twice the frequencies, up to 96, and says so.
         check: evaluate the final loss of every start once more at 1.5 times the frequencies, choose the best start by
             it, and report the difference.
         log: called with a line of progress about once a second (`print`, say).

@@ -46,7 +46,8 @@ def spread(function: Callable, everywhere, items: tuple, mesh: Mesh | None = Non
         return jax.tree.map(lambda leaf: jnp.concatenate([leaf, jnp.repeat(leaf[-1:], size - count, axis=0)]), items)
 
     def run(everywhere, share):
-        return jax.lax.map(lambda item: function(everywhere, *item), share, batch_size=batch)
+        # One by one without `vmap`, which would turn slices into gathers.
+        return jax.lax.map(lambda item: function(everywhere, *item), share, batch_size=batch if batch > 1 else None)
 
     if mesh is None:
         results = run(everywhere, padded(-(-count // batch) * batch))

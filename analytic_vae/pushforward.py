@@ -18,6 +18,7 @@ from .spectral.quadrature import panel_count, split_panels
 from .spectral.resolution import Resolution
 from .spectral.ridge import RidgeAxis
 from .spectral.series import periodic_rule
+from .spectral.spectrum import Spectrum
 from .spectral.statistic import Statistic, grid_weights
 from .types import Array, ArrayLike, Complex, Float
 
@@ -147,7 +148,7 @@ def _pushforward(source, layer, readout, resolution) -> Law:
     axis = RidgeAxis.of(source, form, resolution)
     mean, covariance = LayerMoments.of(source, form, axis).output()
     statistic = Statistic.of(source, form, readout, axis, resolution, aligned=True)
-    phi = statistic.box_characteristic(axis.law_grid(resolution, readout.shape[0]), resolution)
+    phi = Spectrum.of(statistic, axis.law_grid(resolution, readout.shape[0]), resolution).characteristic()
     return Law(readout @ mean, readout @ covariance @ readout.T, statistic, phi, resolution)
 
 

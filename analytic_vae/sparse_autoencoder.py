@@ -18,6 +18,7 @@ from .spectral.latents import Latent, latent_covariances
 from .spectral.memory import law_values, pair_values
 from .spectral.resolution import Resolution
 from .spectral.ridge import RidgeAxis
+from .spectral.spectrum import Spectrum
 from .spectral.statistic import Statistic
 from .types import Array, ArrayLike, Float, Scalar
 
@@ -152,10 +153,10 @@ def _sparse_loss(source, layer, autoencoder, resolution) -> SparseLoss:
         source, form, axis, grid = everywhere
         statistic = Statistic.of(source, form, readout, axis, resolution, aligned=True)
         kinks = (threshold if autoencoder.kind == "jumprelu" else 0) - offset
-        nodes = statistic_nodes(statistic, grid, resolution, kinks[:, None])
+        spectrum = Spectrum.of(statistic, grid, resolution)
+        nodes = statistic_nodes(statistic, spectrum, resolution, kinks[:, None])
         e = jax.vmap(lambda y: autoencoder._point(y + offset, threshold))(nodes.points)
-        linear = form.activation is None
-        latent = Latent.of(source, form, statistic, nodes, grid, resolution, e, linear, kinks[:, None])
+        latent = Latent.of(source, form, spectrum, nodes, resolution, e, kinks[:, None])
         return latent, nodes.weights @ (e > 0).astype(e.dtype)
 
     arguments = (autoencoder.readout, autoencoder.offset, autoencoder.threshold)

@@ -1,6 +1,4 @@
-"""Expectations of functions of statistics: one function, a function times a linear map of x, and two functions."""
-
-from collections.abc import Callable
+"""The law of statistics as a quadrature rule, functions of them as series, and the moments of a layer's output."""
 
 import equinox as eqx
 import jax
@@ -9,10 +7,10 @@ import jax.numpy as jnp
 from ..layer import RidgeForm
 from ..model import FeatureModel
 from ..types import Array, Float, Scalar
-from .characteristic import matmul, times, waves
-from .projection import Projection
+from .characteristic import waves
+from .projection import Pinned, tilt
 from .resolution import Resolution
-from .ridge import RidgeAxis, RidgeGrid
+from .ridge import RidgeAxis
 from .series import (
     MARGIN,
     Series,
@@ -21,6 +19,7 @@ from .series import (
     least_squares,
     real_basis,
 )
+from .spectrum import Spectrum
 from .statistic import Statistic, box_nodes, box_points, grid_weights, inverse_basis
 
 
@@ -48,14 +47,14 @@ class Nodes(eqx.Module):
 
 
 def statistic_nodes(
-    statistic: Statistic, grid: RidgeGrid, resolution: Resolution, kinks: Float[Array, "t kinks"] | None = None
+    statistic: Statistic, spectrum: Spectrum, resolution: Resolution, kinks: Float[Array, "t kinks"] | None = None
 ) -> Nodes:
     """The quadrature rule of a statistic's law, from its characteristic function on the grid of its box.
 
     `kinks`, in units of `y`, are where functions of it are not smooth; the basis must then be diagonal.
     """
     rule = _box_rule(statistic, resolution, kinks)
-    weights = grid_weights(statistic.box_characteristic(grid, resolution), *rule).ravel()
+    weights = grid_weights(spectrum.characteristic(), *rule).ravel()
     box = box_points(rule[0])
     standardised = statistic.low[None] + statistic.length[None] * box
     return Nodes(statistic.centre[None] + standardised @ statistic.basis.T, box, weights)
@@ -103,39 +102,6 @@ def least_squares_series(
     return Series(frequency, half_coefficients(real) * jnp.conj(waves(frequency, statistic.low))), remainder
 
 
-class Pinned(eqx.Module):
-    """How an expectation `E[F]` answers to the source, all from one reverse pass.
-
-    `states: [m, K]` is `E[1{z_j = a_jk} F]`, and `slope: [D]` is `E[dF / d(rows x)]`.
-    """
-
-    states: Float[Array, "m K"]
-    slope: Float[Array, " D"]
-
-    @classmethod
-    def of(cls, expectation: Callable, masses: Float[Array, "m K"], rows: Float[Array, "D n1"], has_aux: bool = False):
-        """From a function that gives `E[F]` with masses `p (1 + tilt): [m, K]` and `rows x` shifted by `[D]`.
-
-        With `has_aux` the function returns a pair; its second part is returned beside.
-        """
-        slopes = jax.grad(expectation, argnums=(0, 1), has_aux=has_aux)
-        found = slopes(jnp.zeros_like(masses), jnp.zeros_like(rows[:, 0]))
-        return (cls(*found[0]), found[1]) if has_aux else cls(*found)
-
-    def with_input(self, source: FeatureModel, rows: Float[Array, "D n1"], value: Array) -> Float[Array, " n1"]:
-        """`E[x F]`, where `E[F] = value`: no further grid axis is needed.
-
-        `E[z F]` is a sum over the pinned states, and by Stein's identity `E[noise F] = S rows' E[dF]`.
-        """
-        features = jnp.einsum("nmk,mk->n", source.atom_vectors, self.states)
-        return source.mean * value + features + source.covariance @ (rows.T @ self.slope)
-
-
-def tilt(law: Projection, masses_tilt: Float[Array, "m K"], shift: Float[Array, " D"]) -> Projection:
-    """The law with (unnormalised) masses `p (1 + tilt)` and a shifted mean."""
-    return Projection(law.mean + shift, law.atoms, law.masses * (1 + masses_tilt), law.covariance)
-
-
 class LayerMoments(eqx.Module):
     """First and second moments of `x1`, `psi = psi(b)` and, from them, of `f(x1)`.
 
@@ -177,40 +143,3 @@ class LayerMoments(eqx.Module):
         cross = jnp.outer(linear @ (self.psi_input - self.input_mean * self.psi), output)
         variance = self.psi_squared - self.psi**2
         return mean, linear @ self.input_covariance @ linear.T + cross + cross.T + variance * jnp.outer(output, output)
-
-
-def input_moments(
-    source: FeatureModel,
-    direction: Float[Array, " n1"],
-    statistic: Statistic,
-    grid: RidgeGrid,
-    series: Series,
-    value: Scalar,
-    chunk: int = 512,
-) -> tuple[Float[Array, " n1"], Array]:
-    """`E[x s(y)]: [n1]` and `E[psi(b) s(y)]` for one function given as a series, with `value = E[s(y)]`."""
-    t = statistic.dimension
-    blocks = -(-series.coefficients.size // chunk)
-    padding = blocks * chunk - series.coefficients.size if blocks > 1 else 0
-    frequency = jnp.pad(series.frequency, ((0, padding), (0, 0))).reshape(blocks, -1, t)
-    coefficients = jnp.pad(series.coefficients, (0, padding)).reshape(blocks, -1)
-
-    def expectation(masses_tilt, shift):
-        tilted_grid = eqx.tree_at(lambda g: g.law, grid, tilt(grid.law, masses_tilt, shift[t:]))
-        tilted = eqx.tree_at(lambda s: s.law, statistic, tilt(statistic.law, masses_tilt, shift[:t]))
-
-        def block(args):
-            phi = times(args[1][:, None], tilted.joint(args[0], tilted_grid))
-            oscillation = statistic.oscillation(args[0], grid)
-            plain = matmul(oscillation, grid.operator.T)
-            with_psi = matmul(oscillation, (grid.operator * grid.psi[None]).T)
-            return jnp.sum(times(phi, plain).real), jnp.sum(times(phi, with_psi).real)
-
-        if blocks == 1:
-            return block((frequency[0], coefficients[0]))
-        plain, with_psi = jax.lax.map(jax.checkpoint(block), (frequency, coefficients))
-        return plain.sum(), with_psi.sum()
-
-    masses, rows = grid.law.masses, jnp.concatenate([statistic.rows, direction[None, :]])
-    pinned, with_psi = Pinned.of(expectation, masses, rows, has_aux=True)
-    return pinned.with_input(source, rows, value), with_psi

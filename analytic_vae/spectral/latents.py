@@ -12,11 +12,12 @@ from jax.sharding import Mesh
 from ..layer import RidgeForm
 from ..model import FeatureModel
 from ..types import Array, Float, Scalar
-from .expectation import LayerMoments, Nodes, input_moments, law_series, least_squares_series
+from .expectation import LayerMoments, Nodes, law_series, least_squares_series
 from .pairs import pair_moments
 from .resolution import Resolution
 from .ridge import RidgeGrid
 from .series import Series
+from .spectrum import Spectrum
 from .statistic import Statistic, inverse_basis
 
 
@@ -41,24 +42,23 @@ class Latent(eqx.Module):
         cls,
         source: FeatureModel,
         form: RidgeForm,
-        statistic: Statistic,
+        spectrum: Spectrum,
         nodes: Nodes,
-        grid: RidgeGrid,
         resolution: Resolution,
         values: Float[Array, " Q"],
-        linear: bool,
         kinks: Float[Array, "t kinks"] | None = None,
     ) -> "Latent":
-        """From the values of `s` at the nodes; `linear`: of a linear layer."""
-        weights, t = nodes.weights, statistic.dimension
+        """From the values of `s` at the nodes."""
+        statistic, weights = spectrum.statistic, nodes.weights
         points = statistic.low[None] + statistic.length[None] * nodes.box
         mean = weights @ values
         slope = ((values - mean) * weights) @ points
         rest = values - mean - points @ slope
         rest = rest - weights @ rest
         whole = law_series(statistic, resolution, rest, kinks)
-        inputs, psi = input_moments(source, form.direction, statistic, grid, whole, weights @ rest)
-        series, remainder = least_squares_series(statistic, nodes, rest, resolution.series_order(t, linear))
+        inputs, psi = spectrum.input_moments(source, form.direction, whole.coefficients, weights @ rest)
+        order = resolution.series_order(statistic.dimension, form.activation is None)
+        series, remainder = least_squares_series(statistic, nodes, rest, order)
         slope = inverse_basis(statistic.basis).T @ slope
         return cls(statistic, mean, slope, series, remainder, weights @ rest**2, inputs, psi)
 

@@ -88,9 +88,10 @@ def pair_moments(
     @jax.checkpoint
     def block(everywhere, k, start):
         tables, ring, *ridge = everywhere
-        right = jax.tree.map(lambda leaf: leaf[k], tables).full()
+        right = jax.tree.map(lambda leaf: jax.lax.dynamic_index_in_dim(leaf, k, keepdims=False), tables).full()
         left, covariance = jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, k + 1 + start, size), ring)
-        return _block_moments(left, right, covariance[:, :, k], *ridge)
+        covariance = jax.lax.dynamic_index_in_dim(covariance, k, axis=2, keepdims=False)
+        return _block_moments(left, right, covariance, *ridge)
 
     k, start = np.meshgrid(np.arange(features), starts, indexing="ij")
     values = spread(block, everywhere, (jnp.asarray(k.ravel()), jnp.asarray(start.ravel())), mesh, batch)

@@ -56,7 +56,7 @@ class Resolution(eqx.Module):
     @property
     def atoms(self) -> int:
         """Most atoms of a source feature: priors with more are replaced by Gauss rules of that many."""
-        return max(4, self.frequencies // 4)
+        return max(4, self.frequencies // 6 + 1)
 
     @property
     def law_panels(self) -> int:
@@ -74,13 +74,13 @@ class Resolution(eqx.Module):
         Without a ridge axis (a linear layer) pairs have one axis less, and more frequencies cost no more.
         """
         if statistics == 1:
-            return self.frequencies if linear else 3 * self.frequencies // 16 + 1
+            return self.frequencies if linear else max(2, 3 * self.frequencies // 16)
         return max(3, self.frequencies // (4 if linear else 6))
 
     @property
     def series_ridge_order(self) -> int:
         """Highest frequency index on the ridge axis in moments of latent means."""
-        return max(5, 3 * self.frequencies // 8 - 3)
+        return max(5, 3 * self.frequencies // 8 - 4)
 
     @property
     def ridge_panels(self) -> int:

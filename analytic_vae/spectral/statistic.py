@@ -16,7 +16,7 @@ from ..layer import RidgeForm
 from ..model import FeatureModel
 from ..types import Array, Complex, Float
 from .box import floor, interval
-from .characteristic import gaussian_factor, matmul, phases, product_over_features, ridge_table, times, waves
+from .characteristic import gaussian_factor, phases, product_over_features, ridge_table, times, waves
 from .projection import Projection
 from .quadrature import panel_count, split_panels
 from .resolution import Resolution
@@ -96,36 +96,16 @@ class Statistic(eqx.Module):
         )
         return times(features, gaussian)
 
-    def characteristic(
-        self, frequency: Float[Array, "W t"], grid: RidgeGrid, chunk: int = 1024
-    ) -> Complex[Array, " W"]:
-        """`E exp(i <w, y''>)`: frequencies on the ridge axis, nodes on it, shift, sum (Lemma 3.4 with no binning)."""
-
-        def rows(w):
-            return jnp.sum(times(self.joint(w, grid), matmul(self.oscillation(w, grid), grid.operator.T)), axis=1)
-
-        count = frequency.shape[0]
-        if count <= chunk:
-            return rows(frequency)
-        blocks = -(-count // chunk)
-        padded = jnp.pad(frequency, ((0, blocks * chunk - count), (0, 0)))
-        return jax.lax.map(jax.checkpoint(rows), padded.reshape(blocks, chunk, -1)).ravel()[:count]
-
     def box_frequencies(self, resolution: Resolution) -> tuple[np.ndarray, Float[Array, "W t"]]:
         """Integer half grid of the box, and its frequencies `2 pi k / length`."""
         index = half_grid(resolution.law_order(self.dimension), self.dimension)
         return index, 2 * jnp.pi * jnp.asarray(index, self.low.dtype) / self.length[None]
 
-    def box_characteristic(self, grid: RidgeGrid, resolution: Resolution) -> Complex[Array, " W"]:
-        """`phi(w_k) exp(-i w_k low)` on the half grid of the box."""
-        _, frequency = self.box_frequencies(resolution)
-        return self.characteristic(frequency, grid) * jnp.conj(waves(frequency, self.low))
-
 
 def grid_weights(phi: Complex[Array, " W"], nodes: list[Array], weights: list[Array], order: int) -> Float[Array, "*Q"]:
     """Weights of the law of up to three statistics on the tensor grid of `nodes` (box coordinates, one array an axis).
 
-    `phi` stands on the half grid of `box_characteristic`. The full axes are summed first, the half axis last.
+    `phi` is `Spectrum.characteristic`, on the half grid. The full axes are summed first, the half axis last.
     """
     full, half = 2 * order + 1, order + 1
     phi = phi.reshape(*[full] * (len(nodes) - 1), half)
