@@ -1,6 +1,7 @@
 """One function of many independent items, on one device or spread over a mesh."""
 
 from collections.abc import Callable
+from functools import partial
 
 import equinox as eqx
 import jax
@@ -33,34 +34,77 @@ def pair_count(features: int) -> int:
     return features * max(1, features // 2)
 
 
-def spread(function: Callable, everywhere, items: tuple, mesh: Mesh | None = None, batch: int = 1):
-    """`function(everywhere, *item)` for items stacked on leading axes, results stacked; `batch` of them at a time.
+def spread(
+    function: Callable,
+    everywhere,
+    items: tuple,
+    mesh: Mesh | None = None,
+    batch: int = 1,
+    prepare: Callable = lambda everywhere: everywhere,
+):
+    """`function(prepare(everywhere), *item)` for items stacked on leading axes, results stacked; `batch` at a time.
 
     With a mesh each device takes an equal run of the items (the last is repeated if they do not divide), and the
-    results are gathered on all of them. `function` must not close over traced arrays: they belong into `everywhere`.
+    results are gathered on all of them. `function` must not close over traced arrays: they belong into `everywhere`,
+    whose derivatives the devices add up. Every device calls `prepare` itself: large tables are not sent around.
     """
     count = len(jax.tree.leaves(items)[0])
     batch = min(batch, count)
 
-    def padded(size):
-        return jax.tree.map(lambda leaf: jnp.concatenate([leaf, jnp.repeat(leaf[-1:], size - count, axis=0)]), items)
+    def padded(leaf, size):
+        return jnp.concatenate([leaf, jnp.repeat(leaf[-1:], size - count, axis=0)])
 
     def run(everywhere, share):
+        prepared = prepare(everywhere)
         # One by one without `vmap`, which would turn slices into gathers.
-        return jax.lax.map(lambda item: function(everywhere, *item), share, batch_size=batch if batch > 1 else None)
+        return jax.lax.map(lambda item: function(prepared, *item), share, batch_size=batch if batch > 1 else None)
 
     if mesh is None:
-        results = run(everywhere, padded(-(-count // batch) * batch))
+        size = -(-count // batch) * batch
+        results = run(everywhere, jax.tree.map(lambda leaf: padded(leaf, size), items))
         return jax.tree.map(lambda leaf: leaf[:count], results)
     mesh = _automatic(mesh)
     axis = mesh.axis_names[0]
     share = -(-count // mesh.shape[axis])
     batch = min(batch, share)
+    size = -(-share // batch) * batch * mesh.shape[axis]
+    # Between processes a message takes milliseconds, whatever its size: all that is sent at a time is one array.
+    replicated = partial(jax.lax.with_sharding_constraint, shardings=NamedSharding(mesh, PartitionSpec()))
+    (everywhere, unpack), (items, unpack_items) = _pack(everywhere, 0), _pack(items, 1)
+    items = jax.tree.map(lambda leaf: replicated(padded(leaf, size)), items)
     specs = PartitionSpec(), PartitionSpec(axis)
-    divided = jax.shard_map(run, mesh=mesh, in_specs=specs, out_specs=PartitionSpec(axis), check_vma=False)
-    results = divided(everywhere, padded(-(-share // batch) * batch * mesh.shape[axis]))
-    results = jax.lax.with_sharding_constraint(results, NamedSharding(mesh, PartitionSpec()))
-    return jax.tree.map(lambda leaf: leaf[:count], results)
+    divided = jax.shard_map(
+        lambda everywhere, items: run(unpack(everywhere), unpack_items(items)),
+        mesh=mesh,
+        in_specs=specs,
+        out_specs=PartitionSpec(axis),
+        check_vma=False,
+    )
+    results, unpack_results = _pack(divided(everywhere, items), 1)
+    return unpack_results(jax.tree.map(lambda leaf: replicated(leaf)[:count], results))
+
+
+def _pack(tree, axes: int):
+    """All real and complex leaves `[*axes, ...]` as one real array, with the leaves of other kinds; and the way back."""
+    inexact, others = eqx.partition(tree, eqx.is_inexact_array)
+    leaves, structure = jax.tree.flatten(inexact)
+    sizes = [int(np.prod(leaf.shape[axes:])) for leaf in leaves]
+    kinds = [(leaf.shape[axes:], leaf.dtype) for leaf in leaves]
+    flat = [leaf.reshape(*leaf.shape[:axes], size) for leaf, size in zip(leaves, sizes, strict=True)]
+    parts = [part for leaf in flat for part in ((leaf.real, leaf.imag) if jnp.iscomplexobj(leaf) else (leaf,))]
+
+    def unpack(packed):
+        array, others = packed
+        begin, unpacked = 0, []
+        for size, (shape, dtype) in zip(sizes, kinds, strict=True):
+            take = lambda begin, size=size: jax.lax.slice_in_dim(array, begin, begin + size, axis=axes)  # noqa: E731
+            leaf, begin = take(begin), begin + size
+            if jnp.issubdtype(dtype, jnp.complexfloating):
+                leaf, begin = jax.lax.complex(leaf, take(begin)), begin + size
+            unpacked.append(leaf.reshape(*array.shape[:axes], *shape).astype(dtype))
+        return eqx.combine(jax.tree.unflatten(structure, unpacked), others)
+
+    return (jnp.concatenate(parts, axis=axes) if parts else None, others), unpack
 
 
 def replicate(tree, mesh: Mesh):

@@ -1,7 +1,7 @@
 """(e) One against two single-threaded processes: loss and gradient at (m, K) = (64, 32), shared by `jax.distributed`.
 
 Each process is pinned to a core of its own and talks over loopback (gloo). Also prints how far both answers are apart.
-`--size 16,32` for another size.
+`--size 16,32` for another size. One and two processes take turns `--rounds` times; the least of each counts.
 """
 
 import argparse
@@ -13,6 +13,7 @@ import sys
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--size", default="64,32")
+parser.add_argument("--rounds", type=int, default=4)
 parser.add_argument("--rank", type=int)
 parser.add_argument("--count", type=int)
 parser.add_argument("--port")
@@ -61,7 +62,9 @@ if __name__ == "__main__":
             jax.distributed.initialize(f"127.0.0.1:{options.port}", options.count, options.rank)
         print(json.dumps(work()))
     else:
-        one, two = together(1), together(2)
+        # In turns, and the least of each: other work on the machine comes and goes.
+        rounds = [(together(1), together(2)) for _ in range(options.rounds)]
+        one, two = (min(tries, key=lambda found: found["min_s"]) for tries in zip(*rounds, strict=True))
         row = {
             "size": options.size, "one_s": one["min_s"], "two_s": two["min_s"], "speedup": one["min_s"] / two["min_s"],
             "apart": abs(one["loss"] - two["loss"]), "slopes_apart": abs(one["slope"] - two["slope"]),

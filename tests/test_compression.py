@@ -62,7 +62,7 @@ def test_derivatives_are_those_of_the_law():
 
 
 def test_a_source_of_many_atoms_gives_the_same_loss():
-    """32 atoms as they are (Resolution(64) keeps them) and as Gauss rules of 8 (Resolution(32))."""
+    """32 atoms as they are (Resolution(96) keeps them) and as Gauss rules of 9 (Resolution(48))."""
     rng = RNG(0)
     prior = av.Prior(rng.normal(size=(3, 32)), rng.normal(size=(3, 32)))
     source = av.FeatureModel(prior, rng.normal(size=(2, 3)) / 2, 0.4)
@@ -74,5 +74,5 @@ def test_a_source_of_many_atoms_gives_the_same_loss():
     layer = av.RidgeLayer(rng.normal(size=(2, 2)), rng.normal(size=2), rng.normal(size=2), 0.1, "relu")
     target = av.FeatureModel(av.Prior.bernoulli([0.3, 0.4]), rng.normal(size=(2, 2)), 0.7)
     encoder = av.SoftmaxEncoder(rng.normal(size=(2, 1, 2)), rng.normal(size=(2, 1, 2)), rng.normal(size=(2, 2)))
-    coarse, fine = (av.elbo(source, layer, target, encoder, av.Resolution(n)).loss for n in (32, 64))
+    coarse, fine = (av.elbo(source, layer, target, encoder, av.Resolution(n)).loss for n in (48, 96))
     assert float(coarse) == pytest.approx(float(fine), abs=2e-6)

@@ -131,6 +131,39 @@ def test_the_moments_behind_the_closed_forms(seed):
     np.testing.assert_allclose(given.aggregate, aggregate, atol=1e-8)
 
 
+@pytest.mark.parametrize("seed", range(2))
+def test_covariances_of_a_latent_that_hardly_varies(seed):
+    """Relative to its own spread of about 1e-6, at the default resolution: the best decoder divides by its variance."""
+    source, layer, target, encoder = cases.problem(seed)
+    certain = encoder.base.at[0, 0].add(14.0)
+    parts = source, layer, target, eqx.tree_at(lambda e: e.base, encoder, certain)
+    given = eqx.filter_jit(av.expectations)(source, layer, target.prior.atoms, parts[3])
+    model, ridge, _, readout, log_q = cases.oracle_parts(*parts)
+
+    def pointwise(x):
+        s = reference.encoded_moments(reference.encode(ridge, readout, log_q, x), cases.oracle_model(target))[0]
+        # Measured from about its mean, or the oracle would lose the spread to rounding.
+        return {"s": s - np.asarray(given.latent_mean), "f": ridge(x)}
+
+    def products(x):
+        given_x = pointwise(x)
+        return {
+            **given_x,
+            "ss": given_x["s"][:, :, None] * given_x["s"][:, None, :],
+            "fs": given_x["f"][:, :, None] * given_x["s"][:, None, :],
+            "ff": given_x["f"] ** 2,
+        }
+
+    exact = reference.expectation(model, ridge, products, RULE)
+    latent = exact["ss"] - np.outer(exact["s"], exact["s"])
+    output = exact["fs"] - np.outer(exact["f"], exact["s"])
+    spread, output_spread = np.sqrt(np.diagonal(latent)), np.sqrt(exact["ff"] - exact["f"] ** 2)
+    assert spread[0] < 1e-5 < spread[1:].min()
+    found = given.latent_covariance / np.outer(spread, spread), given.output_covariance / spread
+    np.testing.assert_allclose(found[0], latent / np.outer(spread, spread), atol=1e-3)
+    np.testing.assert_allclose(found[1] / output_spread[:, None], output / np.outer(output_spread, spread), atol=1e-3)
+
+
 def test_the_algebra_of_the_terms_and_the_loss_without_any():
     """Lemma 2.2 with the states of the target written out; the sums of Figure 2."""
     parts = cases.problem(1)

@@ -73,34 +73,40 @@ def pair_moments(
     features = statistics.centre.shape[0]
     if features == 1:
         return jnp.zeros((1, 1), grid.omega.dtype)
-    tables = jax.vmap(lambda one, s: PairTable.of(one, s, grid))(statistics, series)
     # Every pair is met at a distance j - k (mod m2) of at most m2 / 2: for each k a run of neighbours, in blocks.
     distances = features // 2
     batch, size = max(1, size // distances), min(size, distances)
     starts = size * np.arange(-(-distances // size))
-    ring = jax.tree.map(lambda leaf: jnp.concatenate([leaf, leaf]), (tables, cross_covariance))
-    law = grid.law
-    ridge = ridge_table(grid.omega, law.atoms[0], law.masses)
-    ridge_noise = jnp.exp(-law.covariance[0, 0] * grid.omega**2 / 2)
-    to_ridge = times(grid.operator, (cis(grid.omega * law.mean[0]) * ridge_noise)[:, None])
-    everywhere = tables, ring, law.masses[:, 0], ridge, to_ridge, grid.omega
 
     @jax.checkpoint
-    def block(everywhere, k, start):
-        tables, ring, *ridge = everywhere
+    def block(prepared, k, start):
+        tables, ring, *ridge = prepared
         right = jax.tree.map(lambda leaf: jax.lax.dynamic_index_in_dim(leaf, k, keepdims=False), tables).full()
         left, covariance = jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, k + 1 + start, size), ring)
         covariance = jax.lax.dynamic_index_in_dim(covariance, k, axis=2, keepdims=False)
         return _block_moments(left, right, covariance, *ridge)
 
     k, start = np.meshgrid(np.arange(features), starts, indexing="ij")
-    values = spread(block, everywhere, (jnp.asarray(k.ravel()), jnp.asarray(start.ravel())), mesh, batch)
+    items = jnp.asarray(k.ravel()), jnp.asarray(start.ravel())
+    values = spread(block, (statistics, cross_covariance, series, grid), items, mesh, batch, _prepare)
     values = values.reshape(features, -1)
     row, column = np.indices((features, features))
     ahead, behind = (row - column) % features, (column - row) % features
     near = ahead <= distances
     moments = values[np.where(near, column, row), np.where(near, ahead, behind) - 1]
     return jnp.where(row == column, 0, moments)
+
+
+def _prepare(everywhere):
+    """The tables of all features, the same twice in a row with the covariances, and what is of the ridge axis alone."""
+    statistics, cross_covariance, series, grid = everywhere
+    tables = jax.vmap(lambda one, s: PairTable.of(one, s, grid))(statistics, series)
+    ring = jax.tree.map(lambda leaf: jnp.concatenate([leaf, leaf]), (tables, cross_covariance))
+    law = grid.law
+    ridge = ridge_table(grid.omega, law.atoms[0], law.masses)
+    ridge_noise = jnp.exp(-law.covariance[0, 0] * grid.omega**2 / 2)
+    to_ridge = times(grid.operator, (cis(grid.omega * law.mean[0]) * ridge_noise)[:, None])
+    return tables, ring, law.masses[:, 0], ridge, to_ridge, grid.omega
 
 
 def _block_moments(
