@@ -125,7 +125,7 @@ def _expectations(source, layer, atoms, encoder, resolution, plan, mesh) -> Expe
         one = eqx.combine(arrays, static)
         statistic = Statistic.of(source, form, one.readout, axis, resolution, box=box)
         spectrum = Spectrum.of(statistic, grid, resolution)
-        nodes = statistic_nodes(statistic, spectrum, resolution)
+        nodes = statistic_nodes(spectrum, resolution)
         log_q = jax.vmap(lambda y: one.log_masses(y, one_atoms))(nodes.points)
         q = jnp.exp(log_q)
         s = q @ one_atoms

@@ -23,6 +23,7 @@ from .spectral.compression import compress
 from .spectral.expectation import LayerMoments, statistic_nodes
 from .spectral.resolution import Resolution
 from .spectral.ridge import RidgeAxis
+from .spectral.spectrum import Spectrum
 from .spectral.statistic import Statistic
 from .types import Array, Float
 
@@ -44,7 +45,8 @@ def fisher(
 
     def one_feature(given):
         feature = eqx.combine(given[0], static)
-        nodes = statistic_nodes(Statistic.of(source, form, feature.readout, axis, COARSE), grid, COARSE)
+        statistic = Statistic.of(source, form, feature.readout, axis, COARSE)
+        nodes = statistic_nodes(Spectrum.of(statistic, grid, COARSE), COARSE)
         gain, rest = _regression(feature.readout, covariance)
         points = mean[None] + (nodes.points - (feature.readout @ mean)[None]) @ gain.T
         return _metric(given[0], static, given[1], points, nodes.weights, rest)

@@ -85,7 +85,7 @@ def spread(
 
 
 def _pack(tree, axes: int):
-    """All real and complex leaves `[*axes, ...]` as one real array, with the leaves of other kinds; and the way back."""
+    """All real and complex leaves `[*axes, ...]` as one real array, beside all other leaves; and the way back."""
     inexact, others = eqx.partition(tree, eqx.is_inexact_array)
     leaves, structure = jax.tree.flatten(inexact)
     sizes = [int(np.prod(leaf.shape[axes:])) for leaf in leaves]

@@ -154,7 +154,7 @@ def _sparse_loss(source, layer, autoencoder, resolution) -> SparseLoss:
         statistic = Statistic.of(source, form, readout, axis, resolution, aligned=True)
         kinks = (threshold if autoencoder.kind == "jumprelu" else 0) - offset
         spectrum = Spectrum.of(statistic, grid, resolution)
-        nodes = statistic_nodes(statistic, spectrum, resolution, kinks[:, None])
+        nodes = statistic_nodes(spectrum, resolution, kinks[:, None])
         e = jax.vmap(lambda y: autoencoder._point(y + offset, threshold))(nodes.points)
         latent = Latent.of(source, form, spectrum, nodes, resolution, e, kinks[:, None])
         return latent, nodes.weights @ (e > 0).astype(e.dtype)

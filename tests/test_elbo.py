@@ -159,9 +159,9 @@ def test_covariances_of_a_latent_that_hardly_varies(seed):
     output = exact["fs"] - np.outer(exact["f"], exact["s"])
     spread, output_spread = np.sqrt(np.diagonal(latent)), np.sqrt(exact["ff"] - exact["f"] ** 2)
     assert spread[0] < 1e-5 < spread[1:].min()
-    found = given.latent_covariance / np.outer(spread, spread), given.output_covariance / spread
-    np.testing.assert_allclose(found[0], latent / np.outer(spread, spread), atol=1e-3)
-    np.testing.assert_allclose(found[1] / output_spread[:, None], output / np.outer(output_spread, spread), atol=1e-3)
+    pairs, with_output = np.outer(spread, spread), np.outer(output_spread, spread)
+    np.testing.assert_allclose(np.asarray(given.latent_covariance) / pairs, latent / pairs, atol=1e-3)
+    np.testing.assert_allclose(np.asarray(given.output_covariance) / with_output, output / with_output, atol=1e-3)
 
 
 def test_the_algebra_of_the_terms_and_the_loss_without_any():

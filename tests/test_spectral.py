@@ -236,7 +236,7 @@ def test_the_weights_of_statistics_give_expectations(activation, t, frequencies,
     def rule(source):
         axis = RidgeAxis.of(source, form, resolution)
         one = statistic.Statistic.of(source, form, jnp.asarray(readout), axis, resolution)
-        nodes = statistic_nodes(one, Spectrum.of(one, axis.law_grid(resolution, t), resolution), resolution)
+        nodes = statistic_nodes(Spectrum.of(one, axis.law_grid(resolution, t), resolution), resolution)
         _, remainder = least_squares_series(one, nodes, jnp.tanh(nodes.points.sum(axis=1)), order=10)
         return nodes, remainder
 
@@ -260,7 +260,7 @@ def test_the_series_of_a_law_has_the_expectation_of_its_values(t, frequencies):
     resolution, form = av.Resolution(frequencies), layer.form()
     axis = RidgeAxis.of(source, form, resolution)
     one = statistic.Statistic.of(source, form, jnp.asarray(readout), axis, resolution)
-    nodes = statistic_nodes(one, Spectrum.of(one, axis.law_grid(resolution, t), resolution), resolution)
+    nodes = statistic_nodes(Spectrum.of(one, axis.law_grid(resolution, t), resolution), resolution)
     oracle_layer = cases.oracle_layer(layer)
     for values in (np.sign(np.asarray(nodes.points[:, 0])), RNG(2).normal(size=len(nodes.weights))):
         series = law_series(one, resolution, jnp.asarray(values))

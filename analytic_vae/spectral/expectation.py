@@ -46,13 +46,12 @@ class Nodes(eqx.Module):
         return jnp.max(jnp.abs(jnp.concatenate([weights.sum(keepdims=True) - 1, weights @ points, wrong.ravel()])))
 
 
-def statistic_nodes(
-    statistic: Statistic, spectrum: Spectrum, resolution: Resolution, kinks: Float[Array, "t kinks"] | None = None
-) -> Nodes:
+def statistic_nodes(spectrum: Spectrum, resolution: Resolution, kinks: Float[Array, "t kinks"] | None = None) -> Nodes:
     """The quadrature rule of a statistic's law, from its characteristic function on the grid of its box.
 
     `kinks`, in units of `y`, are where functions of it are not smooth; the basis must then be diagonal.
     """
+    statistic = spectrum.statistic
     rule = _box_rule(statistic, resolution, kinks)
     weights = grid_weights(spectrum.characteristic(), *rule).ravel()
     box = box_points(rule[0])
