@@ -40,7 +40,7 @@ def best_decoder(given: Expectations) -> tuple[Float[Array, "n2 m2"], Float[Arra
     A feature whose latent does not vary has no direction of its own: a relative ridge of the square root of the
     rounding makes it zero.
     """
-    latent, cross = _latent_covariance(given), given.output_covariance
+    latent, cross = _latent_covariance(given), given.output_latent
     ridge = 1e-2 * jnp.finfo(latent.dtype).eps ** 0.5 * jnp.trace(latent) / latent.shape[0]
     ridge = ridge + jnp.finfo(latent.dtype).tiny ** 0.5
     decoder = jnp.linalg.solve(latent + ridge * jnp.eye(latent.shape[0], dtype=latent.dtype), cross.T).T
@@ -50,7 +50,7 @@ def best_decoder(given: Expectations) -> tuple[Float[Array, "n2 m2"], Float[Arra
 @exact_products
 def residual_covariance(given: Expectations, decoder: Float[Array, "n2 m2"]) -> Float[Array, "n2 n2"]:
     """`Cov(f - B z)`, with `z` drawn from the encoder."""
-    cross = given.output_covariance @ decoder.T
+    cross = given.output_latent @ decoder.T
     return given.layer.output()[1] - cross - cross.T + decoder @ _latent_covariance(given) @ decoder.T
 
 

@@ -38,7 +38,7 @@ class Expectations(eqx.Module):
     | `layer` | moments of `x1`, `psi` and `f` alone | |
     | `latent_mean`, `latent_variance` | `E[s_j]`, `E[v_j]` | `[m2]` |
     | `latent_covariance` | `Cov(s_j, s_k)` | `[m2, m2]` |
-    | `input_covariance`, `psi_covariance` | `Cov(x1, s_j)`, `Cov(psi, s_j)` | `[n1, m2]`, `[m2]` |
+    | `input_latent`, `psi_latent` | `Cov(x1, s_j)`, `Cov(psi, s_j)` | `[n1, m2]`, `[m2]` |
     | `aggregate` | `E[Q_j(a_jk | y_j)]`, the aggregate posterior | `[m2, K]` |
     | `entropy` | `E[-sum_k Q_jk log Q_jk]` in nats | `[m2]` |
     | `remainder` | L2 norm of what the engine's series leave out of `s_j` | `[m2]` |
@@ -49,8 +49,8 @@ class Expectations(eqx.Module):
     latent_mean: Float[Array, " m2"]
     latent_variance: Float[Array, " m2"]
     latent_covariance: Float[Array, "m2 m2"]
-    input_covariance: Float[Array, "n1 m2"]
-    psi_covariance: Float[Array, " m2"]
+    input_latent: Float[Array, "n1 m2"]
+    psi_latent: Float[Array, " m2"]
     aggregate: Float[Array, "m2 K"]
     entropy: Float[Array, " m2"]
     remainder: Float[Array, " m2"]
@@ -62,10 +62,10 @@ class Expectations(eqx.Module):
         return jnp.sum(jax.scipy.special.entr(jnp.maximum(self.aggregate, 0)), axis=1) - self.entropy
 
     @property
-    def output_covariance(self) -> Float[Array, "n2 m2"]:
+    def output_latent(self) -> Float[Array, "n2 m2"]:
         """`Cov(f, s_j)`."""
         form = self.layer.form
-        return form.linear @ self.input_covariance + jnp.outer(form.output, self.psi_covariance)
+        return form.linear @ self.input_latent + jnp.outer(form.output, self.psi_latent)
 
     @property
     def latent_second(self) -> Float[Array, "m2 m2"]:
@@ -152,8 +152,8 @@ def _expectations(source, layer, atoms, encoder, resolution, plan, mesh) -> Expe
         latent_mean=latents.mean,
         latent_variance=v,
         latent_covariance=covariances.latent,
-        input_covariance=covariances.input,
-        psi_covariance=covariances.psi,
+        input_latent=covariances.input_latent,
+        psi_latent=covariances.psi_latent,
         aggregate=aggregate,
         entropy=entropy,
         remainder=latents.remainder,
@@ -225,7 +225,7 @@ def elbo_of(given: Expectations, target: FeatureModel) -> Elbo:
     U2 = 2 * output @ (linear @ layer.psi_input + centre * layer.psi)
     U3 = output @ output * layer.psi_squared
     output_mean = mapped + output * layer.psi
-    cross = linear @ given.input_covariance + jnp.outer(output, given.psi_covariance)
+    cross = linear @ given.input_latent + jnp.outer(output, given.psi_latent)
     T1 = U1 + U2 + U3
     T2 = -2 * jnp.sum(decoder * (cross + jnp.outer(output_mean, given.latent_mean)))
     T3 = jnp.sum(gram * given.latent_second)

@@ -88,20 +88,20 @@ def _pack(tree, axes: int):
     """All real and complex leaves `[*axes, ...]` as one real array, beside all other leaves; and the way back."""
     inexact, others = eqx.partition(tree, eqx.is_inexact_array)
     leaves, structure = jax.tree.flatten(inexact)
-    sizes = [int(np.prod(leaf.shape[axes:])) for leaf in leaves]
     kinds = [(leaf.shape[axes:], leaf.dtype) for leaf in leaves]
-    flat = [leaf.reshape(*leaf.shape[:axes], size) for leaf, size in zip(leaves, sizes, strict=True)]
-    parts = [part for leaf in flat for part in ((leaf.real, leaf.imag) if jnp.iscomplexobj(leaf) else (leaf,))]
+    parts = [part for leaf in leaves for part in ((leaf.real, leaf.imag) if jnp.iscomplexobj(leaf) else (leaf,))]
+    parts = [part.reshape(*part.shape[:axes], -1) for part in parts]
+    widths = [part.shape[axes] for part in parts]
 
     def unpack(packed):
         array, others = packed
-        begin, unpacked = 0, []
-        for size, (shape, dtype) in zip(sizes, kinds, strict=True):
-            take = lambda begin, size=size: jax.lax.slice_in_dim(array, begin, begin + size, axis=axes)  # noqa: E731
-            leaf, begin = take(begin), begin + size
+        parts = iter(jax.lax.split(array, widths, axis=axes) if widths else ())
+        unpacked = []
+        for shape, dtype in kinds:
+            leaf = next(parts)
             if jnp.issubdtype(dtype, jnp.complexfloating):
-                leaf, begin = jax.lax.complex(leaf, take(begin)), begin + size
-            unpacked.append(leaf.reshape(*array.shape[:axes], *shape).astype(dtype))
+                leaf = jax.lax.complex(leaf, next(parts))
+            unpacked.append(leaf.reshape(*leaf.shape[:axes], *shape).astype(dtype))
         return eqx.combine(jax.tree.unflatten(structure, unpacked), others)
 
     return (jnp.concatenate(parts, axis=axes) if parts else None, others), unpack

@@ -122,7 +122,7 @@ def test_the_moments_behind_the_closed_forms(seed):
         "v": given.latent_variance,
         "ss": given.latent_second,
         "f": mean,
-        "fs": given.output_covariance + jnp.outer(mean, given.latent_mean),
+        "fs": given.output_latent + jnp.outer(mean, given.latent_mean),
         "ff": covariance + jnp.outer(mean, mean),
     }
     for name, value in found.items():
@@ -161,7 +161,7 @@ def test_covariances_of_a_latent_that_hardly_varies(seed):
     assert spread[0] < 1e-5 < spread[1:].min()
     pairs, with_output = np.outer(spread, spread), np.outer(output_spread, spread)
     np.testing.assert_allclose(np.asarray(given.latent_covariance) / pairs, latent / pairs, atol=1e-3)
-    np.testing.assert_allclose(np.asarray(given.output_covariance) / with_output, output / with_output, atol=1e-3)
+    np.testing.assert_allclose(np.asarray(given.output_latent) / with_output, output / with_output, atol=1e-3)
 
 
 def test_the_algebra_of_the_terms_and_the_loss_without_any():

@@ -261,7 +261,7 @@ def test_the_finest_resolution_is_refused_for_its_memory_alone(small):
         av.fit(*small, resolution=av.Resolution(4096))
 
 
-def test_a_fit_that_the_check_doubts_goes_on_at_a_finer_resolution():
+def test_a_fit_that_the_check_doubts_begins_anew_at_a_finer_resolution():
     """At 8 frequencies the loss of two features at 30 degrees is off by far more than 0.01 nats."""
     lines = []
     result = av.fit(

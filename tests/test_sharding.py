@@ -7,6 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from analytic_vae.parallel import _pack
+
 SCRIPT = Path(__file__).with_name("sharded.py")
 QUICK = "--xla_backend_optimization_level=0"  # to compile: running takes no time here
 
@@ -25,6 +32,28 @@ def finish(process) -> str:
     said, _ = process.communicate(timeout=600)
     assert process.returncode == 0 and said.rstrip().endswith("passed"), said[-4000:]
     return said
+
+
+@pytest.mark.parametrize("axes", [0, 1])
+def test_what_is_sent_as_one_array_comes_back_as_it_was(axes):
+    """Leaves of every kind and shape, with `axes` leading axes in common; or none that is a real or complex number."""
+    rng = np.random.default_rng(0)
+    drawn = rng.normal(size=(2, 3, 5, 2))
+    tree = {
+        "real": jnp.asarray(drawn[0]),
+        "complex": jnp.asarray(drawn[0] + 1j * drawn[1]),
+        "single": jnp.asarray(drawn[0, :, 0, 0], jnp.float32),
+        "empty": jnp.zeros((3, 0)),
+        "whole": jnp.arange(3),
+        "none": None,
+    }
+    for given in (tree, {"whole": tree["whole"]}):
+        packed, unpack = _pack(given, axes)
+        again = unpack(packed)
+        assert jax.tree.structure(again) == jax.tree.structure(given)
+        for found, leaf in zip(jax.tree.leaves(again), jax.tree.leaves(given), strict=True):
+            assert found.dtype == leaf.dtype
+            np.testing.assert_array_equal(found, leaf)
 
 
 def test_eight_devices_compute_what_one_does():

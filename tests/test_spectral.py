@@ -260,10 +260,11 @@ def test_the_series_of_a_law_has_the_expectation_of_its_values(t, frequencies):
     resolution, form = av.Resolution(frequencies), layer.form()
     axis = RidgeAxis.of(source, form, resolution)
     one = statistic.Statistic.of(source, form, jnp.asarray(readout), axis, resolution)
-    nodes = statistic_nodes(Spectrum.of(one, axis.law_grid(resolution, t), resolution), resolution)
+    spectrum = Spectrum.of(one, axis.law_grid(resolution, t), resolution)
+    nodes = statistic_nodes(spectrum, resolution)
     oracle_layer = cases.oracle_layer(layer)
     for values in (np.sign(np.asarray(nodes.points[:, 0])), RNG(2).normal(size=len(nodes.weights))):
-        series = law_series(one, resolution, jnp.asarray(values))
+        series = law_series(spectrum, resolution, jnp.asarray(values))
 
         def function(x, series=series):
             y = oracle_layer(x) @ readout.T - np.asarray(one.centre)

@@ -68,7 +68,7 @@ def _box_rule(statistic, resolution, kinks) -> tuple[list[Array], list[Array], i
 
 
 def law_series(
-    statistic: Statistic,
+    spectrum: Spectrum,
     resolution: Resolution,
     values: Float[Array, " Q"],
     kinks: Float[Array, "t kinks"] | None = None,
@@ -77,8 +77,8 @@ def law_series(
 
     `values` stand at the points of `statistic_nodes` with the same resolution and kinks.
     """
+    statistic, frequency = spectrum.statistic, spectrum.frequency
     rule = _box_rule(statistic, resolution, kinks)
-    _, frequency = statistic.box_frequencies(resolution)
     zero = jnp.zeros(frequency.shape[0], values.dtype) + 0j
     coefficients = jax.grad(lambda phi: grid_weights(phi, *rule).ravel() @ values)(zero)
     return Series(frequency, coefficients * jnp.conj(waves(frequency, statistic.low)))

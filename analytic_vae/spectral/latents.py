@@ -24,8 +24,8 @@ from .statistic import Statistic, inverse_basis
 class Latent(eqx.Module):
     """A function `s` of one feature's statistics as its regression on them and the rest `r`, of mean zero.
 
-    Fields: `mean = E s`; `slope: [t]`, in units of `y`; the series of `r` and the L2 norm of what it leaves out;
-    `variance = E r^2`; `input = Cov(x1, r): [n1]`, `psi = Cov(psi, r)`.
+    Fields: `mean = E s`; `slope: [t]`, `ds / dy`; the series of `r` and the L2 norm of what it leaves out;
+    `variance = E r^2`; `input_rest = Cov(x1, r): [n1]`, `psi_rest = Cov(psi, r)`.
     """
 
     statistic: Statistic
@@ -34,8 +34,8 @@ class Latent(eqx.Module):
     series: Series
     remainder: Scalar
     variance: Scalar
-    input: Float[Array, " n1"]
-    psi: Scalar
+    input_rest: Float[Array, " n1"]
+    psi_rest: Scalar
 
     @classmethod
     def of(
@@ -48,27 +48,31 @@ class Latent(eqx.Module):
         values: Float[Array, " Q"],
         kinks: Float[Array, "t kinks"] | None = None,
     ) -> "Latent":
-        """From the values of `s` at the nodes."""
+        """From the values of `s` at the nodes; `kinks`, in units of `y`, are where it is not smooth.
+
+        The slope is that of the regression if the covariance of `y''` is 1 (it is but for floors, and for two aligned
+        statistics); with another slope only `r` would be larger.
+        """
         statistic, weights = spectrum.statistic, nodes.weights
         points = statistic.low[None] + statistic.length[None] * nodes.box
         mean = weights @ values
         slope = ((values - mean) * weights) @ points
         rest = values - mean - points @ slope
-        rest = rest - weights @ rest
-        whole = law_series(statistic, resolution, rest, kinks)
-        inputs, psi = spectrum.input_moments(source, form.direction, whole.coefficients, weights @ rest)
+        rest = rest - weights @ rest / weights.sum()
+        whole = law_series(spectrum, resolution, rest, kinks)
+        input_rest, psi_rest = spectrum.input_moments(source, form.direction, whole, weights @ rest)
         order = resolution.series_order(statistic.dimension, form.activation is None)
         series, remainder = least_squares_series(statistic, nodes, rest, order)
         slope = inverse_basis(statistic.basis).T @ slope
-        return cls(statistic, mean, slope, series, remainder, weights @ rest**2, inputs, psi)
+        return cls(statistic, mean, slope, series, remainder, weights @ rest**2, input_rest, psi_rest)
 
 
 class Covariances(eqx.Module):
     """`Cov(s): [m, m]`, `Cov(x1, s): [n1, m]` and `Cov(psi, s): [m]`."""
 
     latent: Float[Array, "m m"]
-    input: Float[Array, "n1 m"]
-    psi: Float[Array, " m"]
+    input_latent: Float[Array, "n1 m"]
+    psi_latent: Float[Array, " m"]
 
 
 def latent_covariances(
@@ -84,11 +88,11 @@ def latent_covariances(
     rows, form = latents.statistic.rows, moments.form
     noise = jnp.einsum("jtn,nl,ksl->jtks", rows, source.covariance, rows)
     rest = pair_moments(latents.statistic, noise, latents.series, grid, size, mesh) + jnp.diag(latents.variance)
-    linear = jnp.einsum("jt,jtn->jn", latents.slope, readout)
+    gain = jnp.einsum("jt,jtn->jn", latents.slope, readout)
     psi_input = moments.psi_input - moments.input_mean * moments.psi
     psi_variance = moments.psi_squared - moments.psi**2
     input_output = moments.input_covariance @ form.linear.T + jnp.outer(psi_input, form.output)
     psi_output = form.linear @ psi_input + psi_variance * form.output
-    cross = linear @ (form.linear @ latents.input.T + jnp.outer(form.output, latents.psi))
-    latent = linear @ moments.output()[1] @ linear.T + cross + cross.T + rest
-    return Covariances(latent, input_output @ linear.T + latents.input.T, linear @ psi_output + latents.psi)
+    cross = gain @ (form.linear @ latents.input_rest.T + jnp.outer(form.output, latents.psi_rest))
+    latent = gain @ moments.output()[1] @ gain.T + cross + cross.T + rest
+    return Covariances(latent, input_output @ gain.T + latents.input_rest.T, gain @ psi_output + latents.psi_rest)

@@ -6,6 +6,7 @@ import jax
 
 from .compression import kept_atoms
 from .resolution import Resolution
+from .spectrum import CHUNK
 
 
 def pair_values(source, t: int, linear: bool, resolution: Resolution) -> float:
@@ -19,7 +20,7 @@ def law_values(source, states: int, t: int, linear: bool, resolution: Resolution
     """Real numbers that the law of the `t` statistics of one feature with so many states needs."""
     nodes = (2.5 * resolution.law_order(t)) ** t
     values = nodes * (6 * states + 4 * half_space(resolution.series_order(t, linear), t))
-    frequencies = 2 * resolution.law_order(1) if t == 1 else 1024  # of two statistics: blocks of at most 1024
+    frequencies = min(CHUNK, 2 * resolution.law_order(1) if t == 1 else CHUNK)
     ridge = 1 if linear else 2 * resolution.law_ridge_order(t)
     return values + 8 * source.features * frequencies * (ridge + kept_atoms(source, resolution.atoms))
 

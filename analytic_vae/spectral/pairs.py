@@ -1,4 +1,4 @@
-"""Moments of two latent means, `E[s_j(y_j) s_k(y_k)]` for all pairs: what the loss spends its time on.
+"""Moments `E[s_j(y_j) s_k(y_k)]` of two functions, for all pairs: what the loss spends its time on.
 
 With `s_j = Re sum_p gamma_p exp(i <w_p, y_j>)` a moment is
 `Re sum_{p, q, r} gamma_p gamma_q c_pqr E exp(i <w_p, a_j> + i <w_q, a_k> + i omega_r b)`: over a half-space in `p`, all

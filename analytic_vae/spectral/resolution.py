@@ -55,7 +55,7 @@ class Resolution(eqx.Module):
 
     @property
     def atoms(self) -> int:
-        """Most atoms of a source feature: priors with more are replaced by Gauss rules of that many."""
+        """Most atoms of a source feature: priors with more than twice as many get Gauss rules of that many."""
         return max(4, self.frequencies // 6 + 1)
 
     @property

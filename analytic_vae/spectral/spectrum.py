@@ -12,6 +12,7 @@ from .characteristic import matmul, times, waves
 from .projection import Pinned, tilt
 from .resolution import Resolution
 from .ridge import RidgeGrid
+from .series import Series
 from .statistic import Statistic
 
 CHUNK = 1024  # frequencies computed at once; grids of two and three statistics have more
@@ -68,7 +69,7 @@ class Spectrum(eqx.Module):
     @classmethod
     def of(cls, statistic: Statistic, grid: RidgeGrid, resolution: Resolution) -> "Spectrum":
         """The spectrum of a feature's statistics."""
-        _, frequency = statistic.box_frequencies(resolution)
+        frequency = statistic.box_frequencies(resolution)
         small = frequency.shape[0] <= CHUNK
         return cls(statistic, grid, frequency, Block.of(statistic, grid, frequency) if small else None)
 
@@ -82,9 +83,10 @@ class Spectrum(eqx.Module):
         return times(jax.lax.map(one, frequency).ravel()[: at_zero.size], at_zero)
 
     def input_moments(
-        self, source: FeatureModel, direction: Float[Array, " n1"], coefficients: Complex[Array, " W"], value: Scalar
+        self, source: FeatureModel, direction: Float[Array, " n1"], series: Series, value: Scalar
     ) -> tuple[Float[Array, " n1"], Array]:
-        """`E[x r]: [n1]` and `E[psi(b) r]` of `r = Re sum_w coefficients_w exp(i <w, y''>)`, with `value = E[r]`."""
+        """`E[x r]: [n1]` and `E[psi(b) r]` of a series on these frequencies, with `value = E[r]`."""
+        coefficients = series.coefficients
         if self.whole is not None:
             pinned, psi = self.whole.moments(coefficients)
         else:

@@ -10,7 +10,6 @@ boxes, in those coordinates, are not: they may be older than the parameters (`pl
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from ..layer import RidgeForm
 from ..model import FeatureModel
@@ -96,10 +95,10 @@ class Statistic(eqx.Module):
         )
         return times(features, gaussian)
 
-    def box_frequencies(self, resolution: Resolution) -> tuple[np.ndarray, Float[Array, "W t"]]:
-        """Integer half grid of the box, and its frequencies `2 pi k / length`."""
+    def box_frequencies(self, resolution: Resolution) -> Float[Array, "W t"]:
+        """`2 pi k / length` on the half grid of the box."""
         index = half_grid(resolution.law_order(self.dimension), self.dimension)
-        return index, 2 * jnp.pi * jnp.asarray(index, self.low.dtype) / self.length[None]
+        return 2 * jnp.pi * jnp.asarray(index, self.low.dtype) / self.length[None]
 
 
 def grid_weights(phi: Complex[Array, " W"], nodes: list[Array], weights: list[Array], order: int) -> Float[Array, "*Q"]:
