@@ -64,8 +64,7 @@ class Expectations(eqx.Module):
     @property
     def output_latent(self) -> Float[Array, "n2 m2"]:
         """`Cov(f, s_j)`."""
-        form = self.layer.form
-        return form.linear @ self.input_latent + jnp.outer(form.output, self.psi_latent)
+        return self.layer.form.mapped(self.input_latent, self.psi_latent)
 
     @property
     def latent_second(self) -> Float[Array, "m2 m2"]:
@@ -225,9 +224,8 @@ def elbo_of(given: Expectations, target: FeatureModel) -> Elbo:
     U2 = 2 * output @ (linear @ layer.psi_input + centre * layer.psi)
     U3 = output @ output * layer.psi_squared
     output_mean = mapped + output * layer.psi
-    cross = linear @ given.input_latent + jnp.outer(output, given.psi_latent)
     T1 = U1 + U2 + U3
-    T2 = -2 * jnp.sum(decoder * (cross + jnp.outer(output_mean, given.latent_mean)))
+    T2 = -2 * jnp.sum(decoder * (whiten(given.output_latent) + jnp.outer(output_mean, given.latent_mean)))
     T3 = jnp.sum(gram * given.latent_second)
     S1 = jnp.diagonal(gram) @ given.latent_variance
     S2 = T1 + T2 + T3

@@ -23,6 +23,10 @@ class RidgeForm(NamedTuple):
     bias: Scalar
     activation: Activation | None
 
+    def mapped(self, x: Float[Array, "n1 *s"], psi: Float[Array, "*s"]) -> Float[Array, "n2 *s"]:
+        """`linear x + output psi`: from covariances of `x` and of `psi` with anything to those of `f`."""
+        return self.linear @ x + jnp.tensordot(self.output, psi, axes=0)
+
 
 class AbstractLayer(eqx.Module):
     """A function of one layer's activations that the engine can follow exactly."""

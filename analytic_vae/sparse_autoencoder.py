@@ -171,7 +171,7 @@ def _sparse_loss(source, layer, autoencoder, resolution) -> SparseLoss:
     found = latent_covariances(source, moments, autoencoder.readout, latents, pair_grid, size)
     mean, covariance = moments.output()
     offset = mean - autoencoder.bias - autoencoder.decoder @ latents.mean
-    explained = form.linear @ found.input_latent + jnp.outer(form.output, found.psi_latent)
+    explained = form.mapped(found.input_latent, found.psi_latent)
     gram = autoencoder.decoder.T @ autoencoder.decoder
     missed = jnp.trace(covariance) - 2 * jnp.sum(autoencoder.decoder * explained) + jnp.sum(gram * found.latent)
     reconstruction = missed + jnp.sum(offset**2)

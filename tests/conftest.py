@@ -21,8 +21,8 @@ settings.register_profile("steady", derandomize=True, deadline=None, max_example
 settings.load_profile("steady")
 # Shapes and dtypes in the engine's annotations are checked when it is called; the public face has errors of its own.
 ENGINE = (
-    "box", "characteristic", "compression", "expectation", "latents", "pairs", "projection", "quadrature", "ridge",
-    "series", "spectrum", "statistic",
+    "box", "characteristic", "compression", "expectation", "latents", "pairs", "pinned", "projection", "quadrature",
+    "ridge", "series", "spectrum", "statistic",
 )  # fmt: skip
 install_import_hook([f"analytic_vae.spectral.{module}" for module in ENGINE], "beartype.beartype")
 

@@ -142,19 +142,10 @@ def test_covariances_of_a_latent_that_hardly_varies(seed):
 
     def pointwise(x):
         s = reference.encoded_moments(reference.encode(ridge, readout, log_q, x), cases.oracle_model(target))[0]
-        # Measured from about its mean, or the oracle would lose the spread to rounding.
-        return {"s": s - np.asarray(given.latent_mean), "f": ridge(x)}
+        s, f = s - np.asarray(given.latent_mean), ridge(x)  # else the oracle would lose the spread to rounding
+        return {"s": s, "f": f, "ss": s[:, :, None] * s[:, None], "fs": f[:, :, None] * s[:, None], "ff": f**2}
 
-    def products(x):
-        given_x = pointwise(x)
-        return {
-            **given_x,
-            "ss": given_x["s"][:, :, None] * given_x["s"][:, None, :],
-            "fs": given_x["f"][:, :, None] * given_x["s"][:, None, :],
-            "ff": given_x["f"] ** 2,
-        }
-
-    exact = reference.expectation(model, ridge, products, RULE)
+    exact = reference.expectation(model, ridge, pointwise, RULE)
     latent = exact["ss"] - np.outer(exact["s"], exact["s"])
     output = exact["fs"] - np.outer(exact["f"], exact["s"])
     spread, output_spread = np.sqrt(np.diagonal(latent)), np.sqrt(exact["ff"] - exact["f"] ** 2)

@@ -8,7 +8,7 @@ from ..layer import RidgeForm
 from ..model import FeatureModel
 from ..types import Array, Float, Scalar
 from .characteristic import waves
-from .projection import Pinned, tilt
+from .pinned import Pinned, tilt
 from .resolution import Resolution
 from .ridge import RidgeAxis
 from .series import (
@@ -135,10 +135,19 @@ class LayerMoments(eqx.Module):
             states, psi_input = pinned.states, pinned.with_input(source, rows, psi)
         return cls(form, mean, covariance, psi, axis.weights @ axis.values**2, psi_input, states)
 
+    @property
+    def psi_covariance(self) -> Float[Array, " n1"]:
+        """`Cov(x1, psi)`."""
+        return self.psi_input - self.input_mean * self.psi
+
+    def of_output(self) -> tuple[Float[Array, "n2 n1"], Float[Array, " n2"]]:
+        """`Cov(f, x1)` and `Cov(f, psi)`."""
+        psi_variance = self.psi_squared - self.psi**2
+        with_input = self.form.mapped(self.input_covariance, self.psi_covariance)
+        return with_input, self.form.mapped(self.psi_covariance, psi_variance)
+
     def output(self) -> tuple[Float[Array, " n2"], Float[Array, "n2 n2"]]:
         """Mean and covariance of `f(x1)`."""
-        linear, output = self.form.linear, self.form.output
-        mean = linear @ self.input_mean + output * self.psi + self.form.offset
-        cross = jnp.outer(linear @ (self.psi_input - self.input_mean * self.psi), output)
-        variance = self.psi_squared - self.psi**2
-        return mean, linear @ self.input_covariance @ linear.T + cross + cross.T + variance * jnp.outer(output, output)
+        with_input, with_psi = self.of_output()
+        mean = self.form.mapped(self.input_mean, self.psi) + self.form.offset
+        return mean, self.form.mapped(with_input.T, with_psi)

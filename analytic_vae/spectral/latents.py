@@ -85,14 +85,11 @@ def latent_covariances(
     mesh: Mesh | None = None,
 ) -> Covariances:
     """The covariances of all latents (stacked on a leading axis): `s = E s + A (f - E f) + r`, `A = slope' C`."""
-    rows, form = latents.statistic.rows, moments.form
+    rows = latents.statistic.rows
     noise = jnp.einsum("jtn,nl,ksl->jtks", rows, source.covariance, rows)
     rest = pair_moments(latents.statistic, noise, latents.series, grid, size, mesh) + jnp.diag(latents.variance)
     gain = jnp.einsum("jt,jtn->jn", latents.slope, readout)
-    psi_input = moments.psi_input - moments.input_mean * moments.psi
-    psi_variance = moments.psi_squared - moments.psi**2
-    input_output = moments.input_covariance @ form.linear.T + jnp.outer(psi_input, form.output)
-    psi_output = form.linear @ psi_input + psi_variance * form.output
-    cross = gain @ (form.linear @ latents.input_rest.T + jnp.outer(form.output, latents.psi_rest))
+    cross = gain @ moments.form.mapped(latents.input_rest.T, latents.psi_rest)
     latent = gain @ moments.output()[1] @ gain.T + cross + cross.T + rest
-    return Covariances(latent, input_output @ gain.T + latents.input_rest.T, gain @ psi_output + latents.psi_rest)
+    with_input, with_psi = moments.of_output()
+    return Covariances(latent, with_input.T @ gain.T + latents.input_rest.T, gain @ with_psi + latents.psi_rest)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from ..model import FeatureModel
 from ..types import Array, Complex, Float, Scalar
 from .characteristic import matmul, times, waves
-from .projection import Pinned, tilt
+from .pinned import Pinned, tilt
 from .resolution import Resolution
 from .ridge import RidgeGrid
 from .series import Series
