@@ -3,9 +3,9 @@
 Per case, each in a process of its own: seconds of the loss with its plan; of loss and gradient, ten steps of gradient
 descent in one scan on one plan, per step; the same of `direct.py` (its loss, and its loss and gradient); of one product
 of two 2048 x 2048 matrices; and of the same loss by samples of x1 to a relative error of 1e-5, from its own spread. The
-error is against the engine at 64 frequencies. `--only 16,32` runs one case anew and keeps the others' rows,
-`--no-direct` leaves out the direct sums (minutes at m = 64), `--devices 2` shares the work among so many devices (set
-before JAX starts; nothing is saved).
+error is against the engine at 64 frequencies. `--only 16,32` runs one case, `--no-direct` leaves out the direct sums
+(minutes at m = 64), `--devices 2` shares the work among so many devices (set before JAX starts). Only a run without
+options is saved, so that the table is of one run.
 """
 
 import argparse
@@ -15,7 +15,8 @@ import subprocess
 import sys
 
 parser = argparse.ArgumentParser()
-parser.add_argument("--only", default="16,2 16,32 32,32 64,32")
+CASES = "16,2 16,32 32,32 64,32"
+parser.add_argument("--only", default=CASES)
 parser.add_argument("--no-direct", action="store_true")
 parser.add_argument("--no-reference", action="store_true")
 parser.add_argument("--devices", type=int, default=1)
@@ -31,12 +32,11 @@ import equinox as eqx  # noqa: E402
 import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
-from harness import HERE, av, measure, peak_gib, problem, save, table  # noqa: E402
+from harness import av, measure, peak_gib, problem, save, table  # noqa: E402
 from sampled import sampled_loss  # noqa: E402
 
 STEPS = 10
 SAMPLES = 1 << 16
-SAVED = HERE / "results" / "engine.json"
 RESOLUTION = av.Resolution()
 REFERENCE = av.Resolution(64)
 MESH = None if options.devices == 1 else jax.sharding.Mesh(np.array(jax.devices()), ("devices",))
@@ -111,13 +111,6 @@ def child(case):
     return json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.splitlines()[-1])
 
 
-def merged(rows):
-    """The rows, and those of other cases that an earlier run has saved."""
-    kept = {(row["m"], row["K"]): row for row in json.loads(SAVED.read_text())["rows"]} if SAVED.exists() else {}
-    kept |= {(row["m"], row["K"]): row for row in rows}
-    return [kept[case] for case in sorted(kept)]
-
-
 if __name__ == "__main__":
     cases, rows = options.only.split(), []
     if options.child:
@@ -126,5 +119,5 @@ if __name__ == "__main__":
     for case in cases:
         rows.append(child(case))
         print(table(rows[-1:]), flush=True)
-        if not options.no_reference and options.devices == 1:
-            save("engine", merged(rows))
+    if options == parser.parse_args([]):
+        save("engine", rows)
