@@ -2,16 +2,15 @@
 
 import equinox as eqx
 import jax
-import numpy as np
 from jax.sharding import Mesh
 
 from ._check import require_instance
 from .encoder import AbstractEncoder, encode
 from .layer import AbstractLayer, LinearLayer
 from .model import FeatureModel
-from .parallel import LAWS_ON_CPU, PAIRS_ON_CPU, pair_count, together
+from .parallel import Batches
 from .spectral.compression import kept_atoms
-from .spectral.memory import half_space, law_values, pair_values, require_memory
+from .spectral.memory import half_space, require_memory
 from .spectral.resolution import Resolution
 
 
@@ -54,16 +53,15 @@ def check_encoder(layer, encoder, atoms, resolution, name: str = "atoms") -> Non
 
 def check_memory(source, layer, t: int, m2: int, K2: int, resolution, mesh=None) -> None:
     """Raise `MemoryError` before anything starts if the largest arrays cannot fit: `m2` encoders of `t` statistics."""
-    dtype, linear = source.mean.dtype, isinstance(layer, LinearLayer)
-    pair, law = pair_values(source, t, linear, resolution), law_values(source, K2, t, linear, resolution)
-    pairs = pair * together(pair_count(m2), pair, PAIRS_ON_CPU, dtype, mesh)
-    laws = law * (together(m2, law, LAWS_ON_CPU, dtype, mesh) if t == 1 else 1)
+    linear = isinstance(layer, LinearLayer)
+    batches = Batches.of(source, m2, K2, t, linear, resolution, mesh)
     nodes = 16 * resolution.ridge_panels  # of the ridge axis, and complex exponentials at them
     axis = 0 if linear else 16 * nodes * resolution.ridge_order
     order = resolution.series_order(t, linear)
     tables = 4 * source.features * m2 * half_space(order, t) * kept_atoms(source, resolution.atoms)
     advice = "lower resolution.frequencies, or the number of features or atoms (or, to fit, pass check=False)"
-    require_memory((pairs + laws + axis + tables) * np.dtype(dtype).itemsize, "resolution", advice)
+    values = batches.pairs * batches.pair_values + batches.laws * batches.law_values + axis + tables
+    require_memory(values * source.mean.dtype.itemsize, "resolution", advice)
 
 
 def check_mesh(mesh) -> None:

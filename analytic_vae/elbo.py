@@ -14,13 +14,12 @@ from .arguments import check_encoder, check_layer, check_memory, check_mesh
 from .encoder import AbstractEncoder
 from .layer import AbstractLayer
 from .model import FeatureModel
-from .parallel import LAWS_ON_CPU, PAIRS_ON_CPU, pair_count, spread, together
+from .parallel import Batches, spread
 from .plan import Plan, check_plan
 from .precision import exact_products
 from .spectral.compression import compress
 from .spectral.expectation import LayerMoments, statistic_nodes
 from .spectral.latents import Latent, latent_covariances
-from .spectral.memory import law_values, pair_values
 from .spectral.resolution import Resolution
 from .spectral.ridge import RidgeAxis
 from .spectral.spectrum import Spectrum
@@ -136,16 +135,12 @@ def _expectations(source, layer, atoms, encoder, resolution, plan, mesh) -> Expe
 
     arrays, static = eqx.partition(encoder, eqx.is_array)
     boxes = None if plan is None else (plan.low, plan.length)
-    # Laws of two statistics are large, and computed in blocks themselves: one by one.
-    values = law_values(source, atoms.shape[1], t, axis.linear, resolution)
-    batch = together(len(atoms), values, LAWS_ON_CPU, source.mean.dtype, mesh) if t == 1 else 1
+    batches = Batches.of(source, *atoms.shape, t, axis.linear, resolution, mesh)
     given = (arrays, atoms, boxes)
     moments = LayerMoments.of(source, form, axis)
     everywhere = source, form, axis, grid, moments.output()[1]
-    latents, (v, aggregate, entropy, misfit) = spread(one_feature, everywhere, given, mesh, batch)
-    values = pair_values(source, t, axis.linear, resolution)
-    size = together(pair_count(len(atoms)), values, PAIRS_ON_CPU, source.mean.dtype, mesh)
-    covariances = latent_covariances(source, moments, encoder.readout, latents, pair_grid, size, mesh)
+    latents, (v, aggregate, entropy, misfit) = spread(one_feature, everywhere, given, mesh, batches.laws)
+    covariances = latent_covariances(source, moments, encoder.readout, latents, pair_grid, batches.pairs, mesh)
     return Expectations(
         layer=moments,
         latent_mean=latents.mean,

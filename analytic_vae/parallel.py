@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
@@ -9,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from .spectral.memory import device_bytes
+from .spectral.memory import device_bytes, law_values, pair_values
+from .spectral.resolution import Resolution
 
 LAWS_ON_CPU = 4  # laws of one statistic computed together: what they need stays in the caches
 PAIRS_ON_CPU = 8  # pairs
@@ -29,9 +31,24 @@ def together(count: int, values_each: float, on_cpu: int, dtype, mesh: Mesh | No
     return int(np.clip(limit / 8 / (values_each * np.dtype(dtype).itemsize), 1, count))
 
 
-def pair_count(features: int) -> int:
-    """Pairs that moments of so many features are computed for: each feature with those up to halfway round a ring."""
-    return features * max(1, features // 2)
+class Batches(NamedTuple):
+    """How many laws of one feature, and how many pairs, to compute at once; and the numbers that one of each needs."""
+
+    laws: int
+    pairs: int
+    law_values: float
+    pair_values: float
+
+    @classmethod
+    def of(
+        cls, source, features: int, states: int, t: int, linear: bool, resolution: Resolution, mesh: Mesh | None = None
+    ) -> "Batches":
+        """For a target of so many features and states, whose encoders read `t` statistics each."""
+        law, pair = law_values(source, states, t, linear, resolution), pair_values(source, t, linear, resolution)
+        count, dtype = features * max(1, features // 2), source.mean.dtype
+        # Laws of two statistics are large, and computed in blocks themselves: one by one.
+        laws = together(features, law, LAWS_ON_CPU, dtype, mesh) if t == 1 else 1
+        return cls(laws, together(count, pair, PAIRS_ON_CPU, dtype, mesh), law, pair)
 
 
 def spread(

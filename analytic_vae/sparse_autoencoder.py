@@ -10,12 +10,11 @@ from ._check import as_floating, require_finite, require_instance, require_shape
 from .arguments import check_layer, check_memory
 from .layer import AbstractLayer
 from .model import FeatureModel
-from .parallel import LAWS_ON_CPU, PAIRS_ON_CPU, pair_count, spread, together
+from .parallel import Batches, spread
 from .precision import exact_products
 from .spectral.compression import compress
 from .spectral.expectation import LayerMoments, statistic_nodes
 from .spectral.latents import Latent, latent_covariances
-from .spectral.memory import law_values, pair_values
 from .spectral.resolution import Resolution
 from .spectral.ridge import RidgeAxis
 from .spectral.spectrum import Spectrum
@@ -160,15 +159,11 @@ def _sparse_loss(source, layer, autoencoder, resolution) -> SparseLoss:
         return latent, nodes.weights @ (e > 0).astype(e.dtype)
 
     arguments = (autoencoder.readout, autoencoder.offset, autoencoder.threshold)
-    batch = together(
-        len(arguments[0]), law_values(source, 1, t, axis.linear, resolution), LAWS_ON_CPU, source.mean.dtype
-    )
+    batches = Batches.of(source, len(autoencoder.readout), 1, t, axis.linear, resolution)
     given = source, form, axis, grid
-    latents, l0 = spread(one_feature, given, arguments, batch=batch)
-    values = pair_values(source, t, axis.linear, resolution)
-    size = together(pair_count(len(l0)), values, PAIRS_ON_CPU, source.mean.dtype)
+    latents, l0 = spread(one_feature, given, arguments, batch=batches.laws)
     moments = LayerMoments.of(source, form, axis)
-    found = latent_covariances(source, moments, autoencoder.readout, latents, pair_grid, size)
+    found = latent_covariances(source, moments, autoencoder.readout, latents, pair_grid, batches.pairs)
     mean, covariance = moments.output()
     offset = mean - autoencoder.bias - autoencoder.decoder @ latents.mean
     explained = form.mapped(found.input_latent, found.psi_latent)

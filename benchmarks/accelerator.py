@@ -1,8 +1,9 @@
-"""(f) Large layers in float32: loss and gradient on this machine's device, against its own rate of matrix products.
+"""(f) Large layers: loss and gradient on this machine's device, against its own rate of matrix products.
 
-n = m = 64, 256 and 1024, K = 32. Per size: seconds of the loss, of loss and gradient on a given plan, the share of the
-device's measured float32 product rate (4096 x 4096, full precision) that the arithmetic of the pair terms is (of the
-gradient: three times it), and the error of float32 against float64. On a machine with a GPU:
+n = m = 64, 256 and 1024, K = 32, float32. Per size: seconds of the loss, of loss and gradient on a given plan, the
+share of the device's measured product rate (4096 x 4096, full precision) that the arithmetic of the pair terms is (of
+the gradient: three times it), and the error of float32 against float64. `--float64` computes in float64, for the
+memory and time that it takes. On a machine with a GPU:
 
     python benchmarks/accelerator.py                            # the GPU
     JAX_PLATFORMS=cpu python benchmarks/accelerator.py --sizes 64 256
@@ -10,7 +11,6 @@ gradient: three times it), and the error of float32 against float64. On a machin
 """
 
 import argparse
-import contextlib
 
 import equinox as eqx
 import jax
@@ -22,7 +22,8 @@ from analytic_vae.spectral.compression import kept_atoms
 parser = argparse.ArgumentParser()
 parser.add_argument("--sizes", type=int, nargs="+", default=[64, 256, 1024])
 parser.add_argument("--profile", help="folder for a trace of one loss and gradient of each size")
-parser.add_argument("--no-float64", action="store_true", help="leave out the error")
+parser.add_argument("--no-error", action="store_true", help="leave out the error of float32")
+parser.add_argument("--float64", action="store_true", help="compute in float64")
 
 
 def cast(tree, dtype):
@@ -33,9 +34,9 @@ def loss(parts, plan=None):
     return av.elbo(*parts, plan=plan).loss
 
 
-def product_rate(size=4096):
-    """Floating-point operations a second of a float32 matrix product in full precision."""
-    square = jnp.ones((size, size), jnp.float32)
+def product_rate(dtype, size=4096):
+    """Floating-point operations a second of a matrix product in full precision."""
+    square = jnp.ones((size, size), dtype)
     run, _ = compile_for(lambda a: jnp.matmul(a, a, precision="highest"), square)
     return 2 * size**3 / timed(lambda: run(square), repeats=5)["min_s"]
 
@@ -51,9 +52,9 @@ def counted(parts):
     return pairs * points * source.features * (8 * kept + 8)
 
 
-def run_case(m, rate, options):
+def run_case(m, rate, dtype, options):
     wide = problem(m, m, 32)
-    parts = cast(wide, jnp.float32)
+    parts = cast(wide, dtype)
     plan = jax.jit(lambda parts: av.plan(parts[0], parts[1], parts[3]))(parts)
     forward, forward_s = compile_for(loss, parts)
     both, both_s = compile_for(jax.value_and_grad(loss), parts, plan)
@@ -66,20 +67,21 @@ def run_case(m, rate, options):
     stats = jax.devices()[0].memory_stats() or {}
     if "peak_bytes_in_use" in stats:
         row["device_peak_gib"] = stats["peak_bytes_in_use"] / 2**30
-    if not options.no_float64:
+    if not (options.no_error or options.float64):
         exact = float(jax.jit(loss)(wide))
         row |= {"loss": exact, "error_of_float32": abs(float(forward(parts)) - exact)}
-    tracing = jax.profiler.trace(f"{options.profile}/m{m}") if options.profile else contextlib.nullcontext()
-    with tracing:
-        jax.block_until_ready(both(parts, plan))
+    if options.profile:
+        with jax.profiler.trace(f"{options.profile}/m{m}"):
+            jax.block_until_ready(both(parts, plan))
     return row
 
 
 if __name__ == "__main__":
     options = parser.parse_args()
-    rate, rows = product_rate(), []
+    dtype = jnp.float64 if options.float64 else jnp.float32
+    rate, rows = product_rate(dtype), []
     print(environment(), f"products at {rate / 1e9:.0f} GFLOP/s", flush=True)
     for m in options.sizes:
-        rows.append(run_case(m, rate, options) | {"product_gflops": rate / 1e9})
+        rows.append(run_case(m, rate, dtype, options) | {"product_gflops": rate / 1e9})
         print(table(rows[-1:]), flush=True)
-        save(f"accelerator_{jax.devices()[0].platform}", rows)
+        save(f"accelerator_{jax.devices()[0].platform}" + "_float64" * options.float64, rows)

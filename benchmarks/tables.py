@@ -59,7 +59,7 @@ def tables():
     if "engine" in there:
         names = {"engine": ENGINE, "engine direct": DIRECT, "engine samples": SAMPLES}
         out |= {name: table(columns(rows("engine"), *shown)) for name, shown in names.items()}
-    for name in {"processes", "accelerator_cpu", "accelerator_gpu"} & there:
+    for name in there & {"processes"} | {name for name in there if name.startswith("accelerator")}:
         out[name] = table(rows(name))
     return out
 

@@ -10,14 +10,14 @@ from pathlib import Path
 os.environ["JAX_PLATFORMS"] = "cpu"
 sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parent.parent)]
 
-import equinox as eqx
-import jax
-import jax.numpy as jnp
-import numpy as np
+import equinox as eqx  # noqa: E402
+import jax  # noqa: E402
+import jax.numpy as jnp  # noqa: E402
+import numpy as np  # noqa: E402
 
 jax.config.update("jax_enable_x64", True)
 
-import analytic_vae as av
+import analytic_vae as av  # noqa: E402
 
 RESOLUTION = av.Resolution(8)
 
@@ -48,6 +48,14 @@ def difference(a, b) -> float:
     return max(np.max(np.abs(x - y)) for x, y in leaves) / max(np.max(np.abs(x)) for x, _ in leaves)
 
 
+def fitted(mesh, source):
+    """The losses of three steps of a fit."""
+    options = {"noise": "scalar", "steps": 3, "resolution": RESOLUTION, "check": False}
+    history = av.fit(source, av.LinearLayer(np.eye(2)), mesh=mesh, **options).history
+    print("fit", history)
+    return history
+
+
 def devices():
     """Value and gradient on eight devices and on one; two shapes of mesh, of the second only the first axis; a fit."""
     alone = value_and_grad(None)(parts())
@@ -59,26 +67,24 @@ def devices():
     loss = jax.jit(lambda p: av.elbo(*p, RESOLUTION, mesh=other).loss)
     assert "shard_map" in str(jax.make_jaxpr(loss)(parts()))
     assert abs(loss(parts()) / alone[0] - 1) < 1e-12
-    source, linear = parts()[0], av.LinearLayer(np.eye(2))
-    options = {"noise": "scalar", "steps": 3, "resolution": RESOLUTION, "check": False}
-    one, many = av.fit(source, linear, **options), av.fit(source, linear, mesh=mesh, **options)
-    print("fit", one.history, many.history)
-    np.testing.assert_allclose(one.history, many.history, rtol=1e-9)
+    np.testing.assert_allclose(fitted(None, parts()[0]), fitted(mesh, parts()[0]), rtol=1e-9)
 
 
 def process(port: str, rank: str):
-    """One of two processes with a device each: what both compute together is what each computes alone."""
+    """One of two processes with a device each: what both compute together, a fit too, is what each computes alone."""
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     jax.distributed.initialize(f"127.0.0.1:{port}", num_processes=2, process_id=int(rank))
     assert jax.process_count() == 2 and len(jax.devices()) == 2 and len(jax.local_devices()) == 1
     mesh = jax.make_mesh((2,), ("pairs",))
     together = value_and_grad(mesh)(av.replicate(parts(), mesh))
     value, first = float(together[0]), np.asarray(together[1][3].readout)
-    print("loss", repr(value), "slope", repr(float(first.sum())))
+    shared = fitted(mesh, av.replicate(parts()[0], mesh))
+    print("loss", repr(value), "slope", repr(float(first.sum())), "fit", repr(shared.tolist()))
     if rank == "0":  # both have the same numbers, as they print; one compares
         alone = value_and_grad(None)(parts())
         print("difference", difference(alone, together))
         assert difference(alone, together) < 1e-12
+        np.testing.assert_allclose(fitted(None, parts()[0]), shared, rtol=1e-9)
 
 
 if __name__ == "__main__":
