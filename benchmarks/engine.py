@@ -1,17 +1,15 @@
-"""(d) The engine against direct sums, the machine's matrix products and Monte Carlo, at the default resolution.
+"""(d) The engine against direct sums and the machine's matrix products, at the default resolution.
 
 Per case, each in a process of its own: seconds of the loss with its plan; of loss and gradient, ten steps of gradient
-descent in one scan on one plan, per step; the same of `direct.py` (its loss, and its loss and gradient); of one product
-of two 2048 x 2048 matrices; and of the same loss by samples of x1 to a relative error of 1e-5, from its own spread. The
-error is against the engine at 64 frequencies. `--only 16,32` runs one case, `--no-direct` leaves out the direct sums
-(minutes at m = 64), `--devices 2` shares the work among so many devices (set before JAX starts). Only a run without
-options is saved, so that the table is of one run.
+descent in one scan on one plan, per step; the same of `direct.py` (its loss, and its loss and gradient); and of one
+product of two 2048 x 2048 matrices. The error is against the engine at 64 frequencies. `--only 16,32` runs one case,
+`--no-direct` leaves out the direct sums (minutes at m = 64), `--devices 2` shares the work among so many devices (set
+before JAX starts). Only a run without options is saved, so that the table is of one run.
 """
 
 import argparse
 import json
 import os
-import subprocess
 import sys
 
 parser = argparse.ArgumentParser()
@@ -32,11 +30,9 @@ import equinox as eqx  # noqa: E402
 import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
-from harness import av, measure, peak_gib, problem, save, table  # noqa: E402
-from sampled import sampled_loss  # noqa: E402
+from harness import av, in_process, measure, peak_gib, problem, save, table  # noqa: E402
 
 STEPS = 10
-SAMPLES = 1 << 16
 RESOLUTION = av.Resolution()
 REFERENCE = av.Resolution(64)
 MESH = None if options.devices == 1 else jax.sharding.Mesh(np.array(jax.devices()), ("devices",))
@@ -63,12 +59,6 @@ def both(function):
     return lambda *parts: eqx.filter_value_and_grad(lambda p: function(*p))(parts)
 
 
-def monte_carlo(parts):
-    """Seconds of SAMPLES samples, and how many times as many give a relative standard error of 1e-5."""
-    time, (mean, error) = measure(lambda *p: sampled_loss(jax.random.key(0), *p, SAMPLES), *parts, repeats=5)
-    return time["min_s"], float(error / abs(mean) / 1e-5) ** 2
-
-
 def run_case(m, K):
     parts = problem(m, m, K)
     square = jnp.ones((2048, 2048))
@@ -89,8 +79,6 @@ def run_case(m, K):
     if not options.no_reference:
         exact = jax.jit(lambda *p: loss(*p, resolution=REFERENCE))(*parts)
         row |= {"loss": float(value), "error": abs(float(value - exact))}
-        batch_s, batches = monte_carlo(parts)
-        row |= {"samples_s_for_1e-5": batch_s * batches, "samples_over_engine": batch_s * batches / ours["min_s"]}
     if not options.no_direct:
         plain, found = measure(direct.loss, *parts, repeats=3)
         slopes, _ = measure(both(direct.loss), *parts, repeats=3 if m < 32 else 2)
@@ -105,19 +93,13 @@ def run_case(m, K):
     return row
 
 
-def child(case):
-    """`run_case` in a process of its own."""
-    command = [sys.executable, __file__, *sys.argv[1:], "--child", "--only", case]
-    return json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.splitlines()[-1])
-
-
 if __name__ == "__main__":
     cases, rows = options.only.split(), []
     if options.child:
         print(json.dumps(run_case(*(int(number) for number in cases[0].split(",")))))
         sys.exit()
     for case in cases:
-        rows.append(child(case))
+        rows.append(in_process(*sys.argv[1:], "--child", "--only", case))
         print(table(rows[-1:]), flush=True)
     if options == parser.parse_args([]):
         save("engine", rows)

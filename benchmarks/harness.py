@@ -7,6 +7,7 @@ import datetime
 import json
 import os
 import platform
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -70,6 +71,12 @@ def timed(call, repeats=7, seconds=20.0):
         jax.block_until_ready(call())
         times.append(time.perf_counter() - begun)
     return {"median_s": float(np.median(times)), "min_s": min(times), "max_s": max(times), "runs": len(times)}
+
+
+def in_process(*arguments):
+    """The last line, as JSON, that this script prints in a process of its own with these arguments."""
+    done = subprocess.run([sys.executable, sys.argv[0], *arguments], stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def peak_gib():

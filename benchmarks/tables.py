@@ -23,7 +23,7 @@ ENGINE = (
     "peak_gib",
 )
 DIRECT = "m", "K", "direct_s", "direct_grad_s", "direct_error", "loss_ratio", "grad_ratio"
-SAMPLES = "m", "K", "error", "samples_s_for_1e-5", "samples_over_engine"
+SAMPLED = "m", "{}_s", "{}_error", "samples_{}_s_for_1e-5", "samples_over_{}", "same_time_{}_error"
 
 
 def rows(name):
@@ -57,8 +57,11 @@ def tables():
         trained = rows("training")[0]
         out |= {"training": table(trained["summary"]), "training best": table(trained["headline"])}
     if "engine" in there:
-        names = {"engine": ENGINE, "engine direct": DIRECT, "engine samples": SAMPLES}
+        names = {"engine": ENGINE, "engine direct": DIRECT}
         out |= {name: table(columns(rows("engine"), *shown)) for name, shown in names.items()}
+    if "monte_carlo" in there:
+        for name in ("loss", "gradient"):
+            out[f"sampled {name}"] = table(columns(rows("monte_carlo"), *[column.format(name) for column in SAMPLED]))
     for name in there & {"processes"} | {name for name in there if name.startswith("accelerator")}:
         out[name] = table(rows(name))
     return out
