@@ -268,6 +268,7 @@ def test_a_fit_that_the_check_doubts_begins_anew_at_a_finer_resolution():
         two_features(30),
         av.RidgeLayer(np.eye(2), [0.5, -1.0], [1.0, 1.0], -0.2),
         noise="scalar",
+        steps=2,
         resolution=av.Resolution(8),
         log=lines.append,
     )
