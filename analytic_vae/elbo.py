@@ -40,7 +40,7 @@ class Expectations(eqx.Module):
     | `input_latent`, `psi_latent` | `Cov(x1, s_j)`, `Cov(psi, s_j)` | `[n1, m2]`, `[m2]` |
     | `aggregate` | `E[Q_j(a_jk | y_j)]`, the aggregate posterior | `[m2, K]` |
     | `entropy` | `E[-sum_k Q_jk log Q_jk]` in nats | `[m2]` |
-    | `remainder` | L2 norm of what the engine's series leave out of `s_j` | `[m2]` |
+    | `remainder` | L2 norm of what series leave out of `s_j`; a covariance is off by about the product | `[m2]` |
     | `misfit` | how far mass, mean and variance of each law on its box are from the exact ones | `[m2]` |
     """
 
@@ -101,7 +101,7 @@ def expectations(
     require_finite("atoms", atoms)
     check_encoder(layer, encoder, atoms, resolution)
     resolution = resolution or Resolution()
-    check_plan(plan, encoder)
+    check_plan(plan, layer, encoder)
     check_mesh(mesh)
     check_memory(source, layer, encoder.statistics_read, *atoms.shape, resolution, mesh)
     return _expectations(source, layer, atoms, encoder, resolution, plan, mesh)
@@ -172,7 +172,7 @@ class Elbo(eqx.Module):
 
     `f` and `A x1` are taken less the target's mean. For diagonal or full noise `S = L L'`, all of `f`, `A x1`, `w`
     and `B2` are multiplied by `L^-1` first, and `sigma` is 1. `rates: [m2]` are the summands of `R1`. `misfit` is the
-    largest of `Expectations.misfit`: if it is not small, the plan is too old or the resolution too coarse.
+    largest of `Expectations.misfit`: above 1e-4, say, the plan is too old or the resolution too coarse.
     """
 
     R1: Scalar

@@ -6,7 +6,7 @@ import jax
 from ._check import require_instance
 from .arguments import check_encoder, check_layer
 from .encoder import AbstractEncoder
-from .layer import AbstractLayer
+from .layer import AbstractLayer, LinearLayer
 from .model import FeatureModel
 from .parallel import LAWS_ON_CPU
 from .precision import exact_products
@@ -22,14 +22,18 @@ class Plan(eqx.Module):
 
     A statistic is measured from its mean in units of its spread, both always new, and its box is in those
     units: a plan stays good while only they change. One that does not fit costs accuracy, not correctness unnoticed:
-    `Expectations.misfit` says how far mass and mean of each law on its box are from the exact ones.
+    `Expectations.misfit` says how far mass, mean and variance of each law on its box are from the exact ones. Make a
+    new one when it exceeds 1e-4, say: a box that has lost mass gives a loss that is too low, by up to ten times that.
+
+    Least-squares operators and the rules that stand for wide priors are not kept: the loss is differentiated through
+    them, and they take little of its time.
 
     Fields:
-        ridge: `(low, length)`, the box of the one variable that the layer is not linear in.
+        ridge: `(low, length)`, the box of the one variable that the layer is not linear in; None for a linear layer.
         low, length: `[m2, t]`, the boxes of the standardised statistics of each feature.
     """
 
-    ridge: tuple[Scalar, Scalar]
+    ridge: tuple[Scalar, Scalar] | None
     low: Float[Array, "m2 t"]
     length: Float[Array, "m2 t"]
 
@@ -63,11 +67,15 @@ def _plan(source, layer, encoder, resolution) -> Plan:
     return Plan(axis.box, *jax.lax.map(boxes, jax.lax.stop_gradient(encoder.readout), batch_size=LAWS_ON_CPU))
 
 
-def check_plan(plan, encoder) -> None:
-    """Raise an error that names the argument unless the plan, if any, is one for such an encoder."""
+def check_plan(plan, layer, encoder) -> None:
+    """Raise an error that names the argument unless the plan, if any, is one for such a layer and encoder."""
     if plan is None:
         return
     require_instance("plan", plan, Plan, "a Plan (analytic_vae.plan makes one)")
+    linear = isinstance(layer, LinearLayer)
+    if linear != (plan.ridge is None):
+        expected, got = ("linear", "ridge") if linear else ("ridge", "linear")
+        raise ValueError(f"plan: expected one of a {expected} layer, got one of a {got} layer.")
     expected = (encoder.features, encoder.statistics_read)
     if not plan.low.shape == plan.length.shape == expected:
         raise ValueError(

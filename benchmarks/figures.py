@@ -46,7 +46,7 @@ def accuracy():
 def training():
     """Nats above the best loss against seconds, best setting of every method, one panel per seed."""
     found = rows("training")[0]
-    best = {str((row["method"], row["rate"], row["batch"])): row for row in found["headline"]}
+    best = {str((row["method"], row["rate"], row["batch"])): row for row in found["headline"] if row["within"] == 0.01}
     figure, axes = plt.subplots(1, len(found["traces"]), figsize=(9, 2.8), sharey=True, squeeze=False)
     for seed, (axis, traces) in enumerate(zip(axes[0], found["traces"], strict=True)):
         least = min(loss for trace in traces.values() for _, loss in trace)

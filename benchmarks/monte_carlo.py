@@ -3,7 +3,8 @@
 n = m = 8, 16, 32, 64, K = 32, default resolution, each in a process of its own. x1 is sampled, everything given x1 is
 exact. The gradient is that of target and encoder, as in training (samples give none in the source's prior). Errors are
 relative (of the gradient in the Euclidean norm): the engine's against 64 frequencies, those of samples are standard
-errors from their own spread, falling as one over the square root of the time. `--sizes 8 16`, `--child M` runs one.
+errors from their own spread, falling as one over the square root of the time. `off_by` is how far the mean of the
+samples is from the engine's at 64 frequencies, in standard errors. `--sizes 8 16` runs only those.
 """
 
 import argparse

@@ -79,7 +79,7 @@ def add_errors(rows):
 
 
 def exponents(rows, axis):
-    """Least-squares slopes of log time against log of the axis, over the larger half (at least three cases)."""
+    """Least-squares slopes of log time against log of the axis, over the last three cases."""
     good = [row for row in rows if row["axis"] == axis and "loss_s" in row]
     good = sorted(good, key=lambda row: row[axis])[-3:]
     if len(good) < 3:

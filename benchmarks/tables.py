@@ -23,7 +23,7 @@ ENGINE = (
     "peak_gib",
 )
 DIRECT = "m", "K", "direct_s", "direct_grad_s", "direct_error", "loss_ratio", "grad_ratio"
-SAMPLED = "m", "{}_s", "{}_error", "samples_{}_s_for_1e-5", "samples_over_{}", "same_time_{}_error"
+SAMPLED = "m", "{}_s", "{}_error", "samples_{}_s_for_1e-5", "samples_over_{}", "same_time_{}_error", "{}_off_by"
 
 
 def rows(name):

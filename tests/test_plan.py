@@ -81,6 +81,11 @@ def test_wrong_plans_are_named():
     fewer = eqx.tree_at(lambda p: p.low, plan, plan.low[:1])
     with pytest.raises(ValueError, match="plan: expected boxes of 3 features"):
         av.elbo(*parts, RESOLUTION, fewer)
+    linear = av.LinearLayer(np.ones((cases.N2, cases.N1)))
+    with pytest.raises(ValueError, match="plan: expected one of a linear layer, got one of a ridge layer"):
+        av.elbo(source, linear, parts[2], encoder, RESOLUTION, plan)
+    with pytest.raises(ValueError, match="plan: expected one of a ridge layer, got one of a linear layer"):
+        av.elbo(*parts, RESOLUTION, av.plan(source, linear, encoder, RESOLUTION))
     with pytest.raises(TypeError, match="plan: expected a Plan"):
         av.elbo(*parts, RESOLUTION, "boxes")
     with pytest.raises(TypeError, match="mesh: expected a "):

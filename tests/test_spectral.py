@@ -1,6 +1,7 @@
 """The engine piece by piece: characteristic functions, boxes, series, rules, each against its definition."""
 
 import cases
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -301,3 +302,18 @@ def test_relu_of_a_sum_of_sparse_features(kink, expected):
     prior = av.Prior.bernoulli(np.full(64, 0.05))
     found = ridge_expectation(prior, np.arange(1.0, 65.0)[None], 1e-9, 0.0, 64, kink)
     assert found == pytest.approx(expected, rel=1e-3)
+
+
+@pytest.mark.parametrize("frequencies", [24, 32, 48])
+def test_pairs_of_sharp_encoders_are_wrong_by_no_more_than_their_remainders(frequencies):
+    """`|Cov(s_1, s_2) - exact| <= |rest_1| |rest_2|`: an optimiser found such encoders by the error of short series."""
+    angle = np.pi / 6
+    source = av.FeatureModel(av.Prior.bernoulli([0.3, 0.3]), [[1, np.cos(angle)], [0, np.sin(angle)]], 0.2)
+    layer = av.RidgeLayer(np.eye(2), [0.5, -1.0], [1.0, 1.0], -0.2)
+    readout, base = [[[10.0, -11.0]], [[44.9, 3.24]]], [[0.0, -38.7], [0.0, -51.0]]
+    encoder = av.SoftmaxEncoder(np.array(readout), np.array([[[0.0, 1.0]]] * 2), np.array(base))
+    found = eqx.filter_jit(av.expectations)(source, layer, source.prior.atoms, encoder, av.Resolution(frequencies))
+    model, ridge, target, readout, log_q = cases.oracle_parts(source, layer, source, encoder)
+    exact = reference.second_moments(model, ridge, target, readout, log_q, reference.Rule(24, 16))
+    covariance = exact["ss"][0, 1] - exact["s"][0] * exact["s"][1]
+    assert abs(found.latent_covariance[0, 1] - covariance) < found.remainder[0] * found.remainder[1]

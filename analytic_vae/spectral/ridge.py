@@ -75,11 +75,9 @@ class RidgeAxis(eqx.Module):
         return cls(law, nodes, rule.weights(law), form.activation(nodes), centre, rule, form.activation)
 
     @property
-    def box(self) -> tuple[Array, Array]:
-        """`(low, length)`; of a linear layer one that nothing reads."""
-        if self.rule is None:
-            return jnp.zeros_like(self.centre), jnp.ones_like(self.centre)
-        return self.rule.low, self.rule.length
+    def box(self) -> tuple[Array, Array] | None:
+        """`(low, length)`; of a linear layer None."""
+        return None if self.rule is None else (self.rule.low, self.rule.length)
 
     @property
     def misfit(self) -> Scalar:
