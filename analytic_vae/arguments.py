@@ -10,7 +10,7 @@ from .layer import AbstractLayer, LinearLayer
 from .model import FeatureModel
 from .parallel import Batches
 from .spectral.compression import kept_atoms
-from .spectral.memory import half_space, require_memory
+from .spectral.memory import half_space_size, require_memory
 from .spectral.resolution import Resolution
 
 
@@ -58,7 +58,7 @@ def check_memory(source, layer, t: int, m2: int, K2: int, resolution, mesh=None)
     nodes = 16 * resolution.ridge_panels  # of the ridge axis, and complex exponentials at them
     axis = 0 if linear else 16 * nodes * resolution.ridge_order
     order = resolution.series_order(t, linear)
-    tables = 4 * source.features * m2 * half_space(order, t) * kept_atoms(source, resolution.atoms)
+    tables = 4 * source.features * m2 * half_space_size(order, t) * kept_atoms(source, resolution.atoms)
     advice = "lower resolution.frequencies, or the number of features or atoms (or, to fit, pass check=False)"
     values = batches.pairs * batches.pair_values + batches.laws * batches.law_values + axis + tables
     require_memory(values * source.mean.dtype.itemsize, "resolution", advice)

@@ -1,4 +1,4 @@
-"""One function of many independent items, on one device or spread over a mesh."""
+"""Many independent items: how many at once, on one device or spread over a mesh of devices and processes."""
 
 from collections.abc import Callable
 from functools import partial
@@ -21,7 +21,8 @@ def together(count: int, values_each: float, on_cpu: int, dtype, mesh: Mesh | No
     """How many of `count` items of so many real numbers to compute at once.
 
     On a CPU `on_cpu`; elsewhere as many as fill an eighth of the device's memory: a gradient holds several copies.
-    Processes that share the work must compile one program, so for them each device counts as one of 8 GiB.
+    Processes that share the work must compile one program, so for them each device counts as one of 8 GiB, and so does
+    a device that does not say.
     """
     device = jax.local_devices()[0]
     if device.platform == "cpu":

@@ -3,8 +3,8 @@
 Per case, each in a process of its own: seconds of the loss with its plan; of loss and gradient, ten steps of gradient
 descent in one scan on one plan, per step; the same of `direct.py` (its loss, and its loss and gradient); and of one
 product of two 2048 x 2048 matrices. The error is against the engine at 64 frequencies. `--only 16,32` runs one case,
-`--no-direct` leaves out the direct sums (minutes at m = 64), `--devices 2` shares the work among so many devices (set
-before JAX starts). Only a run without options is saved, so that the table is of one run.
+`--no-direct` leaves out the direct sums (minutes at m = 64), `--no-reference` the error, `--devices 2` shares the work
+among so many devices (set before JAX starts). Only a run without options is saved, so that the table is of one run.
 """
 
 import argparse

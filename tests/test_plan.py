@@ -92,3 +92,10 @@ def test_wrong_plans_are_named():
         av.elbo(*parts, RESOLUTION, mesh=2)
     with pytest.raises(ValueError, match="encoder: expected a readout"):
         av.plan(source, av.LinearLayer(np.ones((2, cases.N1))), encoder)
+
+
+def test_an_output_that_hardly_varies_is_no_misfit():
+    """Its covariance is known relative to itself: `psi` varies by 1e-6 of its mean."""
+    source, layer, target, encoder = cases.problem(0)
+    still = eqx.tree_at(lambda ridge: (ridge.linear, ridge.bias), layer, (1e-6 * layer.linear, jnp.asarray(0.7)))
+    assert float(elbo((source, still, target, encoder), None).misfit) < 1e-4

@@ -104,17 +104,17 @@ def least_squares_series(
 class LayerMoments(eqx.Module):
     """First and second moments of `x1`, `psi = psi(b)` and, from them, of `f(x1)`.
 
-    Fields: `input_mean: [n1]`, `input_covariance: [n1, n1]`; `psi = E[psi]`, `psi_squared = E[psi^2]`,
-    `psi_input = E[x1 psi]: [n1]`, and `psi_states = E[1{z_j = a_jk} psi]: [m1, K1]` (in `Expectations.layer` over the
-    atoms of the compressed source).
+    Fields: `input_mean: [n1]`, `input_covariance: [n1, n1]`; `psi = E[psi]`, `psi_variance`, `psi_covariance =
+    Cov(x1, psi): [n1]`, and `psi_states = E[1{z_j = a_jk} (psi - E psi)]: [m1, K1]` (in `Expectations.layer` over the
+    atoms of the compressed source). All start from `psi - E psi`, so that one that hardly varies keeps its digits.
     """
 
     form: RidgeForm
     input_mean: Float[Array, " n1"]
     input_covariance: Float[Array, "n1 n1"]
     psi: Scalar
-    psi_squared: Scalar
-    psi_input: Float[Array, " n1"]
+    psi_variance: Scalar
+    psi_covariance: Float[Array, " n1"]
     psi_states: Float[Array, "m1 K1"]
 
     @classmethod
@@ -122,29 +122,34 @@ class LayerMoments(eqx.Module):
         """The moments of a layer whose input is `source`."""
         mean, covariance = source.moments()
         psi = axis.weights @ axis.values
+        rest = axis.values - psi
         if axis.rule is None:
-            psi_input, states = mean * psi, axis.law.masses * psi
+            psi_covariance, states = jnp.zeros_like(mean), jnp.zeros_like(axis.law.masses)
         else:
             rule = axis.rule
 
             def expectation(masses_tilt, shift):
-                return rule.weights(tilt(axis.law, masses_tilt, shift)) @ axis.values
+                return rule.weights(tilt(axis.law, masses_tilt, shift)) @ rest
 
             rows = form.direction[None, :]
             pinned = Pinned.of(expectation, axis.law.masses, rows)
-            states, psi_input = pinned.states, pinned.with_input(source, rows, psi)
-        return cls(form, mean, covariance, psi, axis.weights @ axis.values**2, psi_input, states)
+            states, psi_covariance = pinned.states, pinned.with_input(source, rows, jnp.zeros_like(psi))
+        return cls(form, mean, covariance, psi, axis.weights @ rest**2, psi_covariance, states)
 
     @property
-    def psi_covariance(self) -> Float[Array, " n1"]:
-        """`Cov(x1, psi)`."""
-        return self.psi_input - self.input_mean * self.psi
+    def psi_input(self) -> Float[Array, " n1"]:
+        """`E[x1 psi]`."""
+        return self.psi_covariance + self.input_mean * self.psi
+
+    @property
+    def psi_squared(self) -> Scalar:
+        """`E[psi^2]`."""
+        return self.psi_variance + self.psi**2
 
     def of_output(self) -> tuple[Float[Array, "n2 n1"], Float[Array, " n2"]]:
         """`Cov(f, x1)` and `Cov(f, psi)`."""
-        psi_variance = self.psi_squared - self.psi**2
         with_input = self.form.mapped(self.input_covariance, self.psi_covariance)
-        return with_input, self.form.mapped(self.psi_covariance, psi_variance)
+        return with_input, self.form.mapped(self.psi_covariance, self.psi_variance)
 
     def output(self) -> tuple[Float[Array, " n2"], Float[Array, "n2 n2"]]:
         """Mean and covariance of `f(x1)`."""
