@@ -71,20 +71,20 @@ def devices():
 
 
 def process(port: str, rank: str):
-    """One of two processes with a device each: what both compute together, a fit too, is what each computes alone."""
+    """One of two processes with a device each: what both compute together is what each computes alone; a fit."""
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     jax.distributed.initialize(f"127.0.0.1:{port}", num_processes=2, process_id=int(rank))
     assert jax.process_count() == 2 and len(jax.devices()) == 2 and len(jax.local_devices()) == 1
     mesh = jax.make_mesh((2,), ("pairs",))
     together = value_and_grad(mesh)(av.replicate(parts(), mesh))
     value, first = float(together[0]), np.asarray(together[1][3].readout)
-    shared = fitted(mesh, av.replicate(parts()[0], mesh))
+    shared = fitted(mesh, av.replicate(parts()[0], mesh))  # `devices` compares such a fit with one alone
+    assert shared[-1] < shared[0]
     print("loss", repr(value), "slope", repr(float(first.sum())), "fit", repr(shared.tolist()))
     if rank == "0":  # both have the same numbers, as they print; one compares
         alone = value_and_grad(None)(parts())
         print("difference", difference(alone, together))
         assert difference(alone, together) < 1e-12
-        np.testing.assert_allclose(fitted(None, parts()[0]), shared, rtol=1e-9)
 
 
 if __name__ == "__main__":

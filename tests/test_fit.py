@@ -262,16 +262,16 @@ def test_the_finest_resolution_is_refused_for_its_memory_alone(small):
 
 
 def test_a_fit_that_the_check_doubts_begins_anew_at_a_finer_resolution():
-    """At 8 frequencies the loss of two features at 30 degrees is off by far more than 0.01 nats."""
+    """At 16 frequencies the loss of two features at 30 degrees is off by more than 0.01 nats after two steps."""
     lines = []
     result = av.fit(
         two_features(30),
         av.RidgeLayer(np.eye(2), [0.5, -1.0], [1.0, 1.0], -0.2),
         noise="scalar",
         steps=2,
-        resolution=av.Resolution(8),
+        resolution=av.Resolution(16),
         log=lines.append,
     )
-    assert result.resolution.frequencies > 8 and not result.doubtful
+    assert result.resolution.frequencies > 16 and not result.doubtful
     assert any("anew at" in line or "trying" in line for line in lines), lines
     assert result.loss == pytest.approx(result.history[-1], abs=1e-6)
