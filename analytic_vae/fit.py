@@ -22,6 +22,7 @@ from .spectral.resolution import MOST_FREQUENCIES, Resolution
 from .types import Array, ArrayLike, Float, PRNGKeyArray
 
 FINEST = 96  # frequencies up to which a fit raises its resolution by itself
+DOUBT = 0.01  # nats by which the loss may move at a finer resolution
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class Fit:
     @property
     def doubtful(self) -> bool:
         """Whether the loss moves by more than 0.01 nats at a finer resolution: then the fit may have used its error."""
-        return self.error_estimate is not None and not self.error_estimate <= 0.01
+        return self.error_estimate is not None and not self.error_estimate <= DOUBT
 
     def __str__(self) -> str:
         if self.elbo is None:
@@ -112,7 +113,8 @@ def fit(
         floor: added to every noise variance, relative to the mean variance of the output.
         resolution: how fine; `Resolution()` if not given. Where the loss is not finite at it (a residual covariance
             that a coarse grid leaves indefinite), or the check moves the loss by more than 0.01 nats, L-BFGS begins
-            anew at twice the frequencies, up to 96, and says so.
+            anew at twice the frequencies, up to 96, and says so; it goes on from what it found if that moved by less
+            than 0.1 nats.
         check: evaluate the final loss of every start once more at 1.5 times the frequencies, choose the best start by
             it, and report the difference.
         log: called with a line of progress about once a second (`print`, say).
@@ -152,7 +154,7 @@ def fit(
     may_raise = isinstance(optimizer, str) and 2 * resolution.frequencies <= FINEST
     raised = Resolution(2 * resolution.frequencies, resolution.nodes) if may_raise else None
     try:
-        (judged, encoder, target, history, stop), start_losses = _best_of_starts(
+        found, judged, start_losses = _best_of_starts(
             source, layer, atoms, first, target, noise, floor, optimizer, steps, tolerance, starts, resolution,
             finer if check else None, log, key, mesh,
         )  # fmt: skip
@@ -162,15 +164,20 @@ def fit(
         if log is not None:
             log(f"the loss is not finite at {resolution.frequencies} frequencies; trying {raised.frequencies}")
         return fit(source, layer, resolution=raised, log=log, mesh=mesh, **options)
-    value = compiled_elbo(source, layer, target, encoder, resolution, mesh)
-    error = abs(judged - float(value.loss)) if check else None
+    error = abs(judged - found.loss) if check else None
     seconds = time.perf_counter() - begun
-    result = Fit(target, encoder, value, error, history, start_losses, stop, seconds, resolution)
+    result = Fit(
+        found.target, found.encoder, found.elbo, error, found.history, start_losses, found.stop, seconds, resolution
+    )
     if not (result.doubtful and may_raise):
         return result
+    # An encoder that has used the error of a coarse loss may have no finite loss at all at a finer one.
+    usable = error < 10 * DOUBT
     if log is not None:
-        log(f"the loss moves by {error:.1e} nats at a finer resolution; beginning anew at {raised.frequencies}")
-    # Anew: an encoder that has used the error of a coarse loss may have no finite loss at all at a finer one.
+        how = "going on" if usable else "beginning anew"
+        log(f"the loss moves by {error:.1e} nats at a finer resolution; {how} at {raised.frequencies}")
+    if usable:
+        options |= {"encoder": found.encoder, "starts": 1}
     try:
         better = fit(source, layer, resolution=raised, log=log, mesh=mesh, **options)
     except (MemoryError, TooCoarse) as reason:  # what was found stays, and says that it is doubtful
@@ -184,11 +191,11 @@ def _best_of_starts(
     source, layer, atoms, first, target, noise, floor, optimizer, steps, tolerance, starts, resolution, finer, log, key,
     mesh,
 ):  # fmt: skip
-    """`(judged loss, encoder, target, history, stop)` of the best start, and the losses of all.
+    """What the best start found, its loss at `finer`, and the losses of all starts.
 
     A start may have found an error of a coarse loss instead of a model: the loss at `finer`, if given, decides.
     """
-    best, losses = None, []
+    best, least, losses = None, np.inf, []
     for start in range(starts):
         begin = first if start == 0 else perturbed(first, 0.25 * 2 ** (start % 4), key=jax.random.fold_in(key, start))
         say = Progress(log, f"start {start + 1} of {starts}, " if starts > 1 else "")
@@ -206,12 +213,13 @@ def _best_of_starts(
             found = whole_loss(
                 source, layer, atoms, begin, target, noise, floor, optimizer, steps, tolerance, resolution, say, mesh
             )
-        loss, encoder, model, *_ = found
-        losses.append(loss)
-        judged = loss if finer is None else float(compiled_elbo(source, layer, model, encoder, finer, mesh).loss)
-        if best is None or judged < best[0] or not np.isfinite(best[0]):
-            best = (judged, *found[1:])
-    return best, np.array(losses)
+        losses.append(found.loss)
+        judged = found.loss
+        if finer is not None:
+            judged = float(compiled_elbo(source, layer, found.target, found.encoder, finer, mesh).loss)
+        if best is None or judged < least or not np.isfinite(least):
+            best, least = found, judged
+    return best, least, np.array(losses)
 
 
 def _finer(resolution: Resolution) -> Resolution:

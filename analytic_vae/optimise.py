@@ -3,6 +3,7 @@
 import enum
 import time
 from collections.abc import Callable
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
@@ -12,7 +13,8 @@ import optax
 from scipy.optimize import minimize
 
 from .closed_form import best_target, profiled
-from .elbo import elbo_of, expectations
+from .elbo import Elbo, elbo_of, expectations
+from .encoder import AbstractEncoder
 from .model import FeatureModel
 from .natural import directions, fisher, moved
 from .plan import plan
@@ -46,6 +48,21 @@ class Progress:
             self.log(f"{self.prefix}step {step}, loss {loss:.6f}")
 
 
+class Found(NamedTuple):
+    """What one start found: the loss with its terms, for this encoder and this target, the losses of all steps."""
+
+    elbo: Elbo
+    encoder: AbstractEncoder
+    target: FeatureModel
+    history: np.ndarray
+    stop: Stop
+
+    @property
+    def loss(self) -> float:
+        """In nats, at the resolution of the fit."""
+        return float(self.elbo.loss)
+
+
 class TooCoarse(ValueError):
     """The loss is not finite where the fit begins."""
 
@@ -54,13 +71,13 @@ class _Enough(Exception):
     """Raised inside the optimiser when the stopping rule is met."""
 
 
-def profiled_lbfgs(source, layer, atoms, encoder, noise, floor, steps, tolerance, resolution, say, mesh=None):
+def profiled_lbfgs(source, layer, atoms, encoder, noise, floor, steps, tolerance, resolution, say, mesh=None) -> Found:
     """L-BFGS (SciPy's, in float64) on the profiled loss, whose exact gradient comes from one compiled function.
 
     The coordinates are those of the Fisher metric (`natural.py`) at the best encoder, taken anew every ROUND steps.
     """
     history: list[float] = []
-    best = np.inf, encoder
+    best, elbo, target = (np.inf, encoder), None, None
 
     def after_step(_):
         history.append(best[0])
@@ -73,16 +90,16 @@ def profiled_lbfgs(source, layer, atoms, encoder, noise, floor, steps, tolerance
         shape, dtype = columns.shape[:2], columns.dtype
 
         def value_and_grad(x):
-            nonlocal best
+            nonlocal best, elbo, target
             step = jnp.asarray(x.reshape(shape), dtype)
-            loss, gradient = profiled_value_and_grad(
+            (loss, found), gradient = profiled_value_and_grad(
                 step, columns, begin, source, layer, atoms, noise, floor, resolution, mesh
             )
             loss, gradient = float(loss), np.asarray(gradient, float).ravel()
             if not (np.isfinite(loss) and np.all(np.isfinite(gradient))):
                 return np.inf, np.zeros_like(gradient)
             if loss < best[0]:
-                best = loss, moved(begin, columns, step)
+                best, (elbo, target) = (loss, moved(begin, columns, step)), found
             return loss, gradient
 
         zero = np.zeros(shape[0] * shape[1])
@@ -108,8 +125,7 @@ def profiled_lbfgs(source, layer, atoms, encoder, noise, floor, steps, tolerance
                 stop = Stop.STUCK
     except _Enough:
         stop = Stop.CONVERGED
-    target = compiled_target(source, layer, atoms, best[1], noise, floor, resolution, mesh)
-    return *best, target, np.array(history), stop
+    return Found(elbo, best[1], target, np.array(history), stop)
 
 
 @eqx.filter_jit
@@ -119,11 +135,14 @@ def coordinates(source, layer, atoms, encoder):
 
 @eqx.filter_jit
 def profiled_value_and_grad(step, columns, encoder, source, layer, atoms, noise, floor, resolution, mesh=None):
+    """`((loss, (elbo, target)), gradient)` after a step in the coordinates of the Fisher metric."""
+
     def loss(step):
         given = expectations(source, layer, atoms, moved(encoder, columns, step), resolution, mesh=mesh)
-        return profiled(given, atoms, noise, floor)[0].loss
+        elbo, target = profiled(given, atoms, noise, floor)
+        return elbo.loss, (elbo, target)
 
-    return jax.value_and_grad(loss)(step)
+    return jax.value_and_grad(loss, has_aux=True)(step)
 
 
 @eqx.filter_jit
@@ -161,7 +180,7 @@ class FreeTarget(eqx.Module):
 
 def whole_loss(
     source, layer, atoms, encoder, target, noise, floor, optimizer, steps, tolerance, resolution, say, mesh=None
-):
+) -> Found:
     """An optax optimiser on the whole loss; CHUNK steps are one compiled scan on one plan.
 
     The plan may have grown old in a chunk: the best parameters of each are judged by the loss without it.
@@ -170,6 +189,7 @@ def whole_loss(
         target = compiled_target(source, layer, atoms, encoder, noise, floor, resolution, mesh)
     parameters, static = eqx.partition((encoder, FreeTarget.of(target)), eqx.is_inexact_array)
     state, best = optimizer.init(parameters), (np.inf, encoder, target)
+    elbo = None
     history: list[float] = []
     stop = Stop.STEPS
     while len(history) < steps:
@@ -181,16 +201,18 @@ def whole_loss(
         say(len(history), history[-1])
         encoder, free = eqx.combine(least, static)
         target = free.model(atoms)
-        loss = float(compiled_elbo(source, layer, target, encoder, resolution, mesh).loss)
-        if loss < best[0]:
-            best = loss, encoder, target
+        value = compiled_elbo(source, layer, target, encoder, resolution, mesh)
+        if value.loss < best[0]:
+            best, elbo = (float(value.loss), encoder, target), value
         if not np.all(np.isfinite(history[-CHUNK:])):
             stop = Stop.NOT_FINITE
             break
         if before - best[0] < tolerance:
             stop = Stop.CONVERGED
             break
-    return *best, np.array(history), stop
+    if elbo is None:  # no step had a finite loss
+        elbo = compiled_elbo(source, layer, best[2], best[1], resolution, mesh)
+    return Found(elbo, *best[1:], np.array(history), stop)
 
 
 @eqx.filter_jit

@@ -153,7 +153,8 @@ def test_a_round_that_uses_up_its_evaluations_without_a_step_ends(small, monkeyp
         assert len(rounds) < 3, "the same round again and again"
         return SimpleNamespace(status=1)
 
-    monkeypatch.setattr("analytic_vae.optimise.profiled_value_and_grad", lambda step, *_: (1.0, jnp.ones_like(step)))
+    value = 1.0, (SimpleNamespace(loss=1.0), None)
+    monkeypatch.setattr("analytic_vae.optimise.profiled_value_and_grad", lambda x, *_: (value, jnp.ones_like(x)))
     monkeypatch.setattr("analytic_vae.optimise.minimize", no_step)
     result = av.fit(*small, noise="scalar", resolution=COARSE, check=False)
     assert result.stop is Stop.STUCK and result.history.size == 0
