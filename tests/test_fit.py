@@ -262,17 +262,41 @@ def test_the_finest_resolution_is_refused_for_its_memory_alone(small):
         av.fit(*small, resolution=av.Resolution(4096))
 
 
-def test_a_fit_that_the_check_doubts_begins_anew_at_a_finer_resolution():
-    """At 16 frequencies the loss of two features at 30 degrees is off by more than 0.01 nats after two steps."""
+def sharp_fit(log):
+    """Three steps from a sharp encoder at 8 frequencies, where the loss is wrong by 0.012 nats; and that encoder."""
+    base = [[0.0, -50.0], [0.0, -50.0]]
+    encoder = av.SoftmaxEncoder([[[100.0, -50.0]], [[-30.0, 100.0]]], [[[0.0, 1.0]], [[0.0, 1.0]]], base)
+    options = {"noise": "scalar", "steps": 3, "resolution": av.Resolution(8), "log": log}
+    return av.fit(two_features(30), av.LinearLayer(np.eye(2)), encoder=encoder, **options), encoder
+
+
+def test_a_doubted_fit_goes_on_at_a_finer_resolution():
     lines = []
-    result = av.fit(
-        two_features(30),
-        av.RidgeLayer(np.eye(2), [0.5, -1.0], [1.0, 1.0], -0.2),
-        noise="scalar",
-        steps=2,
-        resolution=av.Resolution(16),
-        log=lines.append,
-    )
-    assert result.resolution.frequencies > 16 and not result.doubtful
-    assert any("anew at" in line or "trying" in line for line in lines), lines
+    result, _ = sharp_fit(lines.append)
+    assert any("1.2e-02 nats at a finer resolution; going on at 16" in line for line in lines), lines
+    assert result.resolution.frequencies == 16 and not result.doubtful
+    assert result.history[0] < result.start_losses[0]
     assert result.loss == pytest.approx(result.history[-1], abs=1e-6)
+
+
+def test_a_fit_that_has_used_the_error_of_the_loss_begins_anew(monkeypatch):
+    """The check at 12 frequencies is made to differ by a nat."""
+    from analytic_vae import optimise
+
+    begun, exact, judge = [], optimise.profiled_lbfgs, optimise.compiled_elbo
+
+    def off_at_twelve(*arguments):
+        result = judge(*arguments)
+        return eqx.tree_at(lambda r: r.R1, result, result.R1 + (arguments[4].frequencies == 12))
+
+    def recorded(*arguments):
+        begun.append((arguments[8].frequencies, arguments[3]))
+        return exact(*arguments)
+
+    fit = sys.modules["analytic_vae.fit"]
+    monkeypatch.setattr(fit, "compiled_elbo", off_at_twelve)
+    monkeypatch.setattr(fit, "profiled_lbfgs", recorded)
+    lines = []
+    result, encoder = sharp_fit(lines.append)
+    assert any("beginning anew at 16" in line for line in lines), lines
+    assert begun == [(8, encoder), (16, encoder)] and result.resolution.frequencies == 16
