@@ -103,7 +103,7 @@ def learn(
     total = len(network.layers)
     for index, layer in enumerate(network.layers):
         path = None if checkpoints is None else checkpoints / f"layer_{index:03d}.npz"
-        say = _prefixed(log, f"layer {index + 1} of {total}: ")
+        say = _prefixed(log, f"layer {index} ({index + 1}/{total}): ")
         if path is not None and path.exists():
             found = load_fit(path)
             say("read from the run folder")

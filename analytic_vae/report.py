@@ -158,7 +158,8 @@ def figure(report: dict[str, Any], path: Path) -> bool:
     for i, (name, shares) in enumerate(report["classes"].items()):
         middle.bar(places + (i - 1) * width, shares, width, label=titles[name])
     middle.set(title="share of each class", xlabel="largest output", xticks=places)
-    middle.legend(fontsize=8)
+    middle.set_ylim(top=1.15 * middle.get_ylim()[1])  # room for the legend
+    middle.legend(fontsize=8, loc="upper center", ncols=3)
     layers = report["layers"]
     numbers = [row["layer"] for row in layers]
     right.plot(numbers, [max(row["mean_error"], 1e-5) for row in layers], "o-", ms=4, label="means")

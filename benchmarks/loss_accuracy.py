@@ -1,4 +1,4 @@
-"""(a) Error and time of the loss against resolution, beside direct sums, binned convolution and Monte Carlo.
+"""Error and time of the loss against resolution, beside direct sums, binned convolution and Monte Carlo.
 
 `small`: n1 = 2, m1 = 3, K1 = 2 (n2 = m2 = K2 = 3): the error is against enumeration and quadrature
 (`tests/reference.py`).

@@ -1,4 +1,4 @@
-"""(e) One against two single-threaded processes: loss and gradient at (m, K) = (64, 32), shared by `jax.distributed`.
+"""One against two single-threaded processes: loss and gradient at (m, K) = (64, 32), shared by `jax.distributed`.
 
 Each process is pinned to a core of its own and talks over loopback (gloo). Also prints how far both answers are apart.
 `--size 16,32` for another size. One and two processes take turns `--rounds` times; the least of each counts.

@@ -1,4 +1,4 @@
-"""(b) Seconds to come within 0.01 and 0.001 nats of the best loss: `av.fit`, Adam on samples, numpyro's SVI.
+"""Seconds to come within 0.01 and 0.001 nats of the best loss: `av.fit`, Adam on samples, numpyro's SVI.
 
 n = m = 8, K = 8, ReLU ridge, source noise at 20% of the spread; four features and scalar noise are learnt. All methods
 start from one encoder and target. `av.fit` runs as a user runs it, its check and the finer grids that it may call for

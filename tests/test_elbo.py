@@ -26,7 +26,6 @@ RULE = reference.Rule(6, 14)  # differs from twice as many panels by less than 1
 TERMS = ("R1", "R2", "R3", "S1", "S2", "T1", "T2", "T3", "U1", "U2", "U3", "loss")
 
 elbo = eqx.filter_jit(av.elbo)  # compiled once per encoder class, activation, kind of noise and resolution
-slope = eqx.filter_jit(eqx.filter_value_and_grad(lambda parts, resolution: av.elbo(*parts, resolution).loss))
 
 
 def sizes(terms: dict, target: av.FeatureModel) -> dict:
@@ -300,109 +299,6 @@ def test_no_product_is_rounded_on_an_accelerator():
     for function in (jax.grad(loss), jax.grad(jax.jit(loss))):
         found = list(products(jax.make_jaxpr(function)((source, *parts[1:])).jaxpr))
         assert len(found) > 100 and set(found) == {(highest, highest)}
-
-
-def random_direction(rng, path, leaf):
-    """Of length 1 in every array; that of a lower-triangular factor is one."""
-    direction = rng.normal(size=leaf.shape)
-    if jax.tree_util.keystr(path).endswith(".noise") and leaf.ndim == 2:
-        direction = np.tril(direction)
-    return direction / np.linalg.norm(direction)
-
-
-def central_difference(value, step: float = 2e-3) -> float:
-    """Fourth-order derivative at 0: an error of step^4 and of rounding / step."""
-    near, far = (value(h) - value(-h) for h in (step, 2 * step))
-    return (8 * near - far) / (12 * step)
-
-
-GRADIENTS = [
-    ("softmax", "relu", "scalar", "scalar"),
-    ("gaussian", "gelu", "full", "diagonal"),
-    ("exponential", "hard_tanh", "diagonal", "full"),
-    ("neural", "tanh", "scalar", "scalar"),
-    ("softmax2", "relu", "scalar", "scalar"),
-    ("gaussian2", "relu", "scalar", "scalar"),
-    ("neural2", "relu", "scalar", "scalar"),
-]
-
-
-@pytest.mark.parametrize(("encoder", "activation", "source_noise", "target_noise"), GRADIENTS)
-def test_gradients_equal_finite_differences_of_the_oracle(encoder, activation, source_noise, target_noise):
-    assert_slope(cases.problem(0, encoder, activation, source_noise, target_noise), activation)
-
-
-def test_gradients_with_two_nearly_equal_statistics():
-    """A feature reads `y` and `y` moved by 1e-2 of its size: their law is nearly singular.
-
-    The loss is as exact as ever, but its error depends on the direction in which they differ, so the error of the
-    readout's derivative grows as they approach: 1e-7 at 0.1, 2e-6 at 1e-2, 2e-5 at 1e-3, relative to the largest.
-    """
-    source, layer, target, encoder = cases.problem(0, "softmax2")
-    first = encoder.readout[:, :1]
-    readout = jnp.concatenate([first, first + 1e-2 * encoder.readout[:, 1:]], axis=1)
-    parts = source, layer, target, eqx.tree_at(lambda one: one.readout, encoder, readout)
-    assert_close(parts, FINE_TWO, 1e-6)
-    assert_slope(parts, "relu", tolerance=1e-5, loss_tolerance=1e-6)
-
-
-def assert_slope(parts, activation, tolerance=1e-7, loss_tolerance=1e-8):
-    """A random direction in source, layer, target and encoder each, with a part of length 1 in every array of it.
-
-    The differences are the oracle's: they also tell a right derivative of a wrong loss. The error is relative to the
-    largest derivative of all four.
-    """
-    loss, gradient = slope(parts, av.Resolution(48 if parts[3].statistics_read == 2 else 64))
-    assert float(loss) == pytest.approx(oracle(parts, activation)["loss"], rel=loss_tolerance)
-    rng = np.random.default_rng(0)
-    found = []
-    for index, own in enumerate(gradient):
-        direction = jax.tree_util.tree_map_with_path(lambda path, leaf: random_direction(rng, path, leaf), own)
-        analytic = sum(float(np.vdot(*pair)) for pair in zip(*map(jax.tree.leaves, (own, direction)), strict=True))
-
-        def moved(step, index=index, direction=direction):
-            part = jax.tree.map(lambda leaf, d: leaf + step * d, parts[index], direction)
-            return oracle((*parts[:index], part, *parts[index + 1 :]), activation)["loss"]
-
-        found.append((analytic, central_difference(moved)))
-    scale = max(abs(analytic) for analytic, _ in found)
-    assert len(jax.tree.leaves(gradient)) >= 14
-    assert all(abs(analytic - numeric) < tolerance * scale for analytic, numeric in found), found
-
-
-def test_forward_mode_equals_reverse_mode():
-    parts, resolution = cases.problem(0), av.Resolution(64)
-    _, gradient = slope(parts, resolution)
-    rng = np.random.default_rng(0)
-    direction = jax.tree.map(lambda leaf: jnp.asarray(rng.normal(size=leaf.shape)), parts)
-    _, forward = jax.jit(lambda p, d: jax.jvp(lambda q: av.elbo(*q, resolution).loss, (p,), (d,)))(parts, direction)
-    dots = jax.tree.map(lambda a, b: jnp.sum(a * b), gradient, direction)
-    assert float(forward) == pytest.approx(float(sum(jax.tree.leaves(dots))), rel=1e-9)
-
-
-def test_the_gradient_is_that_of_the_loss_at_the_default_resolution():
-    """A sharp encoder: what the loss is wrong by does not hang on the boxes, which the gradient leaves out."""
-    rng = np.random.default_rng(0)
-    prior = av.Prior.bernoulli([0.3, 0.4])
-    source = av.FeatureModel(prior, rng.normal(size=(2, 2)), 0.5, rng.normal(size=2))
-    layer = av.RidgeLayer(np.eye(2), [1.0, 0.0], [1.0, 0.0], -0.2)
-    encoder = av.SoftmaxEncoder([[[4.0, 0.0]], [[0.1, -0.3]]], prior.atoms[:, None], [[1.1, -7.5], [0.4, -0.8]])
-
-    def loss(step):
-        moved = eqx.tree_at(lambda one: one.readout, encoder, encoder.readout * (1 + step))
-        return av.profiled_loss(source, layer, prior.atoms, moved)[0].loss
-
-    value, gradient = jax.jit(jax.value_and_grad(loss))(0.0)
-    differences = [(float(jax.jit(loss)(h)) - float(value)) / h for h in (1e-3, -1e-3, 1e-5, -1e-5)]
-    np.testing.assert_allclose(differences, float(gradient), rtol=2e-2)
-
-
-def test_gradients_are_finite_where_a_mass_is_zero():
-    source, layer, target, encoder = cases.problem(0)
-    logits = source.prior.logits.at[0, 0].set(-jnp.inf)
-    source = eqx.tree_at(lambda model: model.prior.logits, source, logits)
-    loss, gradient = slope((source, layer, target, encoder), av.Resolution(64))
-    assert np.isfinite(loss) and all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
 
 
 # ---------------------------------------------------------------------------------------------------------- bad input

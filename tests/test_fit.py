@@ -188,7 +188,7 @@ def test_a_doubted_result_is_kept_if_finer_grids_give_none(small, monkeypatch):
 
 @pytest.mark.parametrize("kind", ["softmax2", "gaussian", "gaussian2", "exponential", "neural"])
 def test_every_encoder_can_be_fitted(small, kind):
-    """On a linear layer: the derivatives for a ridge layer, with every encoder, are tested in `test_elbo.py`."""
+    """On a linear layer: the derivatives for a ridge layer, with every encoder, are tested in `test_derivatives.py`."""
     source, linear = small[0], av.LinearLayer([[1.0, 0.3], [-0.2, 0.8]])
     result = av.fit(source, linear, encoder=kind, steps=4, resolution=av.Resolution(12), noise="full", check=False)
     assert np.isfinite(result.loss)

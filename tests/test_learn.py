@@ -56,7 +56,7 @@ def test_a_stopped_run_ends_in_the_same_bits(run, trajectory, tmp_path):
         pass
 
     def kill_in_third_layer(line):
-        if line.startswith("layer 2 of") and "nats" in line:
+        if line.startswith("layer 1 (") and "nats" in line:
             raise Killed
 
     with pytest.raises(Killed):
