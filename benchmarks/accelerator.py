@@ -45,9 +45,9 @@ def counted(parts):
     """Multiplications and additions of the pair terms' matrix products and products over features, forwards."""
     source, _, _, encoder = parts
     resolution = av.Resolution()
-    half, ridge = resolution.series_order(1, False) + 1, 2 * resolution.series_ridge_order + 1
+    half, ridge = resolution.series_order(1, False), 2 * resolution.series_ridge_order + 1
     kept = kept_atoms(source, resolution.atoms) - 1
-    points = half * (2 * half - 1) * ridge
+    points = half * 2 * half * ridge
     pairs = encoder.features * (encoder.features // 2)
     return pairs * points * source.features * (8 * kept + 8)
 

@@ -49,7 +49,7 @@ def problem(n=16, m=16, K=32, t=1, seed=0, noise=0.2, sharpness=1.0, n2=None, m2
 def measure(fn, *args, repeats=7, seconds=20.0):
     """Compile `fn` for `args`, then run it; `compile_s`, `median_s`, `min_s`, `max_s`, `runs`, and the last value.
 
-    Runs are waited for with `block_until_ready`; the first is a warm-up. No more than about `seconds` in all.
+    Runs are waited for with `block_until_ready`; the first is a warm-up. About two to `seconds` seconds in all.
     """
     compiled, compile_s = compile_for(fn, *args)
     value = jax.block_until_ready(compiled(*args))
@@ -64,9 +64,9 @@ def compile_for(fn, *args):
 
 
 def timed(call, repeats=7, seconds=20.0):
-    """Median, least and largest wall time of `call()`."""
+    """Median, least and largest wall time of `call()`: at least two seconds, as others' work comes in bursts."""
     times = []
-    while len(times) < repeats and (not times or sum(times) < seconds):
+    while not times or (sum(times) < seconds and (len(times) < repeats or sum(times) < 2)):
         begun = time.perf_counter()
         jax.block_until_ready(call())
         times.append(time.perf_counter() - begun)

@@ -13,7 +13,7 @@ from ..layer import RidgeForm
 from ..model import FeatureModel
 from ..types import Array, Float, Scalar
 from .expectation import LayerMoments, Nodes, law_series, least_squares_series
-from .pairs import pair_moments
+from .pairs import pair_covariances
 from .resolution import Resolution
 from .ridge import RidgeGrid
 from .series import Series
@@ -87,7 +87,7 @@ def latent_covariances(
     """The covariances of all latents (stacked on a leading axis): `s = E s + A (f - E f) + r`, `A = slope' C`."""
     rows = latents.statistic.rows
     noise = jnp.einsum("jtn,nl,ksl->jtks", rows, source.covariance, rows)
-    rest = pair_moments(latents.statistic, noise, latents.series, grid, size, mesh) + jnp.diag(latents.variance)
+    rest = pair_covariances(latents.statistic, noise, latents.series, grid, size, mesh) + jnp.diag(latents.variance)
     gain = jnp.einsum("jt,jtn->jn", latents.slope, readout)
     cross = gain @ moments.form.mapped(latents.input_rest.T, latents.psi_rest)
     latent = gain @ moments.output()[1] @ gain.T + cross + cross.T + rest

@@ -1,6 +1,7 @@
-"""Moments `E[s_j(y_j) s_k(y_k)]` of two functions, for all pairs: what the loss spends its time on.
+"""Covariances `E[r_j(y_j) r_k(y_k)]` of two functions of mean zero, for all pairs: what the loss spends its time on.
 
-With `s_j = Re sum_p gamma_p exp(i <w_p, y_j>)` a moment is
+With `r_j = gamma_0 + g_j`, `g_j = Re sum_p gamma_p exp(i <w_p, y_j>)` over the frequencies but zero, `E g_j` is
+`-gamma_0`, so a covariance is `E[g_j g_k] - gamma_0j gamma_0k`: constants need no pair. And `E[g_j g_k]` is
 `Re sum_{p, q, r} gamma_p gamma_q c_pqr E exp(i <w_p, a_j> + i <w_q, a_k> + i omega_r b)`: over a half-space in `p`, all
 of `q`, and the ridge axis, where `exp(i <w_p, kappa_j> + i <w_q, kappa_k>) ~ sum_r c_pqr exp(i omega_r b)`.
 
@@ -18,12 +19,12 @@ from ..parallel import spread
 from ..types import Array, Complex, Float
 from .characteristic import cis, matmul, phases, product_over_features, ridge_table, times, waves
 from .ridge import RidgeGrid
-from .series import Series, full_coefficients, full_frequencies
+from .series import Series
 from .statistic import Statistic
 
 
 class PairTable(eqx.Module):
-    """What a pair moment needs of one feature: everything that does not mix two of them.
+    """What a pair needs of one feature: everything that does not mix two of them, at its frequencies but zero.
 
     `oscillation` holds the series' coefficients and the phases of the mean too.
     """
@@ -37,8 +38,8 @@ class PairTable(eqx.Module):
     @classmethod
     def of(cls, statistic: Statistic, series: Series, grid: RidgeGrid) -> "PairTable":
         """From a feature's statistics and its series."""
-        frequency, law = series.frequency, statistic.law
-        coefficients = series.coefficients * waves(frequency, law.mean)
+        frequency, law = series.frequency[1:], statistic.law
+        coefficients = series.coefficients[1:] * waves(frequency, law.mean)
         return cls(
             frequency=frequency,
             atoms=phases(frequency, law.atoms),
@@ -48,17 +49,17 @@ class PairTable(eqx.Module):
         )
 
     def full(self) -> "PairTable":
-        """The same over all frequencies, not only a half-space."""
+        """The same with the negatives of its frequencies, not only a half-space."""
         return PairTable(
-            frequency=full_frequencies(self.frequency),
-            atoms=jnp.concatenate([self.atoms, jnp.conj(self.atoms[:, 1:])], axis=1),
-            oscillation=full_coefficients(self.oscillation),
-            variance=jnp.concatenate([self.variance, self.variance[1:]]),
-            cross=full_frequencies(self.cross),
+            frequency=jnp.concatenate([self.frequency, -self.frequency]),
+            atoms=jnp.concatenate([self.atoms, jnp.conj(self.atoms)], axis=1),
+            oscillation=jnp.concatenate([self.oscillation, jnp.conj(self.oscillation)]) / 2,
+            variance=jnp.concatenate([self.variance, self.variance]),
+            cross=jnp.concatenate([self.cross, -self.cross]),
         )
 
 
-def pair_moments(
+def pair_covariances(
     statistics: Statistic,
     cross_covariance: Float[Array, "m2 t m2 t"],
     series: Series,
@@ -66,9 +67,10 @@ def pair_moments(
     size: int,
     mesh: Mesh | None = None,
 ) -> Float[Array, "m2 m2"]:
-    """`E[s_j(y_j) s_k(y_k)]` for all `j != k`, zero on the diagonal; the arguments carry a leading axis of features.
+    """`E[r_j(y_j) r_k(y_k)]` for all `j != k`, zero on the diagonal; the arguments carry a leading axis of features.
 
-    `size` pairs are computed at once. With a mesh they are spread over its devices.
+    Each `r_j` has the mean zero under the law of `y_j`, as what is left of a regression with a constant has. `size`
+    pairs are computed at once. With a mesh they are spread over its devices.
     """
     features = statistics.centre.shape[0]
     if features == 1:
@@ -94,7 +96,8 @@ def pair_moments(
     ahead, behind = (row - column) % features, (column - row) % features
     near = ahead <= distances
     moments = values[np.where(near, column, row), np.where(near, ahead, behind) - 1]
-    return jnp.where(row == column, 0, moments)
+    constant = series.coefficients[:, 0].real
+    return jnp.where(row == column, 0, moments - jnp.outer(constant, constant))
 
 
 def _prepare(everywhere):
@@ -118,7 +121,7 @@ def _block_moments(
     to_ridge: Complex[Array, "R Q"],
     omega: Float[Array, " R"],
 ) -> Float[Array, " B"]:
-    """`E[s_j s_k]` for a block of features j (`left`, with a leading axis) and one k (`right`, all frequencies)."""
+    """`E[g_j g_k]` for a block of features j (`left`, with a leading axis) and one k (`right`, all frequencies)."""
     count, half = left.cross.shape
     sources = ridge.shape[0]
 
