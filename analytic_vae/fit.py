@@ -23,6 +23,7 @@ from .types import Array, ArrayLike, Float, PRNGKeyArray
 
 FINEST = 96  # frequencies up to which a fit raises its resolution by itself
 DOUBT = 0.01  # nats by which the loss may move at a finer resolution
+USED = 0.1  # nats from which a fit is taken to have used the error of its loss
 
 
 @dataclass(frozen=True)
@@ -35,8 +36,8 @@ class Fit:
         elbo: the loss and its terms at `resolution`, exact for this target and encoder; None for a linear layer.
         error_estimate: how far the loss moves when the resolution is raised by half: an estimate, in nats, not a
             bound. None if the check was switched off.
-        history: the loss after every step of the best start, at `resolution`.
-        start_losses: the final loss of every start, at the resolution asked for.
+        history: the loss after every step of the best start, at `resolution`, the last one that the fit went to.
+        start_losses: the final loss of every start, at the first resolution where the loss was finite.
         stop: why the best start stopped.
         seconds: wall time, compilation included.
     """
@@ -113,8 +114,8 @@ def fit(
         floor: added to every noise variance, relative to the mean variance of the output.
         resolution: how fine; `Resolution()` if not given. Where the loss is not finite at it (a residual covariance
             that a coarse grid leaves indefinite), or the check moves the loss by more than 0.01 nats, L-BFGS begins
-            anew at twice the frequencies, up to 96, and says so; it goes on from what it found if that moved by less
-            than 0.1 nats.
+            anew at twice the frequencies, up to 96, and says so; it goes on from the best start alone if that moved by
+            less than 0.1 nats.
         check: evaluate the final loss of every start once more at 1.5 times the frequencies, choose the best start by
             it, and report the difference.
         log: called with a line of progress about once a second (`print`, say).
@@ -141,50 +142,59 @@ def fit(
     check_options(resolution=resolution, **options)
     check_mesh(mesh)
     check_layer(source, layer, target)
-    named = "target" if target is not None and atoms is None else "atoms"
-    finer = _finer(resolution) if check else resolution
-    first, atoms = _start(source, layer, features, atoms, encoder, resolution, finer, target, key)
-    check_encoder(layer, first, atoms, resolution, named)
-    if target is not None and target.prior.atoms.shape != atoms.shape:
-        raise ValueError(f"target: expected atoms of shape {atoms.shape}, as asked, got {target.prior.atoms.shape}.")
-    floor = jnp.asarray(floor, atoms.dtype)
+    say = log or (lambda line: None)
+    result = warm = None  # what was found so far; what to go on from
+    while True:
+        may_raise = isinstance(optimizer, str) and 2 * resolution.frequencies <= FINEST
+        finer = f"{2 * resolution.frequencies} frequencies"
+        try:
+            found = _fit_at(source, layer, resolution, warm, log, mesh, **options)
+        except (MemoryError, TooCoarse) as reason:
+            if isinstance(reason, TooCoarse) and may_raise:
+                warm = None
+                say(f"the loss is not finite at {resolution.frequencies} frequencies; trying {finer}")
+            elif result is None:
+                raise
+            else:  # what was found stays, and says that it is doubtful
+                say(str(reason))
+                break
+        else:
+            result = found if result is None else replace(found, start_losses=result.start_losses)
+            if not (found.doubtful and may_raise):
+                break
+            # An encoder that has used the error of a coarse loss may have no finite loss at all at a finer one.
+            warm = found if found.error_estimate < USED else None
+            how = "beginning anew" if warm is None else "going on"
+            say(f"the loss moves by {found.error_estimate:.1e} nats at a finer resolution; {how} at {finer}")
+        resolution = Resolution(2 * resolution.frequencies, resolution.nodes)
+    return replace(result, seconds=time.perf_counter() - begun)
 
+
+def _fit_at(
+    source, layer, resolution, warm, log, mesh, *, features, atoms, encoder, noise, optimizer, target, steps, tolerance,
+    starts, floor, check, key,
+) -> Fit:  # fmt: skip
+    """The best of all starts at one resolution, or one start from where the fit `warm` ended."""
+    begun = time.perf_counter()
+    finer = _finer(resolution) if check else resolution
+    if warm is None:
+        named = "target" if target is not None and atoms is None else "atoms"
+        first, atoms = _start(source, layer, features, atoms, encoder, resolution, finer, target, key)
+        check_encoder(layer, first, atoms, resolution, named)
+        if target is not None and target.prior.atoms.shape != atoms.shape:
+            raise ValueError(f"target: expected atoms of shape {atoms.shape}, got {target.prior.atoms.shape}.")
+    else:
+        first, atoms, starts = warm.encoder, warm.target.prior.atoms, 1
+        check_memory(source, layer, first.statistics_read, *atoms.shape, finer)
     if log is not None:
         log("compiling the loss and its gradient (once for each set of shapes)")
-    may_raise = isinstance(optimizer, str) and 2 * resolution.frequencies <= FINEST
-    raised = Resolution(2 * resolution.frequencies, resolution.nodes) if may_raise else None
-    try:
-        found, judged, start_losses = _best_of_starts(
-            source, layer, atoms, first, target, noise, floor, optimizer, steps, tolerance, starts, resolution,
-            finer if check else None, log, key, mesh,
-        )  # fmt: skip
-    except TooCoarse:
-        if not may_raise:
-            raise
-        if log is not None:
-            log(f"the loss is not finite at {resolution.frequencies} frequencies; trying {raised.frequencies}")
-        return fit(source, layer, resolution=raised, log=log, mesh=mesh, **options)
+    found, judged, losses = _best_of_starts(
+        source, layer, atoms, first, target, noise, jnp.asarray(floor, atoms.dtype), optimizer, steps, tolerance,
+        starts, resolution, finer if check else None, log, key, mesh,
+    )  # fmt: skip
     error = abs(judged - found.loss) if check else None
     seconds = time.perf_counter() - begun
-    result = Fit(
-        found.target, found.encoder, found.elbo, error, found.history, start_losses, found.stop, seconds, resolution
-    )
-    if not (result.doubtful and may_raise):
-        return result
-    # An encoder that has used the error of a coarse loss may have no finite loss at all at a finer one.
-    usable = error < 10 * DOUBT
-    if log is not None:
-        how = "going on" if usable else "beginning anew"
-        log(f"the loss moves by {error:.1e} nats at a finer resolution; {how} at {raised.frequencies}")
-    if usable:
-        options |= {"encoder": found.encoder, "starts": 1}
-    try:
-        better = fit(source, layer, resolution=raised, log=log, mesh=mesh, **options)
-    except (MemoryError, TooCoarse) as reason:  # what was found stays, and says that it is doubtful
-        if log is not None:
-            log(str(reason))
-        return result
-    return replace(better, start_losses=start_losses, seconds=time.perf_counter() - begun)
+    return Fit(found.target, found.encoder, found.elbo, error, found.history, losses, found.stop, seconds, resolution)
 
 
 def _best_of_starts(

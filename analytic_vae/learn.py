@@ -160,7 +160,7 @@ def _open(folder: Path, source: FeatureModel, network: Network, options: dict[st
 def _fingerprint(source: FeatureModel, network: Network, options: dict[str, Any]) -> str:
     """A digest of all that the numbers depend on: arrays, options by name, functions by code and values, versions."""
     digest = hashlib.sha256()
-    versions = {name: sys.modules[name].__version__ for name in ("jax", "numpy", "optax")}
+    versions = {name: sys.modules[name].__version__ for name in ("jax", "numpy", "optax", "scipy")}
     _digest(digest, {"source": source, "network": network, "options": options, "versions": versions})
     return digest.hexdigest()
 

@@ -51,8 +51,8 @@ class Progress:
 class Found(NamedTuple):
     """What one start found: the loss with its terms, for this encoder and this target, the losses of all steps."""
 
-    elbo: Elbo
     encoder: AbstractEncoder
+    elbo: Elbo
     target: FeatureModel
     history: np.ndarray
     stop: Stop
@@ -77,7 +77,7 @@ def profiled_lbfgs(source, layer, atoms, encoder, noise, floor, steps, tolerance
     The coordinates are those of the Fisher metric (`natural.py`) at the best encoder, taken anew every ROUND steps.
     """
     history: list[float] = []
-    best, elbo, target = (np.inf, encoder), None, None
+    best = np.inf, (encoder, None, None)
 
     def after_step(_):
         history.append(best[0])
@@ -90,7 +90,7 @@ def profiled_lbfgs(source, layer, atoms, encoder, noise, floor, steps, tolerance
         shape, dtype = columns.shape[:2], columns.dtype
 
         def value_and_grad(x):
-            nonlocal best, elbo, target
+            nonlocal best
             step = jnp.asarray(x.reshape(shape), dtype)
             (loss, found), gradient = profiled_value_and_grad(
                 step, columns, begin, source, layer, atoms, noise, floor, resolution, mesh
@@ -99,7 +99,7 @@ def profiled_lbfgs(source, layer, atoms, encoder, noise, floor, steps, tolerance
             if not (np.isfinite(loss) and np.all(np.isfinite(gradient))):
                 return np.inf, np.zeros_like(gradient)
             if loss < best[0]:
-                best, (elbo, target) = (loss, moved(begin, columns, step)), found
+                best = loss, found
             return loss, gradient
 
         zero = np.zeros(shape[0] * shape[1])
@@ -116,7 +116,8 @@ def profiled_lbfgs(source, layer, atoms, encoder, noise, floor, steps, tolerance
     try:
         while stop is None:
             before = best[0]
-            status = one_round(best[1])  # SciPy's: 0 converged, 1 out of steps or evaluations, 2 the line search failed
+            # SciPy's status: 0 converged, 1 out of steps or evaluations, 2 the line search failed.
+            status = one_round(best[1][0])
             if status == 0:
                 stop = Stop.CONVERGED
             elif len(history) >= steps:
@@ -125,7 +126,7 @@ def profiled_lbfgs(source, layer, atoms, encoder, noise, floor, steps, tolerance
                 stop = Stop.STUCK
     except _Enough:
         stop = Stop.CONVERGED
-    return Found(elbo, best[1], target, np.array(history), stop)
+    return Found(*best[1], np.array(history), stop)
 
 
 @eqx.filter_jit
@@ -135,12 +136,12 @@ def coordinates(source, layer, atoms, encoder):
 
 @eqx.filter_jit
 def profiled_value_and_grad(step, columns, encoder, source, layer, atoms, noise, floor, resolution, mesh=None):
-    """`((loss, (elbo, target)), gradient)` after a step in the coordinates of the Fisher metric."""
+    """`((loss, (encoder, elbo, target)), gradient)` after a step in the coordinates of the Fisher metric."""
 
     def loss(step):
-        given = expectations(source, layer, atoms, moved(encoder, columns, step), resolution, mesh=mesh)
-        elbo, target = profiled(given, atoms, noise, floor)
-        return elbo.loss, (elbo, target)
+        after = moved(encoder, columns, step)
+        elbo, target = profiled(expectations(source, layer, atoms, after, resolution, mesh=mesh), atoms, noise, floor)
+        return elbo.loss, (after, elbo, target)
 
     return jax.value_and_grad(loss, has_aux=True)(step)
 
@@ -202,7 +203,7 @@ def whole_loss(
         encoder, free = eqx.combine(least, static)
         target = free.model(atoms)
         value = compiled_elbo(source, layer, target, encoder, resolution, mesh)
-        if value.loss < best[0]:
+        if np.isfinite(value.loss) and value.loss < best[0]:
             best, elbo = (float(value.loss), encoder, target), value
         if not np.all(np.isfinite(history[-CHUNK:])):
             stop = Stop.NOT_FINITE
@@ -212,7 +213,7 @@ def whole_loss(
             break
     if elbo is None:  # no step had a finite loss
         elbo = compiled_elbo(source, layer, best[2], best[1], resolution, mesh)
-    return Found(elbo, *best[1:], np.array(history), stop)
+    return Found(best[1], elbo, best[2], np.array(history), stop)
 
 
 @eqx.filter_jit

@@ -16,7 +16,7 @@ ENGINE = (
     "loss_s",
     "step_s",
     "error",
-    "step_error",
+    "grad_error",
     "gemm_s",
     "step_in_gemms",
     "loss_compile_s",

@@ -10,6 +10,8 @@ from test_elbo import FINE_TWO, assert_close, oracle
 
 import analytic_vae as av
 
+RESOLUTION = av.Resolution()
+
 slope = eqx.filter_jit(eqx.filter_value_and_grad(lambda parts, resolution: av.elbo(*parts, resolution).loss))
 
 
@@ -47,7 +49,8 @@ def test_gradients_with_two_nearly_equal_statistics():
     """A feature reads `y` and `y` moved by 1e-2 of its size: their law is nearly singular.
 
     The loss is as exact as ever, but its error depends on the direction in which they differ, so the error of the
-    readout's derivative grows as they approach: 1e-7 at 0.1, 2e-6 at 1e-2, 2e-5 at 1e-3, relative to the largest.
+    readout's derivative grows as they approach: 1e-7 at 0.1, 2e-6 at 1e-2, 2e-5 at 1e-3, relative to the largest, at 64
+    frequencies.
     """
     source, layer, target, encoder = cases.problem(0, "softmax2")
     first = encoder.readout[:, :1]
@@ -61,7 +64,7 @@ def assert_slope(parts, activation, tolerance=1e-7, loss_tolerance=1e-8):
     """A random direction in source, layer, target and encoder each, with a part of length 1 in every array of it.
 
     The differences are the oracle's: they also tell a right derivative of a wrong loss. The error is relative to the
-    largest derivative of all four.
+    largest derivative of all four, or to 100 times the part's own if that is less.
     """
     loss, gradient = slope(parts, av.Resolution(48 if parts[3].statistics_read == 2 else 64))
     assert float(loss) == pytest.approx(oracle(parts, activation)["loss"], rel=loss_tolerance)
@@ -78,7 +81,8 @@ def assert_slope(parts, activation, tolerance=1e-7, loss_tolerance=1e-8):
         found.append((analytic, central_difference(moved)))
     scale = max(abs(analytic) for analytic, _ in found)
     assert len(jax.tree.leaves(gradient)) >= 14
-    assert all(abs(analytic - numeric) < tolerance * scale for analytic, numeric in found), found
+    within = [tolerance * min(scale, 100 * abs(analytic)) for analytic, _ in found]
+    assert all(abs(a - b) < least for (a, b), least in zip(found, within, strict=True)), found
 
 
 def test_forward_mode_equals_reverse_mode():
@@ -92,14 +96,18 @@ def test_forward_mode_equals_reverse_mode():
 
 
 def test_hessian_vector_products():
-    """Forward over reverse, against differences of the gradient that the same program gives."""
-    source, layer, target, encoder = cases.problem(400, activation=None)
+    """Forward over reverse, against differences of the gradient that the same program gives.
+
+    Differences move the boxes, too, which derivatives leave out.
+    """
+    source, layer, target, encoder = cases.problem(0)
+    source = cases.model(np.random.default_rng(0), cases.N1, 3, 12)  # 12 atoms: compressed
     learnt, static = eqx.partition((target, encoder), eqx.is_inexact_array)
     rng = np.random.default_rng(0)
     direction = jax.tree.map(lambda leaf: jnp.asarray(rng.normal(size=leaf.shape)), learnt)
 
     def loss(learnt):
-        return av.elbo(source, layer, *eqx.combine(learnt, static), av.Resolution(48)).loss
+        return av.elbo(source, layer, *eqx.combine(learnt, static), RESOLUTION).loss
 
     run = jax.jit(lambda learnt: jax.jvp(jax.grad(loss), (learnt,), (direction,)))
 
@@ -110,7 +118,7 @@ def test_hessian_vector_products():
     differences = jax.tree.map(lambda a, b: (8 * a - b) / 12e-3, near, far)
     product = run(learnt)[1]
     scale = max(float(jnp.max(jnp.abs(leaf))) for leaf in jax.tree.leaves(product))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6 * scale), product, differences)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5 * scale), product, differences)
 
 
 def test_the_gradient_is_that_of_the_loss_at_the_default_resolution():

@@ -55,12 +55,12 @@ def test_a_stopped_run_ends_in_the_same_bits(run, trajectory, tmp_path):
     class Killed(BaseException):
         pass
 
-    def kill_in_third_layer(line):
+    def kill_after_the_second_layer(line):
         if line.startswith("layer 1 (") and "nats" in line:
             raise Killed
 
     with pytest.raises(Killed):
-        av.learn(source, network, folder=tmp_path / "run", log=kill_in_third_layer, **OPTIONS)
+        av.learn(source, network, folder=tmp_path / "run", log=kill_after_the_second_layer, **OPTIONS)
     assert (tmp_path / "run" / "layer_001.npz").exists()
     assert not (tmp_path / "run" / "layer_002.npz").exists()
     again = av.learn(source, network, folder=tmp_path / "run", **OPTIONS)

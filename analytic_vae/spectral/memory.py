@@ -11,9 +11,9 @@ from .spectrum import CHUNK
 
 def pair_values(source, t: int, linear: bool, resolution: Resolution) -> float:
     """Real numbers that the moment of one pair of latent means needs."""
-    order = resolution.series_order(t, linear)
+    half = half_space_size(resolution.series_order(t, linear), t) - 1
     ridge = 1 if linear else 2 * resolution.series_ridge_order
-    return 16 * source.features * half_space_size(order, t) ** 2 * (ridge + kept_atoms(source, resolution.atoms))
+    return 16 * source.features * half**2 * (ridge + kept_atoms(source, resolution.atoms))
 
 
 def law_values(source, states: int, t: int, linear: bool, resolution: Resolution) -> float:

@@ -1,7 +1,8 @@
-"""Covariances `E[r_j(y_j) r_k(y_k)]` of two functions of mean zero, for all pairs: what the loss spends its time on.
+"""Covariances of two functions, for all pairs: what the loss spends its time on.
 
-With `r_j = gamma_0 + g_j`, `g_j = Re sum_p gamma_p exp(i <w_p, y_j>)` over the frequencies but zero, `E g_j` is
-`-gamma_0`, so a covariance is `E[g_j g_k] - gamma_0j gamma_0k`: constants need no pair. And `E[g_j g_k]` is
+A constant needs no pair: of `s_j` only `g_j = Re sum_p gamma_p exp(i <w_p, y_j>)` over the non-zero frequencies counts.
+`Cov(g_j, g_k) = E[g_j g_k] - E[g_j] E[g_k]`, with the means from the same ridge series as the moments, so that what
+they miss cancels: functions of independent statistics have the covariance zero. And `E[g_j g_k]` is
 `Re sum_{p, q, r} gamma_p gamma_q c_pqr E exp(i <w_p, a_j> + i <w_q, a_k> + i omega_r b)`: over a half-space in `p`, all
 of `q`, and the ridge axis, where `exp(i <w_p, kappa_j> + i <w_q, kappa_k>) ~ sum_r c_pqr exp(i omega_r b)`.
 
@@ -24,9 +25,10 @@ from .statistic import Statistic
 
 
 class PairTable(eqx.Module):
-    """What a pair needs of one feature: everything that does not mix two of them, at its frequencies but zero.
+    """What a pair needs of one feature: everything that does not mix two of them, at its non-zero frequencies.
 
-    `oscillation` holds the series' coefficients and the phases of the mean too.
+    `oscillation` holds the series' coefficients and the phases of the mean too. Here `F` and `E = 2 F` count without
+    zero.
     """
 
     frequency: Float[Array, "F t"]
@@ -67,10 +69,9 @@ def pair_covariances(
     size: int,
     mesh: Mesh | None = None,
 ) -> Float[Array, "m2 m2"]:
-    """`E[r_j(y_j) r_k(y_k)]` for all `j != k`, zero on the diagonal; the arguments carry a leading axis of features.
+    """`Cov(s_j(y_j), s_k(y_k))` for all `j != k`, zero on the diagonal; the arguments carry a leading axis of features.
 
-    Each `r_j` has the mean zero under the law of `y_j`, as what is left of a regression with a constant has. `size`
-    pairs are computed at once. With a mesh they are spread over its devices.
+    `size` pairs are computed at once. With a mesh they are spread over its devices.
     """
     features = statistics.centre.shape[0]
     if features == 1:
@@ -82,11 +83,12 @@ def pair_covariances(
 
     @jax.checkpoint
     def block(prepared, k, start):
-        tables, ring, *ridge = prepared
+        tables, ring, means, *ridge = prepared
         right = jax.tree.map(lambda leaf: jax.lax.dynamic_index_in_dim(leaf, k, keepdims=False), tables).full()
         left, covariance = jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, k + 1 + start, size), ring)
         covariance = jax.lax.dynamic_index_in_dim(covariance, k, axis=2, keepdims=False)
-        return _block_moments(left, right, covariance, *ridge)
+        near, mean = jax.lax.dynamic_slice_in_dim(means, k + 1 + start, size), means[k]
+        return _block_moments(left, right, covariance, *ridge) - near * mean
 
     k, start = np.meshgrid(np.arange(features), starts, indexing="ij")
     items = jnp.asarray(k.ravel()), jnp.asarray(start.ravel())
@@ -95,13 +97,11 @@ def pair_covariances(
     row, column = np.indices((features, features))
     ahead, behind = (row - column) % features, (column - row) % features
     near = ahead <= distances
-    moments = values[np.where(near, column, row), np.where(near, ahead, behind) - 1]
-    constant = series.coefficients[:, 0].real
-    return jnp.where(row == column, 0, moments - jnp.outer(constant, constant))
+    return jnp.where(row == column, 0, values[np.where(near, column, row), np.where(near, ahead, behind) - 1])
 
 
 def _prepare(everywhere):
-    """The tables of all features, the same twice in a row with the covariances, and what is of the ridge axis alone."""
+    """Tables of all features; the same, with the covariances, and means twice in a row; what is of the ridge axis."""
     statistics, cross_covariance, series, grid = everywhere
     tables = jax.vmap(lambda one, s: PairTable.of(one, s, grid))(statistics, series)
     ring = jax.tree.map(lambda leaf: jnp.concatenate([leaf, leaf]), (tables, cross_covariance))
@@ -109,7 +109,26 @@ def _prepare(everywhere):
     ridge = ridge_table(grid.omega, law.atoms[0], law.masses)
     ridge_noise = jnp.exp(-law.covariance[0, 0] * grid.omega**2 / 2)
     to_ridge = times(grid.operator, (cis(grid.omega * law.mean[0]) * ridge_noise)[:, None])
-    return tables, ring, law.masses[:, 0], ridge, to_ridge, grid.omega
+    ridge = law.masses[:, 0], ridge, to_ridge, grid.omega
+    means = _means(tables, *ridge)
+    return tables, ring, jnp.concatenate([means, means]), *ridge
+
+
+def _means(
+    tables: PairTable,
+    first: Float[Array, " m"],
+    ridge: Complex[Array, "m J R"],
+    to_ridge: Complex[Array, "R Q"],
+    omega: Float[Array, " R"],
+) -> Float[Array, " m2"]:
+    """`E g_j` of all features (`tables`, with a leading axis), as `_block_moments` has it for a `g_k` of 1."""
+    count, half = tables.cross.shape
+    over_all = jnp.swapaxes(tables.atoms, 0, 1).reshape(ridge.shape[0], count * half, -1)
+    features = product_over_features(first, over_all, ridge)
+    series = matmul(tables.oscillation.reshape(count * half, -1), to_ridge.T)
+    exponent = tables.variance[..., None] + 2 * tables.cross[..., None] * omega[None, None]
+    product = features.real * series.real - features.imag * series.imag
+    return jnp.einsum("bx,bx->b", product.reshape(count, -1), jnp.exp(-exponent / 2).reshape(count, -1))
 
 
 def _block_moments(
