@@ -5,7 +5,7 @@ descent in one scan on one plan, per step; the same of `direct.py` (its loss, an
 product of two 2048 x 2048 matrices. Errors are against the engine at 64 frequencies: of the loss in nats, of the
 gradient (at the first step) relative, in the Euclidean norm, the largest of source, layer, target and encoder. Times
 are medians of runs of at least two seconds in all. `--only 16,32` runs one case, `--no-direct` leaves out the direct
-sums (minutes at m = 64), `--no-reference` the error, `--devices 2` shares the work among so many devices (set before JAX
+sums (minutes at m = 64), `--no-reference` the error, `--devices 2` shares the work among so many devices (set as JAX
 starts). Only a run without options is saved, so that the table is of one run.
 """
 
