@@ -47,21 +47,24 @@ def fisher(
         feature = eqx.combine(given[0], static)
         statistic = Statistic.of(source, form, feature.readout, axis, COARSE)
         nodes = statistic_nodes(Spectrum.of(statistic, grid, COARSE), COARSE)
+        weights = jnp.maximum(nodes.weights, 0)  # a coarse law has negative ones; a sharp feature may see only those
         gain, rest = _regression(feature.readout, covariance)
         points = mean[None] + (nodes.points - (feature.readout @ mean)[None]) @ gain.T
-        return _metric(given[0], static, given[1], points, nodes.weights, rest)
+        return _metric(given[0], static, given[1], points, weights, rest)
 
     return jax.lax.map(one_feature, (arrays, atoms))
 
 
 @exact_products
 def directions(metric: Float[Array, "m P P"]) -> Float[Array, "m P P"]:
-    """`L^-T` with `L L' = F + damping`: columns along which the metric is the identity."""
-    size = metric.shape[-1]
-    mean = jnp.trace(metric, axis1=1, axis2=2)[:, None, None] / size
-    damping = DAMPING * mean + jnp.finfo(metric.dtype).tiny ** 0.5
-    factor = jnp.linalg.cholesky(metric + damping * jnp.eye(size, dtype=metric.dtype)[None])
-    return jnp.linalg.inv(factor).mT
+    """`V (D + damping)^-1/2` with `V D V' = F`: columns along which `F + damping` is the identity.
+
+    Negative eigenvalues, which rounding leaves, count as zero.
+    """
+    eigenvalues, vectors = jnp.linalg.eigh(metric)
+    eigenvalues = jnp.maximum(eigenvalues, 0)
+    damping = DAMPING * eigenvalues.mean(axis=1, keepdims=True) + jnp.finfo(metric.dtype).tiny ** 0.5
+    return vectors / jnp.sqrt(eigenvalues + damping)[:, None]
 
 
 @exact_products
