@@ -53,17 +53,16 @@ def test_directions_are_orthonormal_in_the_damped_metric():
     np.testing.assert_allclose(identity, np.broadcast_to(np.eye(6), (2, 6, 6)), atol=1e-10)
 
 
-@pytest.mark.parametrize("sharpness", [10.0, 100.0, 1000.0])
-def test_the_metric_of_a_sharp_encoder_is_one(sharpness):
+@pytest.mark.parametrize("seed", range(3))
+def test_the_metric_of_a_sharp_encoder_is_one(seed):
     """It sees a few points of a coarse law, whose weights may be negative there: a fit must not end for that."""
-    source, layer, target, encoder = cases.problem(1)
-    rare = eqx.tree_at(lambda model: model.prior.logits, source, source.prior.logits.at[:, 0].add(7.0))
-    far = eqx.tree_at(
-        lambda e: (e.readout, e.base), encoder, (sharpness * encoder.readout, encoder.base.at[:, 0].add(3 * sharpness))
-    )
-    metric = jax.jit(fisher)(rare, layer, target.prior.atoms, far)
+    source, layer, target, encoder = cases.problem(seed)
+    source = eqx.tree_at(lambda model: model.noise, source, source.noise / 10)
+    source = eqx.tree_at(lambda model: model.prior.logits, source, source.prior.logits.at[:, 0].add(7.0))
+    encoder = eqx.tree_at(lambda e: e.readout, encoder, 300 * encoder.readout)
+    metric = jax.jit(fisher)(source, layer, target.prior.atoms, encoder)
     eigenvalues = np.linalg.eigvalsh(metric)
-    assert np.all(eigenvalues[:, 0] >= -1e-12 * np.abs(eigenvalues).max(axis=1))
+    assert np.all(eigenvalues[:, 0] >= -1e-10 * np.abs(eigenvalues).max(axis=1)), eigenvalues
     assert np.all(np.isfinite(directions(metric)))
 
 
