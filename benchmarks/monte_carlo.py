@@ -3,7 +3,7 @@
 n = m = 8, 16, 32, 64, K = 32, default resolution, each in a process of its own. x1 is sampled, everything given x1 is
 exact. The gradient is that of target and encoder, as in training (samples give none in the source's prior). Errors are
 relative (of the gradient in the Euclidean norm): the engine's against 64 frequencies, those of samples are standard
-errors from their own spread, falling as one over the square root of the time. `off_by` is how far the mean of the
+errors from their own spread, falling as one over the square root of the time. `.._off_by` is how far the mean of the
 samples is from the engine's at 64 frequencies, in standard errors. `--sizes 8 16` runs only those.
 """
 
@@ -61,14 +61,14 @@ def run_case(m):
     exact = float(jax.jit(lambda p: loss(p, REFERENCE))(parts))
     walk, (mean, error) = measure(lambda p: sampled_loss(jax.random.key(0), *p, SAMPLES, CHUNK), parts, repeats=5)
     row = {"m": m} | compared("loss", measure(loss, parts), exact, walk["median_s"], float(error / abs(mean)))
-    row["samples_off_by"] = abs(float(mean) - exact) / float(error)
+    row["loss_off_by"] = abs(float(mean) - exact) / float(error)
     exact = np.asarray(jax.jit(lambda p: gradient(p, REFERENCE))(parts))
     walk, found = measure(sampled_gradients, parts, repeats=3)
     spread = float(jnp.sqrt(found.var(axis=0, ddof=1).sum() / len(found)))
     error = spread / float(np.linalg.norm(exact))
     off = float(np.linalg.norm(found.mean(axis=0) - exact)) / spread
     return (
-        row | compared("gradient", measure(gradient, parts), exact, walk["median_s"], error) | {"gradients_off_by": off}
+        row | compared("gradient", measure(gradient, parts), exact, walk["median_s"], error) | {"gradient_off_by": off}
     )
 
 
