@@ -109,7 +109,7 @@ def sampling():
             axis.loglog(least, row[f"{name}_error"], "o", color=f"C{index}", label=f"analytic_vae, m = {row['m']}")
         axis.set(title=name, xlabel="seconds")
     axes[0].set_ylabel("relative error")
-    axes[1].legend(fontsize=7)
+    axes[0].legend(fontsize=7, loc="lower right")
     save(figure, "sampling")
 
 
