@@ -146,13 +146,13 @@ def fit(
     result = warm = None  # what was found so far; what to go on from
     while True:
         may_raise = isinstance(optimizer, str) and 2 * resolution.frequencies <= FINEST
-        finer = f"{2 * resolution.frequencies} frequencies"
+        twice = f"{2 * resolution.frequencies} frequencies"
         try:
             found = _fit_at(source, layer, resolution, warm, log, mesh, **options)
         except (MemoryError, TooCoarse) as reason:
             if isinstance(reason, TooCoarse) and may_raise:
                 warm = None
-                say(f"the loss is not finite at {resolution.frequencies} frequencies; trying {finer}")
+                say(f"the loss is not finite at {resolution.frequencies} frequencies; trying {twice}")
             elif result is None:
                 raise
             else:  # what was found stays, and says that it is doubtful
@@ -165,7 +165,7 @@ def fit(
             # An encoder that has used the error of a coarse loss may have no finite loss at all at a finer one.
             warm = found if found.error_estimate < USED else None
             how = "beginning anew" if warm is None else "going on"
-            say(f"the loss moves by {found.error_estimate:.1e} nats at a finer resolution; {how} at {finer}")
+            say(f"the loss moves by {found.error_estimate:.1e} nats at a finer resolution; {how} at {twice}")
         resolution = Resolution(2 * resolution.frequencies, resolution.nodes)
     return replace(result, seconds=time.perf_counter() - begun)
 

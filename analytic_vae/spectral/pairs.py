@@ -127,8 +127,7 @@ def _means(
     features = product_over_features(first, over_all, ridge)
     series = matmul(tables.oscillation.reshape(count * half, -1), to_ridge.T)
     exponent = tables.variance[..., None] + 2 * tables.cross[..., None] * omega[None, None]
-    product = features.real * series.real - features.imag * series.imag
-    return jnp.einsum("bx,bx->b", product.reshape(count, -1), jnp.exp(-exponent / 2).reshape(count, -1))
+    return _summed(features, series, exponent)
 
 
 def _block_moments(
@@ -157,6 +156,14 @@ def _block_moments(
     variance = variance + 2 * jnp.einsum("bft,bts,es->bfe", left.frequency, covariance, right.frequency)
     cross = left.cross[:, :, None] + right.cross[None, None]
     exponent = variance[..., None] + 2 * cross[..., None] * omega[None, None, None]
+    return _summed(features, series, exponent)
+
+
+def _summed(
+    features: Complex[Array, "*s"], series: Complex[Array, "*s"], exponent: Float[Array, "B *z"]
+) -> Float[Array, " B"]:
+    """`Re sum features series exp(-exponent / 2)` over all frequencies of each of the `B` leading entries."""
     product = features.real * series.real - features.imag * series.imag
     # As a matrix product, so that the exponential is not computed inside of a reduction, one number at a time.
+    count = exponent.shape[0]
     return jnp.einsum("bx,bx->b", product.reshape(count, -1), jnp.exp(-exponent / 2).reshape(count, -1))
