@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from ._check import as_floating, require_finite, require_shape
+from ._check import as_floating, is_concrete, require_finite, require_shape
 from .arguments import check_encoder, check_layer, check_memory, check_mesh
 from .encoder import AbstractEncoder
 from .layer import AbstractLayer
@@ -99,7 +99,12 @@ def expectations(
     (atoms,) = as_floating(atoms=atoms)
     require_shape("atoms", atoms, (None, None), "features, atoms")
     require_finite("atoms", atoms)
-    check_encoder(layer, encoder, atoms, resolution)
+    return _checked(source, layer, atoms, encoder, resolution, plan, mesh, "atoms")
+
+
+def _checked(source, layer, atoms, encoder, resolution, plan, mesh, named: str) -> Expectations:
+    """The expectations, after a look at all that is not source, layer and atoms (those of the argument `named`)."""
+    check_encoder(layer, encoder, atoms, resolution, named)
     resolution = resolution or Resolution()
     check_plan(plan, layer, encoder)
     check_mesh(mesh)
@@ -204,6 +209,15 @@ class Elbo(eqx.Module):
         """`R3`."""
         return self.R3
 
+    def __str__(self) -> str:
+        if jnp.ndim(self.loss) or not is_concrete(self.loss):
+            return repr(self)
+        terms = ", ".join(f"{name} {float(getattr(self, name)):.6g}" for name in ("S1", "T1", "T2", "T3"))
+        return (
+            f"loss {float(self.loss):.6f} nats = rate {float(self.rate):.6f} + R2 {float(self.R2):.6f} "
+            f"+ distortion {float(self.distortion):.6f} (of {terms}); misfit {float(self.misfit):.1e}"
+        )
+
 
 @exact_products
 def elbo_of(given: Expectations, target: FeatureModel) -> Elbo:
@@ -259,8 +273,7 @@ def elbo(
     >>> elbo(source, layer, target, encoder).loss
     """
     check_layer(source, layer, target)
-    check_encoder(layer, encoder, target.prior.atoms, resolution, "target")
-    return elbo_of(expectations(source, layer, target.prior.atoms, encoder, resolution, plan, mesh), target)
+    return elbo_of(_checked(source, layer, target.prior.atoms, encoder, resolution, plan, mesh, "target"), target)
 
 
 def _whitening(target: FeatureModel):

@@ -23,6 +23,7 @@ from .types import Array, ArrayLike, Float, PRNGKeyArray
 
 FINEST = 96  # frequencies up to which a fit raises its resolution by itself
 DOUBT = 0.01  # nats by which the loss may move at a finer resolution
+UNUSED = 1e-4  # nats of rate below which a feature is one in name only
 USED = 0.1  # nats from which a fit is taken to have used the error of its loss
 
 
@@ -62,15 +63,21 @@ class Fit:
         """Whether the loss moves by more than 0.01 nats at a finer resolution: then the fit may have used its error."""
         return self.error_estimate is not None and not self.error_estimate <= DOUBT
 
+    @property
+    def unused(self) -> int:
+        """Features that say next to nothing of the output: their rate is below 1e-4 nats."""
+        return 0 if self.elbo is None else int(np.count_nonzero(np.asarray(self.elbo.rates) < UNUSED))
+
     def __str__(self) -> str:
         if self.elbo is None:
             return self.stop.value
         error = "" if self.error_estimate is None else f" (+- {self.error_estimate:.1e})"
         doubt = "; the resolution is too coarse for this fit, raise resolution.frequencies" if self.doubtful else ""
+        unused = f"; {self.unused} of {self.target.features} features unused" if self.unused else ""
         return (
             f"loss {self.loss:.6f}{error} nats = rate {float(self.elbo.rate):.4f} + R2 {float(self.elbo.R2):.4f} "
             f"+ distortion {float(self.elbo.distortion):.4f}; {self.history.size} steps, {self.seconds:.1f} s; "
-            f"{self.stop.value}{doubt}"
+            f"{self.stop.value}{unused}{doubt}"
         )
 
 

@@ -254,6 +254,13 @@ def test_many_atoms_and_many_features(m1, k1):
 # --------------------------------------------------------------------------------------------------------- transforms
 
 
+def test_a_loss_prints_as_numbers_and_many_as_arrays():
+    value = elbo(*cases.problem(0), SINGLE)
+    assert str(value).startswith(f"loss {float(value.loss):.6f} nats = rate {float(value.rate):.6f}")
+    both = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), value)
+    assert str(both) == repr(both)
+
+
 def test_vmap_equals_a_loop():
     resolution = av.Resolution(16)
     problems = [cases.problem(seed) for seed in range(3)]

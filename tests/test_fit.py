@@ -1,6 +1,7 @@
 """Closed forms and the learning of one layer, through the public face."""
 
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 
 import density
@@ -140,7 +141,9 @@ def test_both_optimisers_agree(small):
     assert profiled.stop in (Stop.CONVERGED, Stop.STUCK)
     assert profiled.history[-1] <= profiled.history[0]
     assert profiled.loss - 1e-2 < whole.loss <= profiled.loss + 1e-9
-    assert str(profiled).startswith("loss ")
+    assert str(profiled).startswith("loss ") and "unused" not in str(profiled)
+    silent = eqx.tree_at(lambda elbo: elbo.rates, profiled.elbo, profiled.elbo.rates.at[0].set(1e-9))
+    assert f"1 of {profiled.target.features} features unused" in str(replace(profiled, elbo=silent))
     assert float(profiled.elbo.loss) == pytest.approx(profiled.history[-1], abs=1e-6)
 
 
