@@ -61,7 +61,9 @@ def check_memory(source, layer, t: int, m2: int, K2: int, resolution, mesh=None)
     tables = 4 * source.features * m2 * half_space_size(order, t) * kept_atoms(source, resolution.atoms)
     advice = "lower resolution.frequencies, or the number of features or atoms (or, to fit, pass check=False)"
     values = batches.pairs * batches.pair_values + batches.laws * batches.law_values + axis + tables
-    require_memory(values * source.mean.dtype.itemsize, "resolution", advice)
+    # The devices of a CPU share one memory.
+    shared = 1 if mesh is None or mesh.devices.flat[0].platform != "cpu" else len(mesh.local_devices)
+    require_memory(shared * values * source.mean.dtype.itemsize, "resolution", advice)
 
 
 def check_mesh(mesh) -> None:

@@ -106,7 +106,7 @@ def _checked(source, layer, atoms, encoder, resolution, plan, mesh, named: str) 
     """The expectations, after a look at all that is not source, layer and atoms (those of the argument `named`)."""
     check_encoder(layer, encoder, atoms, resolution, named)
     resolution = resolution or Resolution()
-    check_plan(plan, layer, encoder)
+    check_plan(plan, layer, encoder, resolution)
     check_mesh(mesh)
     check_memory(source, layer, encoder.statistics_read, *atoms.shape, resolution, mesh)
     return _expectations(source, layer, atoms, encoder, resolution, plan, mesh)

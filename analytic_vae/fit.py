@@ -18,13 +18,15 @@ from .initial import ENCODERS, gaussian_atoms, initial_encoder, perturbed, pushe
 from .layer import AbstractLayer
 from .model import FeatureModel
 from .optimise import Log, Progress, Stop, TooCoarse, compiled_elbo, profiled_lbfgs, whole_loss
+from .parallel import replicate
+from .plan import Plan
 from .spectral.resolution import MOST_FREQUENCIES, Resolution
 from .types import Array, ArrayLike, Float, PRNGKeyArray
 
 FINEST = 96  # frequencies up to which a fit raises its resolution by itself
 DOUBT = 0.01  # nats by which the loss may move at a finer resolution
-UNUSED = 1e-4  # nats of rate below which a feature is one in name only
-USED = 0.1  # nats from which a fit is taken to have used the error of its loss
+LEAST_RATE = 1e-4  # nats below which a feature is one in name only
+BEGIN_ANEW = 0.1  # nats from which a fit is taken to have used the error of its loss
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,7 @@ class Fit:
         start_losses: the final loss of every start, at the first resolution where the loss was finite.
         stop: why the best start stopped.
         seconds: wall time, compilation included.
+        resolution: the last one that the fit went to.
     """
 
     target: FeatureModel
@@ -66,7 +69,7 @@ class Fit:
     @property
     def unused(self) -> int:
         """Features that say next to nothing of the output: their rate is below 1e-4 nats."""
-        return 0 if self.elbo is None else int(np.count_nonzero(np.asarray(self.elbo.rates) < UNUSED))
+        return 0 if self.elbo is None else int(np.count_nonzero(np.asarray(self.elbo.rates) < LEAST_RATE))
 
     def __str__(self) -> str:
         if self.elbo is None:
@@ -112,12 +115,14 @@ def fit(
             (t = 2), `exponential`, `neural`, begun as matched filters of the source's features pushed through f.
         noise: `scalar`, `diagonal` or `full`; if a `target` is given, its own kind is kept.
         optimizer: `lbfgs` minimises the profiled loss (prior, decoder, mean and noise at their closed-form best) over
-            the encoder alone, in the coordinates of its Fisher metric; an optax optimiser minimises the whole loss over
-            everything.
+            the encoder alone, in the coordinates of its Fisher metric: SciPy's, on the host, with one compiled call
+            of loss and gradient a time; an optax optimiser minimises the whole loss over everything, ten steps a time
+            in a scan on the device.
         target: where an optax optimiser starts; the closed-form best of the first encoder, if not given.
         steps: the largest number of steps of one start, at one resolution.
         tolerance: a start stops when the loss falls by less than this many nats over ten steps.
-        starts: how many times to begin; the first from the guess, the others from it with a growing perturbation.
+        starts: how many times to begin; the first from the guess, the others from it with a perturbation of 0.5, 1, 2
+            and 0.25 in turn.
         floor: added to every noise variance, relative to the mean variance of the output.
         resolution: how fine; `Resolution()` if not given. Where the loss is not finite at it (a residual covariance
             that a coarse grid leaves indefinite), or the check moves the loss by more than 0.01 nats, L-BFGS begins
@@ -149,6 +154,8 @@ def fit(
     check_options(resolution=resolution, **options)
     check_mesh(mesh)
     check_layer(source, layer, target)
+    if mesh is not None:  # what later steps find on all devices is there from the first: one compilation
+        source, layer, target, options["encoder"] = replicate((source, layer, target, encoder), mesh)
     say = log or (lambda line: None)
     result = warm = None  # what was found so far; what to go on from
     while True:
@@ -170,7 +177,7 @@ def fit(
             if not (found.doubtful and may_raise):
                 break
             # An encoder that has used the error of a coarse loss may have no finite loss at all at a finer one.
-            warm = found if found.error_estimate < USED else None
+            warm = found if found.error_estimate < BEGIN_ANEW else None
             how = "beginning anew" if warm is None else "going on"
             say(f"the loss moves by {found.error_estimate:.1e} nats at a finer resolution; {how} at {twice}")
         resolution = Resolution(2 * resolution.frequencies, resolution.nodes)
@@ -253,15 +260,19 @@ def profiled_loss(
     *,
     noise: Noise = "full",
     floor: float = 1e-6,
+    plan: Plan | None = None,
+    mesh: Mesh | None = None,
 ) -> tuple[Elbo, FeatureModel]:
     """The loss with prior, decoder, mean and noise at their closed-form best for the encoder, and that target.
 
     A pure function: jit it, differentiate it in the encoder. Arguments, and what is raised, as in `fit` and `elbo`.
+
+    >>> value, slope = jax.value_and_grad(lambda e: profiled_loss(source, layer, atoms, e)[0].loss)(encoder)
     """
     if noise not in NOISES:
         raise ValueError(f"noise: expected one of {', '.join(NOISES)}, got {noise!r}.")
     require_floor(floor)
-    return profiled(expectations(source, layer, atoms, encoder, resolution), atoms, noise, floor)
+    return profiled(expectations(source, layer, atoms, encoder, resolution, plan, mesh), atoms, noise, floor)
 
 
 def _start(source, layer, features, atoms, encoder, resolution, finer, target, key) -> tuple[AbstractEncoder, Array]:

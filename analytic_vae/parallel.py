@@ -15,21 +15,23 @@ from .spectral.resolution import Resolution
 
 LAWS_ON_CPU = 4  # laws of one statistic computed together: what they need stays in the caches
 PAIRS_ON_CPU = 8  # pairs
+BYTES_ON_CPU = 2**30  # that they may need, or fewer are taken; a fixed number, so that every run computes the same bits
 
 
 def together(count: int, values_each: float, on_cpu: int, dtype, mesh: Mesh | None = None) -> int:
     """How many of `count` items of so many real numbers to compute at once.
 
-    On a CPU `on_cpu`; elsewhere as many as fill an eighth of the device's memory: a gradient holds several copies.
+    On a CPU `on_cpu`, or what fits into a gibibyte; elsewhere as many as fill an eighth of the device's memory: a gradient holds several copies.
     Processes that share the work must compile one program, so for them each device counts as one of 8 GiB, and so does
     a device that does not say.
     """
-    device = jax.local_devices()[0]
+    device = jax.local_devices()[0] if mesh is None else mesh.local_devices[0]
+    bytes_each = values_each * np.dtype(dtype).itemsize
     if device.platform == "cpu":
-        return min(on_cpu, count)
+        return int(np.clip(BYTES_ON_CPU / bytes_each, 1, min(on_cpu, count)))
     limit = device_bytes(device) if mesh is None or not mesh.is_multi_process else None
     limit = limit or 8 * 2**30
-    return int(np.clip(limit / 8 / (values_each * np.dtype(dtype).itemsize), 1, count))
+    return int(np.clip(limit / 8 / bytes_each, 1, count))
 
 
 class Batches(NamedTuple):

@@ -8,7 +8,7 @@ from .arguments import check_encoder, check_layer
 from .encoder import AbstractEncoder
 from .layer import AbstractLayer, LinearLayer
 from .model import FeatureModel
-from .parallel import LAWS_ON_CPU
+from .parallel import Batches
 from .precision import exact_products
 from .spectral.compression import compress
 from .spectral.resolution import Resolution
@@ -31,11 +31,13 @@ class Plan(eqx.Module):
     Fields:
         ridge: `(low, length)`, the box of the one variable that the layer is not linear in; None for a linear layer.
         low, length: `[m2, t]`, the boxes of the standardised statistics of each feature.
+        log_inverse_mass: `c`: the boxes leave out a mass of at most `e^-c` per side, as the resolution asked for.
     """
 
     ridge: tuple[Scalar, Scalar] | None
     low: Float[Array, "m2 t"]
     length: Float[Array, "m2 t"]
+    log_inverse_mass: float = eqx.field(static=True)
 
 
 @exact_products
@@ -64,10 +66,13 @@ def _plan(source, layer, encoder, resolution) -> Plan:
         statistic = Statistic.of(source, form, readout, axis, resolution)
         return statistic.low, statistic.length
 
-    return Plan(axis.box, *jax.lax.map(boxes, jax.lax.stop_gradient(encoder.readout), batch_size=LAWS_ON_CPU))
+    shape = encoder.features, 1, encoder.statistics_read
+    batch = Batches.of(source, *shape, axis.linear, resolution).laws
+    low, length = jax.lax.map(boxes, jax.lax.stop_gradient(encoder.readout), batch_size=batch)
+    return Plan(axis.box, low, length, resolution.log_inverse_mass)
 
 
-def check_plan(plan, layer, encoder) -> None:
+def check_plan(plan, layer, encoder, resolution) -> None:
     """Raise an error that names the argument unless the plan, if any, is one for such a layer and encoder."""
     if plan is None:
         return
@@ -76,6 +81,11 @@ def check_plan(plan, layer, encoder) -> None:
     if linear != (plan.ridge is None):
         expected, got = ("linear", "ridge") if linear else ("ridge", "linear")
         raise ValueError(f"plan: expected one of a {expected} layer, got one of a {got} layer.")
+    if plan.log_inverse_mass < resolution.log_inverse_mass:
+        raise ValueError(
+            f"plan: expected boxes that leave out a mass of e^-{resolution.log_inverse_mass:g} for "
+            f"{resolution.frequencies} frequencies, got e^-{plan.log_inverse_mass:g}; make the plan with that resolution."
+        )
     expected = (encoder.features, encoder.statistics_read)
     if not plan.low.shape == plan.length.shape == expected:
         raise ValueError(

@@ -3,7 +3,7 @@
 n = m = 64, 256 and 1024, K = 32, float32. Per size: seconds of the loss, of loss and gradient on a given plan, the
 share of the device's measured product rate (4096 x 4096, full precision) that the arithmetic of the pair terms is (of
 the gradient: three times it), and the error of float32 against float64. `--float64` computes in float64, for the memory
-and time that it takes; the error is then that against 32 frequencies. On a machine with a GPU:
+and time that it takes; the error is then against 32 frequencies (64 take minutes). On a machine with a GPU:
 
     python benchmarks/accelerator.py                            # the GPU
     JAX_PLATFORMS=cpu python benchmarks/accelerator.py --sizes 64 256
@@ -49,7 +49,8 @@ def counted(parts):
     kept = kept_atoms(source, resolution.atoms) - 1
     points = half * 2 * half * ridge
     pairs = encoder.features * (encoder.features // 2)
-    return pairs * points * source.features * (8 * kept + 8)
+    nodes = 16 * (resolution.pair_panels + 1)  # of the ridge axis, one panel more for the kink
+    return pairs * points * (source.features * (8 * kept + 8) + 8 * nodes)
 
 
 def run_case(m, rate, dtype, options):

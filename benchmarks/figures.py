@@ -113,7 +113,26 @@ def sampling():
     save(figure, "sampling")
 
 
-DRAWN = {accuracy: "loss_accuracy", training: "training", growth: "scaling", engine: "engine", sampling: "monte_carlo"}
+def large():
+    """Seconds of large layers, single and double precision; and of one process against two."""
+    figure, axes = plt.subplots(1, 2, figsize=(8, 2.8), width_ratios=(2, 1))
+    for name, label, style in (("accelerator_cpu", "float32", "o-"), ("accelerator_cpu_float64", "float64", "s--")):
+        for key, what, color in (("loss_s", "loss", "C0"), ("grad_s", "loss and gradient", "C1")):
+            points = np.array([(row["m"], row[key]) for row in rows(name)])
+            axes[0].loglog(*points.T, style, color=color, label=f"{what}, {label}")
+    sizes = [row["m"] for row in rows("accelerator_cpu")]
+    axes[0].set_xticks(sizes, [str(size) for size in sizes])
+    axes[0].minorticks_off()
+    axes[0].set(xlabel="features, neurons", ylabel="seconds")
+    axes[0].legend(fontsize=7)
+    (row,) = rows("processes")
+    bars = axes[1].bar(["one process", "two"], [row["one_s"], row["two_s"]], 0.5)
+    axes[1].bar_label(bars, [f"{row['one_s']:.3g}", f"{row['two_s']:.3g}"], fontsize=7)
+    axes[1].set(ylabel="seconds, m = 64")
+    save(figure, "large")
+
+
+DRAWN = {accuracy: "loss_accuracy", training: "training", growth: "scaling", engine: "engine", sampling: "monte_carlo", large: "processes"}
 
 if __name__ == "__main__":
     for draw, name in DRAWN.items():

@@ -63,10 +63,10 @@ def compile_for(fn, *args):
     return compiled, time.perf_counter() - begun
 
 
-def timed(call, repeats=7, seconds=20.0):
+def timed(call, repeats=7, seconds=20.0, least=2.0):
     """Median, least and largest wall time of `call()`: at least two seconds, as others' work comes in bursts."""
     times = []
-    while not times or (sum(times) < seconds and (len(times) < repeats or sum(times) < 2)):
+    while not times or (sum(times) < seconds and (len(times) < repeats or sum(times) < least)):
         begun = time.perf_counter()
         jax.block_until_ready(call())
         times.append(time.perf_counter() - begun)

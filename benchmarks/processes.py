@@ -39,7 +39,8 @@ def work():
 
     run, _ = compile_for(jax.value_and_grad(loss), parts, plan)
     value, slope = jax.block_until_ready(run(parts, plan))
-    measured = timed(lambda: run(parts, plan), repeats=7, seconds=60)
+    # As many runs in every process: they wait for each other.
+    measured = timed(lambda: run(parts, plan), repeats=7, seconds=float("inf"), least=0)
     return measured | {"loss": float(value), "slope": float(slope[3].readout.sum())}
 
 

@@ -5,6 +5,7 @@
 
 import os
 import sys
+import tempfile
 from pathlib import Path
 
 os.environ["JAX_PLATFORMS"] = "cpu"
@@ -14,10 +15,12 @@ import equinox as eqx  # noqa: E402
 import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
+import optax  # noqa: E402
 
 jax.config.update("jax_enable_x64", True)
 
 import analytic_vae as av  # noqa: E402
+from analytic_vae.__main__ import main  # noqa: E402
 
 RESOLUTION = av.Resolution(8)
 
@@ -45,19 +48,45 @@ def value_and_grad(mesh):
 def difference(a, b) -> float:
     """The largest, relative to the largest entry."""
     leaves = [(np.asarray(x), np.asarray(y)) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)]
-    return max(np.max(np.abs(x - y)) for x, y in leaves) / max(np.max(np.abs(x)) for x, _ in leaves)
+    apart = [np.max(np.abs(x - y)) for x, y in leaves]  # `max` would pass over a NaN, NumPy's does not
+    return float(np.max(apart) / np.max([np.max(np.abs(x)) for x, _ in leaves]))
 
 
-def fitted(mesh, source):
+def fitted(mesh, source, layer, **options):
     """The losses of three steps of a fit."""
-    options = {"noise": "scalar", "steps": 3, "resolution": RESOLUTION, "check": False}
-    history = av.fit(source, av.LinearLayer(np.eye(2)), mesh=mesh, **options).history
+    options = {"noise": "scalar", "steps": 3, "resolution": RESOLUTION, "check": False} | options
+    history = av.fit(source, layer, mesh=mesh, **options).history
     print("fit", history)
     return history
 
 
+def learnt(mesh, source, layer):
+    """Mean and covariance of the output of two layers, the first of them learnt by an optax optimiser."""
+    options = {"noise": "scalar", "steps": 3, "resolution": RESOLUTION, "check": False, "optimizer": optax.adam(0.01)}
+    network = av.Network((layer, av.LinearLayer(np.eye(layer.outputs))))
+    return av.learn(source, network, mesh=mesh, **options).models[-1].moments()
+
+
+def command(folder):
+    """The command on two devices and on one: the same losses."""
+    source, layer, *_ = parts()
+    av.save_model(f"{folder}/source.npz", source)
+    np.savez(f"{folder}/network.npz", W0=np.ones((1, source.neurons)), W1=np.ones((2, 1)))
+    losses = []
+    for count in "12":
+        where = f"{folder}/run{count}"
+        given = {"--network": f"{folder}/network.npz", "--source": f"{folder}/source.npz", "--folder": where}
+        given |= {"--devices": count, "--steps": "2", "--frequencies": "8", "--samples": "1000"}
+        assert main(["learn", *(word for pair in given.items() for word in pair)]) == 0
+        losses += [[av.load_fit(path).loss for path in sorted(Path(where).glob("layer_*.npz"))]]
+    print("command", losses)
+    assert any(loss is not None for loss in losses[0])
+    for one, two in zip(*losses, strict=True):
+        assert one == two or abs(one / two - 1) < 1e-9
+
+
 def devices():
-    """Value and gradient on eight devices and on one; two shapes of mesh, of the second only the first axis; a fit."""
+    """Value and gradient on eight devices and on one; two shapes of mesh, of the second only the first axis; fits."""
     alone = value_and_grad(None)(parts())
     mesh = jax.make_mesh((8,), ("pairs",))
     together = value_and_grad(mesh)(parts())
@@ -67,7 +96,12 @@ def devices():
     loss = jax.jit(lambda p: av.elbo(*p, RESOLUTION, mesh=other).loss)
     assert "shard_map" in str(jax.make_jaxpr(loss)(parts()))
     assert abs(loss(parts()) / alone[0] - 1) < 1e-12
-    np.testing.assert_allclose(fitted(None, parts()[0]), fitted(mesh, parts()[0]), rtol=1e-9)
+    source, layer, *_ = parts()
+    np.testing.assert_allclose(fitted(None, source, layer), fitted(mesh, source, layer), rtol=1e-9)
+    for one, shared in zip(learnt(None, source, layer), learnt(mesh, source, layer), strict=True):
+        np.testing.assert_allclose(one, shared, rtol=1e-9)
+    with tempfile.TemporaryDirectory() as folder:
+        command(folder)
 
 
 def process(port: str, rank: str):
@@ -78,7 +112,7 @@ def process(port: str, rank: str):
     mesh = jax.make_mesh((2,), ("pairs",))
     together = value_and_grad(mesh)(av.replicate(parts(), mesh))
     value, first = float(together[0]), np.asarray(together[1][3].readout)
-    shared = fitted(mesh, av.replicate(parts()[0], mesh))  # `devices` compares such a fit with one alone
+    shared = fitted(mesh, av.replicate(parts()[0], mesh), av.LinearLayer(np.eye(2)))  # `devices` compares such a fit with one alone
     assert shared[-1] < shared[0]
     print("loss", repr(value), "slope", repr(float(first.sum())), "fit", repr(shared.tolist()))
     if rank == "0":  # both have the same numbers, as they print; one compares

@@ -59,6 +59,11 @@ def test_derivatives_are_those_of_the_law():
     moved = jnp.asarray(RNG(1).normal(size=32))
     forward = jax.jvp(lambda a: compressed(a, masses), (points,), (moved,))[1]
     np.testing.assert_allclose(forward, jax.jvp(lambda a: direct(a, masses), (points,), (moved,))[1], atol=1e-8)
+    for found, exact in zip(
+        *(jax.jvp(jax.grad(function, (0, 1)), (points, masses), (moved, 0 * masses))[1] for function in (compressed, direct)),
+        strict=True,
+    ):
+        np.testing.assert_allclose(found, exact, atol=1e-6)
 
 
 def test_a_source_of_many_atoms_gives_the_same_loss():

@@ -133,14 +133,16 @@ def test_both_optimisers_agree(small):
     common = dict(noise="scalar", resolution=COARSE, check=False)
     lines = []
     profiled = av.fit(source, layer, log=lines.append, **common)
-    # Adam on the whole loss, begun at the profiled optimum, stays there: it is an optimum of the whole loss, too.
+    assert profiled.history[-1] < profiled.history[0]
+    # Adam on the whole loss, begun with one and a half times the noise, comes back to it.
+    begin = eqx.tree_at(lambda model: model.noise, profiled.target, 1.5 * profiled.target.noise)
+    before = float(av.elbo(source, layer, begin, profiled.encoder, COARSE).loss)
     whole = av.fit(
-        source, layer, encoder=profiled.encoder, target=profiled.target, optimizer=optax.adam(1e-3), steps=30, **common
+        source, layer, encoder=profiled.encoder, target=begin, optimizer=optax.adam(0.02), steps=50, **common
     )
-    assert len(whole.history) <= 30
+    assert len(whole.history) <= 50
     assert profiled.stop in (Stop.CONVERGED, Stop.STUCK)
-    assert profiled.history[-1] <= profiled.history[0]
-    assert profiled.loss - 1e-2 < whole.loss <= profiled.loss + 1e-9
+    assert profiled.loss - 1e-2 < whole.loss < profiled.loss + 0.1 * (before - profiled.loss)
     assert str(profiled).startswith("loss ") and "unused" not in str(profiled)
     silent = eqx.tree_at(lambda elbo: elbo.rates, profiled.elbo, profiled.elbo.rates.at[0].set(1e-9))
     assert f"1 of {profiled.target.features} features unused" in str(replace(profiled, elbo=silent))

@@ -36,8 +36,9 @@ def moved(parts, by: float):
     return source, layer, target, eqx.tree_at(lambda e: e.readout, encoder, move(encoder.readout))
 
 
-def test_a_new_plan_is_the_one_that_the_loss_makes():
-    parts = cases.problem(0, activation=None)  # compiles in half the time; the plan of a ridge layer comes below
+@pytest.mark.parametrize(("activation", "encoder"), [("relu", "softmax"), (None, "softmax2")])
+def test_a_new_plan_is_the_one_that_the_loss_makes(activation, encoder):
+    parts = cases.problem(0, encoder, activation=activation)
     (alone, gradient), (planned, same) = value_and_grad(parts, None), value_and_grad(parts, plan_of(parts))
     assert float(planned) == pytest.approx(float(alone), rel=1e-11)
     for a, b in zip(jax.tree.leaves(gradient), jax.tree.leaves(same), strict=True):
@@ -86,6 +87,8 @@ def test_wrong_plans_are_named():
         av.elbo(source, linear, parts[2], encoder, RESOLUTION, plan)
     with pytest.raises(ValueError, match="plan: expected one of a ridge layer, got one of a linear layer"):
         av.elbo(*parts, RESOLUTION, av.plan(source, linear, encoder, RESOLUTION))
+    with pytest.raises(ValueError, match=r"plan: expected boxes that leave out a mass of e\^-20 .* got e\^-12"):
+        av.elbo(*parts, RESOLUTION, av.plan(source, parts[1], encoder, av.Resolution(8)))
     with pytest.raises(TypeError, match="plan: expected a Plan"):
         av.elbo(*parts, RESOLUTION, "boxes")
     with pytest.raises(TypeError, match="mesh: expected a "):

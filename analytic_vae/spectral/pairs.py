@@ -10,6 +10,8 @@ One `k` is taken with a block of features `j` at a time: what depends on `k` and
 source feature, which the tables of the whole block multiply. Nothing of a block is kept for the gradient.
 """
 
+from functools import partial
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -17,7 +19,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from ..parallel import spread
-from ..types import Array, Complex, Float
+from ..types import Array, Complex, Float, Scalar
 from .characteristic import cis, matmul, phases, product_over_features, ridge_table, times, waves
 from .ridge import RidgeGrid
 from .series import Series
@@ -78,8 +80,9 @@ def pair_covariances(
         return jnp.zeros((1, 1), grid.omega.dtype)
     # Every pair is met at a distance j - k (mod m2) of at most m2 / 2: for each k a run of neighbours, in blocks.
     distances = features // 2
-    batch, size = max(1, size // distances), min(size, distances)
-    starts = size * np.arange(-(-distances // size))
+    batch, blocks = max(1, size // distances), -(-distances // size)
+    size = -(-distances // blocks)
+    starts = size * np.arange(blocks)
 
     @jax.checkpoint
     def block(prepared, k, start):
@@ -92,7 +95,8 @@ def pair_covariances(
 
     k, start = np.meshgrid(np.arange(features), starts, indexing="ij")
     items = jnp.asarray(k.ravel()), jnp.asarray(start.ravel())
-    values = spread(block, (statistics, cross_covariance, series, grid), items, mesh, batch, _prepare)
+    prepare = partial(_prepare, size=size)
+    values = spread(block, (statistics, cross_covariance, series, grid), items, mesh, batch, prepare)
     values = values.reshape(features, -1)
     row, column = np.indices((features, features))
     ahead, behind = (row - column) % features, (column - row) % features
@@ -100,8 +104,11 @@ def pair_covariances(
     return jnp.where(row == column, 0, values[np.where(near, column, row), np.where(near, ahead, behind) - 1])
 
 
-def _prepare(everywhere):
-    """Tables of all features; the same, with the covariances, and means twice in a row; what is of the ridge axis."""
+def _prepare(everywhere, size: int):
+    """Tables of all features; the same, with the covariances, and means twice in a row; what is of the ridge axis.
+
+    `size` means are computed at once.
+    """
     statistics, cross_covariance, series, grid = everywhere
     tables = jax.vmap(lambda one, s: PairTable.of(one, s, grid))(statistics, series)
     ring = jax.tree.map(lambda leaf: jnp.concatenate([leaf, leaf]), (tables, cross_covariance))
@@ -110,24 +117,22 @@ def _prepare(everywhere):
     ridge_noise = jnp.exp(-law.covariance[0, 0] * grid.omega**2 / 2)
     to_ridge = times(grid.operator, (cis(grid.omega * law.mean[0]) * ridge_noise)[:, None])
     ridge = law.masses[:, 0], ridge, to_ridge, grid.omega
-    means = _means(tables, *ridge)
+    means = jax.lax.map(jax.checkpoint(lambda table: _mean(table, *ridge)), tables, batch_size=size)
     return tables, ring, jnp.concatenate([means, means]), *ridge
 
 
-def _means(
-    tables: PairTable,
+def _mean(
+    table: PairTable,
     first: Float[Array, " m"],
     ridge: Complex[Array, "m J R"],
     to_ridge: Complex[Array, "R Q"],
     omega: Float[Array, " R"],
-) -> Float[Array, " m2"]:
-    """`E g_j` of all features (`tables`, with a leading axis), as `_block_moments` has it for a `g_k` of 1."""
-    count, half = tables.cross.shape
-    over_all = jnp.swapaxes(tables.atoms, 0, 1).reshape(ridge.shape[0], count * half, -1)
-    features = product_over_features(first, over_all, ridge)
-    series = matmul(tables.oscillation.reshape(count * half, -1), to_ridge.T)
-    exponent = tables.variance[..., None] + 2 * tables.cross[..., None] * omega[None, None]
-    return _summed(features, series, exponent)
+) -> Scalar:
+    """`E g_j` of one feature, as `_block_moments` has it for a `g_k` of 1."""
+    features = product_over_features(first, table.atoms, ridge)
+    series = matmul(table.oscillation, to_ridge.T)
+    exponent = table.variance[:, None] + 2 * jnp.outer(table.cross, omega)
+    return _summed(features, series, exponent[None])[0]
 
 
 def _block_moments(

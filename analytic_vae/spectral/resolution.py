@@ -81,8 +81,9 @@ class Resolution(eqx.Module):
     def series_ridge_order(self) -> int:
         """Highest frequency index on the ridge axis in moments of latent means.
 
-        A pair has sums of two indices of `series_order`: twice that, and a little more. With less, an optimiser finds
-        encoders whose loss is far off (by 2 nats, for two features at 30 degrees, with 8 in place of 13).
+        A pair has sums of two indices of `series_order`: twice that, and a little more from N = 32 on. With less, an
+        optimiser finds encoders whose loss is far off (by 2 nats, for two features at 30 degrees, with 8 in place of 13
+        at N = 32).
         """
         return max(5, 2 * self.series_order(1, linear=False) + self.frequencies // 32)
 
