@@ -21,9 +21,9 @@ BYTES_ON_CPU = 2**30  # that they may need, or fewer are taken; a fixed number, 
 def together(count: int, values_each: float, on_cpu: int, dtype, mesh: Mesh | None = None) -> int:
     """How many of `count` items of so many real numbers to compute at once.
 
-    On a CPU `on_cpu`, or what fits into a gibibyte; elsewhere as many as fill an eighth of the device's memory: a gradient holds several copies.
-    Processes that share the work must compile one program, so for them each device counts as one of 8 GiB, and so does
-    a device that does not say.
+    On a CPU `on_cpu`, or what fits into a gibibyte; elsewhere as many as fill an eighth of the device's memory: a
+    gradient holds several copies. Processes that share the work must compile one program, so for them each device
+    counts as one of 8 GiB, and so does a device that does not say.
     """
     device = jax.local_devices()[0] if mesh is None else mesh.local_devices[0]
     bytes_each = values_each * np.dtype(dtype).itemsize

@@ -132,7 +132,14 @@ def large():
     save(figure, "large")
 
 
-DRAWN = {accuracy: "loss_accuracy", training: "training", growth: "scaling", engine: "engine", sampling: "monte_carlo", large: "processes"}
+DRAWN = {
+    accuracy: "loss_accuracy",
+    training: "training",
+    growth: "scaling",
+    engine: "engine",
+    sampling: "monte_carlo",
+    large: "processes",
+}
 
 if __name__ == "__main__":
     for draw, name in DRAWN.items():

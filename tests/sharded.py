@@ -69,7 +69,7 @@ def learnt(mesh, source, layer):
 
 def command(folder):
     """The command on two devices and on one: the same losses."""
-    source, layer, *_ = parts()
+    source, *_ = parts()
     av.save_model(f"{folder}/source.npz", source)
     np.savez(f"{folder}/network.npz", W0=np.ones((1, source.neurons)), W1=np.ones((2, 1)))
     losses = []
@@ -112,7 +112,9 @@ def process(port: str, rank: str):
     mesh = jax.make_mesh((2,), ("pairs",))
     together = value_and_grad(mesh)(av.replicate(parts(), mesh))
     value, first = float(together[0]), np.asarray(together[1][3].readout)
-    shared = fitted(mesh, av.replicate(parts()[0], mesh), av.LinearLayer(np.eye(2)))  # `devices` compares such a fit with one alone
+    shared = fitted(
+        mesh, av.replicate(parts()[0], mesh), av.LinearLayer(np.eye(2))
+    )  # `devices` compares such a fit with one alone
     assert shared[-1] < shared[0]
     print("loss", repr(value), "slope", repr(float(first.sum())), "fit", repr(shared.tolist()))
     if rank == "0":  # both have the same numbers, as they print; one compares

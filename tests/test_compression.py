@@ -60,7 +60,10 @@ def test_derivatives_are_those_of_the_law():
     forward = jax.jvp(lambda a: compressed(a, masses), (points,), (moved,))[1]
     np.testing.assert_allclose(forward, jax.jvp(lambda a: direct(a, masses), (points,), (moved,))[1], atol=1e-8)
     for found, exact in zip(
-        *(jax.jvp(jax.grad(function, (0, 1)), (points, masses), (moved, 0 * masses))[1] for function in (compressed, direct)),
+        *(
+            jax.jvp(jax.grad(function, (0, 1)), (points, masses), (moved, 0 * masses))[1]
+            for function in (compressed, direct)
+        ),
         strict=True,
     ):
         np.testing.assert_allclose(found, exact, atol=1e-6)
