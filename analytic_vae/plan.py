@@ -84,7 +84,7 @@ def check_plan(plan, layer, encoder, resolution) -> None:
     if plan.log_inverse_mass < resolution.log_inverse_mass:
         raise ValueError(
             f"plan: expected boxes that leave out a mass of e^-{resolution.log_inverse_mass:g} for "
-            f"{resolution.frequencies} frequencies, got e^-{plan.log_inverse_mass:g}; pass that resolution to plan, too."
+            f"{resolution.frequencies} frequencies, got e^-{plan.log_inverse_mass:g}; pass it to plan, too."
         )
     expected = (encoder.features, encoder.statistics_read)
     if not plan.low.shape == plan.length.shape == expected:
