@@ -2,16 +2,18 @@
 
 n = m = 8, K = 8, ReLU ridge, source noise at 20% of the spread; four features and scalar noise are learnt. All methods
 start from one encoder and target. `av.fit` runs as a user runs it, its check and the finer grids that it may call for
-included, for more and more steps from the start each time, then with more starts. Adam on the exact loss too, at twice
+included, for more and more steps from the start each time, then with more starts, until one takes longer than the
+clock has, or two minutes more with its compilation. Adam on the exact loss too, at twice
 the default resolution: at the default it ends in an error of the loss, and an optax optimiser is not begun anew. The
 sampled methods draw fresh samples of the layer's output at every step; given a sample, Adam has the loss exactly (no
 variance from the latents), numpyro (an optional extra: `pip install numpyro`) samples the latents with its graph
 estimator, as it must for a discrete guide.
 Parameters are kept along every run and judged by the exact loss at N = 64, outside the clock, as is compilation.
-`--seeds 3 --seconds 20` (of clock per run).
+`--seeds 3 --seconds 20` (of clock per run); `--resume` goes on with the problems that the results file lacks.
 """
 
 import argparse
+import json
 import time
 
 import equinox as eqx
@@ -28,7 +30,12 @@ RESOLUTION, FINER, FEATURES = av.Resolution(), av.Resolution(64), 4
 RATES, BATCHES, SVI_RATES, SVI_BATCH = (0.003, 0.01, 0.03), (64, 256, 1024), (0.001, 0.003, 0.01), 256
 EXACT = {"optimizer": optax.adam(0.03), "tolerance": 0.0, "resolution": av.Resolution(48)}
 LOOK, STARTS = 50, 4
+COMPILING = 120.0  # seconds that a fit may take beside its clock
 STEPS = [10 * round(2 * 1.4**k) for k in range(20)]
+
+
+class Late(Exception):
+    """Raised in a fit that the clock will not see the end of."""
 
 
 class Free(eqx.Module):
@@ -59,9 +66,15 @@ def fits(seconds, source, layer, begin, several_starts, **options):
     compiled = set()
 
     def run(steps, starts=1):
+        begun = time.perf_counter()
+
+        def watch(_):
+            if time.perf_counter() - begun > seconds + COMPILING:
+                raise Late
+
         result = av.fit(
             source, layer, atoms=begin.target.prior.atoms, encoder=begin.encoder, noise="scalar",
-            steps=steps, starts=starts, **options,
+            steps=steps, starts=starts, log=watch, **options,
         )  # fmt: skip
         if result.resolution in compiled:
             return result
@@ -69,14 +82,17 @@ def fits(seconds, source, layer, begin, several_starts, **options):
         return run(steps, starts)
 
     kept = []
-    for steps in STEPS:
-        kept.append(run(steps))
-        if kept[-1].stop is not av.Stop.STEPS or kept[-1].seconds > seconds:
-            break
-    for starts in range(2, STARTS + 1 if several_starts else 2):
-        if kept[-1].seconds > seconds:
-            break
-        kept.append(run(500, starts))
+    try:
+        for steps in STEPS:
+            kept.append(run(steps))
+            if kept[-1].stop is not av.Stop.STEPS or kept[-1].seconds > seconds:
+                break
+        for starts in range(2, STARTS + 1 if several_starts else 2):
+            if kept[-1].seconds > seconds:
+                break
+            kept.append(run(500, starts))
+    except Late:
+        pass
     return [(one.seconds, one.target, one.encoder) for one in kept if one.seconds <= seconds] or [
         (kept[0].seconds, kept[0].target, kept[0].encoder)
     ]
@@ -239,10 +255,15 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=20.0)
+    parser.add_argument("--resume", action="store_true")
     options = parser.parse_args()
     print(harness.environment(), flush=True)
-    found = []
-    for seed in range(options.seeds):
+    found, path = [], harness.HERE / "results" / "training.json"
+    if options.resume and path.exists():
+        names = {str(name): name for name in methods()}
+        before = json.loads(path.read_text())["rows"][0]["traces"]
+        found = [{names[name]: trace for name, trace in one.items()} for one in before]
+    for seed in range(len(found), options.seeds):
         found.append(one_seed(seed, options.seconds))
         rows = summary(found)
         print(table(rows), flush=True)

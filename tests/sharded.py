@@ -98,8 +98,9 @@ def devices():
     assert abs(loss(parts()) / alone[0] - 1) < 1e-12
     source, layer, *_ = parts()
     np.testing.assert_allclose(fitted(None, source, layer), fitted(mesh, source, layer), rtol=1e-9)
+    # Adam divides a gradient by its size: where that is rounding alone, so is the step.
     for one, shared in zip(learnt(None, source, layer), learnt(mesh, source, layer), strict=True):
-        np.testing.assert_allclose(one, shared, rtol=1e-9)
+        np.testing.assert_allclose(one, shared, rtol=1e-6)
     with tempfile.TemporaryDirectory() as folder:
         command(folder)
 

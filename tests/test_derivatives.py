@@ -118,7 +118,7 @@ def test_hessian_vector_products():
     differences = jax.tree.map(lambda a, b: (8 * a - b) / 12e-3, near, far)
     product = run(learnt)[1]
     scale = max(float(jnp.max(jnp.abs(leaf))) for leaf in jax.tree.leaves(product))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5 * scale), product, differences)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=3e-5 * scale), product, differences)
 
 
 def test_the_gradient_is_that_of_the_loss_at_the_default_resolution():
