@@ -61,7 +61,9 @@ def directions(metric: Float[Array, "m P P"]) -> Float[Array, "m P P"]:
 
     Negative eigenvalues, which rounding leaves, count as zero.
     """
-    eigenvalues, vectors = jnp.linalg.eigh(metric)
+    # One by one: a batch waits for threads of the pool that it runs in itself, and on two devices of two cores, where
+    # both do, for ever (jax 0.10.2).
+    eigenvalues, vectors = jax.lax.map(jnp.linalg.eigh, metric)
     eigenvalues = jnp.maximum(eigenvalues, 0)
     damping = DAMPING * eigenvalues.mean(axis=1, keepdims=True) + jnp.finfo(metric.dtype).tiny ** 0.5
     return vectors / jnp.sqrt(eigenvalues + damping)[:, None]

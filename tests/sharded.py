@@ -1,6 +1,7 @@
 """What `test_sharding.py` runs in processes of their own: they need a number of devices set before JAX starts.
 
-`python sharded.py devices` on eight virtual devices; `python sharded.py process PORT RANK` is one of two processes.
+`python sharded.py devices` on eight virtual devices, `coordinates` on two; `python sharded.py process PORT RANK` is one
+of two processes.
 """
 
 import os
@@ -21,6 +22,7 @@ jax.config.update("jax_enable_x64", True)
 
 import analytic_vae as av  # noqa: E402
 from analytic_vae.__main__ import main  # noqa: E402
+from analytic_vae.optimise import coordinates as compiled_coordinates  # noqa: E402
 
 RESOLUTION = av.Resolution(8)
 
@@ -105,6 +107,19 @@ def devices():
         command(folder)
 
 
+def coordinates():
+    """Those of L-BFGS, computed by both devices of two cores at once, end: a batch of eigenvalues would not."""
+    rng = np.random.default_rng(0)
+    source = av.FeatureModel(av.Prior.bernoulli(np.full(4, 0.3)), rng.normal(size=(8, 4)), 0.5)
+    layer = av.RidgeLayer(np.eye(8), rng.normal(size=8), rng.normal(size=8) / 3)
+    atoms = rng.normal(size=(16, 12))
+    encoder = av.SoftmaxEncoder(rng.normal(size=(16, 1, 8)), atoms[:, None], -(atoms**2))
+    given = av.replicate((source, layer, jnp.asarray(atoms), encoder), jax.make_mesh((2,), ("pairs",)))
+    for _ in range(10):
+        columns = compiled_coordinates(*given).block_until_ready()
+    assert np.isfinite(columns).all()
+
+
 def process(port: str, rank: str):
     """One of two processes with a device each: what both compute together is what each computes alone; a fit."""
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
@@ -125,6 +140,6 @@ def process(port: str, rank: str):
 
 
 if __name__ == "__main__":
-    {"devices": devices, "process": process}[sys.argv[1]](*sys.argv[2:])
+    {"devices": devices, "coordinates": coordinates, "process": process}[sys.argv[1]](*sys.argv[2:])
     jnp.zeros(()).block_until_ready()
     print("passed")

@@ -28,8 +28,12 @@ def start(*arguments, **environment):
     )
 
 
-def finish(process) -> str:
-    said, _ = process.communicate(timeout=600)
+def finish(process, seconds=600) -> str:
+    try:
+        said, _ = process.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        raise
     assert process.returncode == 0 and said.rstrip().endswith("passed"), said[-4000:]
     return said
 
@@ -58,6 +62,10 @@ def test_what_is_sent_as_one_array_comes_back_as_it_was(axes):
 
 def test_eight_devices_compute_what_one_does():
     finish(start("devices", XLA_FLAGS=f"{QUICK} --xla_force_host_platform_device_count=8"))
+
+
+def test_coordinates_on_two_devices_do_not_wait_for_each_other():
+    finish(start("coordinates", XLA_FLAGS="--xla_force_host_platform_device_count=2"), seconds=120)
 
 
 def test_two_processes_compute_what_one_does():
