@@ -177,7 +177,8 @@ class Elbo(eqx.Module):
 
     `f` and `A x1` are taken less the target's mean. For diagonal or full noise `S = L L'`, all of `f`, `A x1`, `w`
     and `B2` are multiplied by `L^-1` first, and `sigma` is 1. `rates: [m2]` are the summands of `R1`. `misfit` is the
-    largest of `Expectations.misfit`: above 1e-4, say, the plan is too old or the resolution too coarse.
+    largest of `Expectations.misfit`: above 1e-4, say, the plan is too old or the resolution too coarse for the laws.
+    How well sharp encoders are resolved it does not tell; a second evaluation at a finer resolution does.
     """
 
     R1: Scalar

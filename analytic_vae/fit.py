@@ -201,7 +201,7 @@ def _fit_at(
         first, atoms, starts = warm.encoder, warm.target.prior.atoms, 1
         check_memory(source, layer, first.statistics_read, *atoms.shape, finer)
     if log is not None:
-        log("compiling the loss and its gradient (once for each set of shapes)")
+        log("the loss and its gradient at the start (compiled once for each set of shapes)")
     found, judged, losses = _best_of_starts(
         source, layer, atoms, first, target, noise, jnp.asarray(floor, atoms.dtype), optimizer, steps, tolerance,
         starts, resolution, finer if check else None, log, key, mesh,

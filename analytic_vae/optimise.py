@@ -31,7 +31,7 @@ class Stop(enum.Enum):
 
     CONVERGED = "converged: the loss no longer falls by more than the tolerance"
     STEPS = "stopped at the largest number of steps; more steps may lower the loss"
-    STUCK = "stopped: the line search found no lower loss along the gradient"
+    STUCK = "stopped where rounding hides any lower loss along the gradient"
     NOT_FINITE = "stopped: the loss was not finite; the best parameters before that are returned"
     EXACT = "nothing to learn: a linear layer's output is exactly a feature model"
 

@@ -73,7 +73,7 @@ def pair_covariances(
 ) -> Float[Array, "m2 m2"]:
     """`Cov(s_j(y_j), s_k(y_k))` for all `j != k`, zero on the diagonal; the arguments carry a leading axis of features.
 
-    `size` pairs are computed at once. With a mesh they are spread over its devices.
+    About `size` pairs are computed at once. With a mesh they are spread over its devices.
     """
     features = statistics.centre.shape[0]
     if features == 1:
