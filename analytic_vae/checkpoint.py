@@ -14,9 +14,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ._check import require_finite
 from .elbo import Elbo
 from .encoder import AbstractEncoder, ExponentialEncoder, GaussianEncoder, NeuralEncoder, SoftmaxEncoder
-from .files import read_arrays
+from .files import read_arrays, real_array
 from .fit import Fit
 from .model import FeatureModel
 from .optimise import Stop
@@ -45,6 +46,7 @@ def save_fit(path: str | os.PathLike[str], fit: Fit) -> None:
         "kind": "Fit",
         "stop": fit.stop.name,
         "seconds": fit.seconds,
+        "rejected": fit.rejected,
         "error_estimate": fit.error_estimate,
         "frequencies": fit.resolution.frequencies,
         "nodes": fit.resolution.nodes,
@@ -65,21 +67,26 @@ def load_fit(path: str | os.PathLike[str]) -> Fit:
 
     def build() -> Fit:
         terms = _under("elbo.", arrays)
-        terms = {"misfit": np.nan} | terms if terms else {}  # files of before there was one
-        elbo = Elbo(**{name: jnp.asarray(terms[name]) for name in _ELBO}) if terms else None
+        terms = {"misfit": np.array(np.nan)} | terms if terms else {}  # files of before there was one
+        target = _model(_under("target.", arrays))
+        elbo = _elbo(terms, target.features) if terms else None
         encoder = None
         if "encoder" in header:
             encoder = _encoder(header["encoder"], _under("encoder.", arrays))
+            if (encoder.features, encoder.readout.shape[2]) != (target.features, target.neurons):
+                raise ValueError(f"encoder: expected that of {target.features} features and {target.neurons} neurons.")
+        error = header["error_estimate"]
         return Fit(
-            target=_model(_under("target.", arrays)),
+            target=target,
             encoder=encoder,
             elbo=elbo,
-            error_estimate=header["error_estimate"],
-            history=arrays["history"],
-            start_losses=arrays["start_losses"],
+            error_estimate=None if error is None else _number("error_estimate", error),
+            history=_vector("history", arrays["history"]),
+            start_losses=_vector("start_losses", arrays["start_losses"]),
             stop=Stop[header["stop"]],
-            seconds=header["seconds"],
+            seconds=_number("seconds", header["seconds"]),
             resolution=Resolution(header["frequencies"], header["nodes"]),
+            rejected=int(_number("rejected", header.get("rejected", 0))),
         )
 
     return _rebuild(path, build)
@@ -150,17 +157,42 @@ def _encoder_parts(encoder: AbstractEncoder) -> tuple[dict[str, Any], dict[str, 
 def _encoder(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> AbstractEncoder:
     if header["class"] != "NeuralEncoder":
         return _ENCODERS[header["class"]](**arrays)
-    readout = arrays["leaf000"]
-    skeleton = NeuralEncoder.init(
-        readout, header["atoms"], width=header["width"], depth=header["depth"], key=jax.random.key(0)
+    shape = {name: header[name] for name in ("atoms", "width", "depth")}
+    # The numbers are the file's: nothing of their size is made before the arrays are seen to have it.
+    if any(type(value) is not int for value in shape.values()) or len(arrays) != 2 * shape["depth"] + 3:
+        raise ValueError(f"encoder: expected a network of {len(arrays)} arrays, got {shape}.")
+    atoms = shape.pop("atoms")
+    skeleton = eqx.filter_eval_shape(
+        lambda readout: NeuralEncoder.init(readout, atoms, **shape, key=jax.random.key(0)), arrays["leaf000"]
     )
-    parts, static = eqx.partition(skeleton, eqx.is_array)
+    parts, static = eqx.partition(skeleton, lambda leaf: isinstance(leaf, jax.ShapeDtypeStruct))
     expected, tree = jax.tree.flatten(parts)
     loaded = [jnp.asarray(arrays[f"leaf{index:03d}"]) for index in range(len(expected))]
     for index, (leaf, like) in enumerate(zip(loaded, expected, strict=True)):
         if leaf.shape != like.shape:
             raise ValueError(f"leaf{index:03d}: expected shape {like.shape}, got {leaf.shape}.")
+        require_finite(f"leaf{index:03d}", leaf)
     return eqx.combine(jax.tree.unflatten(tree, loaded), static)
+
+
+def _elbo(terms: dict[str, np.ndarray], features: int) -> Elbo:
+    for name in _ELBO:
+        expected = (features,) if name == "rates" else ()
+        if real_array(name, terms[name]).shape != expected:
+            raise ValueError(f"elbo.{name}: expected shape {expected}, got {terms[name].shape}.")
+    return Elbo(**{name: jnp.asarray(terms[name]) for name in _ELBO})
+
+
+def _number(name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"{name}: expected a number, got {value!r}.")
+    return float(value)
+
+
+def _vector(name: str, array: np.ndarray) -> np.ndarray:
+    if real_array(name, array).ndim != 1:
+        raise ValueError(f"{name}: expected a row of numbers, got shape {array.shape}.")
+    return array
 
 
 def _under(prefix: str, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -170,7 +202,7 @@ def _under(prefix: str, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 def _rebuild(path, build):
     try:
         return build()
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
+    except (LookupError, TypeError, AttributeError, ValueError, ArithmeticError, MemoryError) as error:
         raise ValueError(f"path: {path} is not a whole {FORMAT} file: {error}") from error
 
 
@@ -193,18 +225,39 @@ def _read(path, kind: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     if found != (FORMAT, kind):
         raise ValueError(f"path: expected a {kind} of {FORMAT}, got {found[1]} of {found[0]} in {path}.")
     if version != VERSION:
-        raise ValueError(f"path: {path} has version {version}, this package reads {VERSION}; update analytic_vae.")
+        raise ValueError(f"path: {path} has version {version!r}, this package reads {VERSION}; update analytic_vae.")
     return header, arrays
 
 
 def _replace(path: Path, content: bytes) -> None:
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    """Write under a temporary name, sync, rename: whoever looks sees the old file or the new one, whole."""
+    temporary = None
     try:
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         with os.fdopen(handle, "wb") as stream:
             stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+        temporary = None
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise type(error)(
+            f"path: cannot write {path} ({error.strerror or error}); nothing that was there is lost. Make room, or "
+            "choose another place."
+        ) from error
+    finally:
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    """The new name, too, is on the disk. Where a folder cannot be opened (Windows) the system sees to it."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -15,6 +15,7 @@ import numpy as np
 from ._check import require_finite
 
 MAX_BYTES = 2**30
+BOMB = 2**26, 200  # more bytes than this, and than so many times the file's own, are a bomb: weights hardly shrink
 
 _HEADER_READERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 _SAFETENSORS_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BOOL": 1} | {
@@ -44,7 +45,8 @@ def read_arrays(path: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES) -> 
     """The arrays of an `.npz` or `.safetensors` file by name, in the order of the file.
 
     The sizes that the file declares are added up before any array is read, so a small file cannot claim a large
-    memory; object arrays (which hold pickles) are refused unread.
+    memory; object arrays (which hold pickles) are refused unread, and so are files that unpack to more than 64 MiB
+    and 200 times their own size.
 
     Arguments:
         path: the file; its suffix says the format. `.safetensors` needs `pip install 'analytic_vae[files]'`.
@@ -96,7 +98,10 @@ def _read_npz(path: Path, max_bytes: int) -> dict[str, np.ndarray]:
         with zipfile.ZipFile(path) as archive:
             members = [member for member in archive.infolist() if member.filename.endswith(".npy")]
             # A member yields no more bytes than its entry in the archive says: this bounds the headers, too.
-            _require_fits(sum(member.file_size for member in members), max_bytes)
+            unpacked = sum(member.file_size for member in members)
+            _require_fits(unpacked, max_bytes)
+            if unpacked > max(BOMB[0], BOMB[1] * path.stat().st_size):
+                raise ValueError(f"expected at most {BOMB[1]} times the size of the file, but it unpacks to {unpacked}.")
             _require_fits(sum(_declared_bytes(archive, member) for member in members), max_bytes)
             return {member.filename.removesuffix(".npy"): _read_member(archive, member) for member in members}
     except _DAMAGE as error:

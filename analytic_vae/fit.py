@@ -42,6 +42,7 @@ class Fit:
         history: the loss after every step of the best start, at `resolution`, the last one that the fit went to.
         start_losses: the final loss of every start, at the first resolution where the loss was finite.
         stop: why the best start stopped.
+        rejected: steps of the best start that were taken back because loss or gradient was not finite there.
         seconds: wall time, compilation included.
         resolution: the last one that the fit went to.
     """
@@ -55,6 +56,7 @@ class Fit:
     stop: Stop
     seconds: float
     resolution: Resolution = field(default_factory=Resolution)
+    rejected: int = 0
 
     @property
     def loss(self) -> float | None:
@@ -77,9 +79,10 @@ class Fit:
         error = "" if self.error_estimate is None else f" (+- {self.error_estimate:.1e})"
         doubt = "; the resolution is too coarse for this fit, raise resolution.frequencies" if self.doubtful else ""
         unused = f"; {self.unused} of {self.target.features} features unused" if self.unused else ""
+        rejected = f" ({self.rejected} taken back)" if self.rejected else ""
         return (
             f"loss {self.loss:.6f}{error} nats = rate {float(self.elbo.rate):.4f} + R2 {float(self.elbo.R2):.4f} "
-            f"+ distortion {float(self.elbo.distortion):.4f}; {self.history.size} steps, {self.seconds:.1f} s; "
+            f"+ distortion {float(self.elbo.distortion):.4f}; {self.history.size} steps{rejected}, {self.seconds:.1f} s; "
             f"{self.stop.value}{unused}{doubt}"
         )
 
@@ -208,7 +211,10 @@ def _fit_at(
     )  # fmt: skip
     error = abs(judged - found.loss) if check else None
     seconds = time.perf_counter() - begun
-    return Fit(found.target, found.encoder, found.elbo, error, found.history, losses, found.stop, seconds, resolution)
+    return Fit(
+        found.target, found.encoder, found.elbo, error, found.history, losses, found.stop, seconds, resolution,
+        found.rejected,
+    )  # fmt: skip
 
 
 def _best_of_starts(

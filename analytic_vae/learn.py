@@ -1,15 +1,10 @@
 """Learning a network layer after layer: each layer's model is the next layer's source."""
 
-import dataclasses
-import functools
-import hashlib
 import inspect
-import json
 import os
-import re
-import sys
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,12 +16,13 @@ from jax.sharding import Mesh
 
 from ._check import require_instance
 from .arguments import check_mesh
-from .checkpoint import load_fit, savable_parts, save_fit, save_model, write_text
+from .checkpoint import load_fit, savable_parts, save_fit, save_model
 from .fit import Fit, check_options, fit
 from .layer import LinearLayer, Network
 from .model import FeatureModel
 from .optimise import Stop
 from .pushforward import linear_pushforward
+from .run_folder import run_folder
 from .spectral.resolution import Resolution
 
 Log = Callable[[str], None]
@@ -82,7 +78,8 @@ def learn(
         options: of `fit`, the same for every layer.
 
     Returns a `Trajectory`. Raises `ValueError` that names the argument if the parts do not fit together, or if the
-    folder belongs to another run; `TypeError` for an unknown option.
+    folder belongs to another run; `TypeError` for an unknown option; `OSError` that names the folder if it cannot be
+    written, or if another process works in it. What was learnt before is kept.
 
     Source: sections 2.1 and 2.4 (a) of "Analytically Learning Variational Auto-Encoders".
 
@@ -98,7 +95,13 @@ def learn(
     check_mesh(mesh)
     if folder is not None and not isinstance(options["encoder"], str):
         savable_parts(options["encoder"])  # better refused now than after it is learnt
-    checkpoints = None if folder is None else _open(Path(folder), source, network, options)
+    with nullcontext() if folder is None else run_folder(Path(folder), source, network, options) as checkpoints:
+        fits = _learn_layers(source, network, checkpoints, log, mesh, options)
+    return Trajectory(source, network, tuple(fits))
+
+
+def _learn_layers(source, network, checkpoints: Path | None, log, mesh, options: dict[str, Any]) -> list[Fit]:
+    """A fit per layer; those that are in the folder are read, the others written to it."""
     fits: list[Fit] = []
     total = len(network.layers)
     for index, layer in enumerate(network.layers):
@@ -114,9 +117,9 @@ def learn(
                 save_fit(path, found)
             say(str(found))
         fits.append(found)
-    if checkpoints is not None:
+    if checkpoints is not None and not (checkpoints / "output.npz").exists():
         save_model(checkpoints / "output.npz", fits[-1].target)
-    return Trajectory(source, network, tuple(fits))
+    return fits
 
 
 def _learn_layer(model: FeatureModel, layer, say: Log, mesh: Mesh | None, options: dict[str, Any]) -> Fit:
@@ -131,89 +134,6 @@ def _learn_layer(model: FeatureModel, layer, say: Log, mesh: Mesh | None, option
 
 def _prefixed(log: Log | None, prefix: str) -> Log:
     return (lambda line: None) if log is None else (lambda line: log(prefix + line))
-
-
-def _open(folder: Path, source: FeatureModel, network: Network, options: dict[str, Any]) -> Path:
-    """The run folder, made or recognised by a fingerprint of everything that the numbers depend on."""
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"folder: expected a folder, got the file {folder}.")
-    fingerprint = _fingerprint(source, network, options)
-    manifest = folder / "run.json"
-    if manifest.exists():
-        try:
-            found = json.loads(manifest.read_text())["fingerprint"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"folder: {manifest} is damaged; remove the folder or choose another.") from error
-        if found != fingerprint:
-            raise ValueError(
-                f"folder: {folder} belongs to a run of another source, network or options; choose another folder."
-            )
-        return folder
-    folder.mkdir(parents=True, exist_ok=True)
-    stray = sorted(folder.glob("layer_*.npz"))
-    if stray:
-        raise ValueError(f"folder: {folder} holds {stray[0].name} but no run.json; choose another folder.")
-    write_text(manifest, json.dumps({"fingerprint": fingerprint, "layers": len(network.layers)}) + "\n")
-    return folder
-
-
-def _fingerprint(source: FeatureModel, network: Network, options: dict[str, Any]) -> str:
-    """A digest of all that the numbers depend on: arrays, options by name, functions by code and values, versions."""
-    digest = hashlib.sha256()
-    versions = {name: sys.modules[name].__version__ for name in ("jax", "numpy", "optax", "scipy")}
-    _digest(digest, {"source": source, "network": network, "options": options, "versions": versions})
-    return digest.hexdigest()
-
-
-def _digest(digest, value: Any) -> None:
-    digest.update(f"<{type(value).__module__}.{type(value).__qualname__}>".encode())
-    if isinstance(value, dict):
-        for name in sorted(value):
-            digest.update(f"[{name}]".encode())
-            _digest(digest, value[name])
-    elif isinstance(value, jax.Array | np.ndarray | np.generic):
-        if isinstance(value, jax.Array) and jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key):
-            value = jax.random.key_data(value)
-        array = np.asarray(value)
-        digest.update(str((array.shape, array.dtype)).encode() + array.tobytes())
-    elif isinstance(value, tuple | list):
-        for item in value:
-            _digest(digest, item)
-    elif isinstance(value, eqx.Module):
-        _digest(digest, {f.name: getattr(value, f.name, None) for f in dataclasses.fields(value)})
-    elif inspect.iscode(value):
-        digest.update(value.co_code)
-        _digest(digest, [*value.co_names, *value.co_consts])
-    elif isinstance(value, functools.partial):
-        _digest(digest, [value.func, value.args, value.keywords])
-    elif inspect.isfunction(value):
-        digest.update(f"{value.__module__}.{value.__qualname__}".encode() + _computed_by(value))
-        cells = [cell.cell_contents for cell in value.__closure__ or () if cell.cell_contents is not value]
-        _digest(digest, [value.__code__, value.__defaults__, value.__kwdefaults__, cells])
-    elif callable(value):
-        digest.update(f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', '')}".encode())
-        digest.update(_computed_by(value))
-        _digest(digest, getattr(value, "__wrapped__", None))
-    elif isinstance(value, set | frozenset):
-        _digest(digest, sorted(map(repr, value)))
-    else:
-        digest.update(re.sub(r"0x[0-9a-f]+", "", repr(value)).encode())  # less addresses
-
-
-def _computed_by(function: Callable) -> bytes:
-    """What a function of one number (an activation) computes: its program with its constants, and some values.
-
-    The code of a function does not tell all: it may call others, read globals or be wrapped.
-    """
-    points = np.linspace(-3, 3, 13)
-    try:
-        program = jax.make_jaxpr(function)(points[0])
-        values = [np.asarray(function(x)) for x in points]
-    except Exception:  # a function of something else
-        return b""
-    shown = re.sub(r"0x[0-9a-f]+", "", str(program))
-    parts = [np.asarray(constant).tobytes() for constant in program.consts] + [value.tobytes() for value in values]
-    return shown.encode() + b"".join(parts)
 
 
 def _checked_options(options: dict[str, Any]) -> dict[str, Any]:

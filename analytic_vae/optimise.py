@@ -19,7 +19,7 @@ from .model import FeatureModel
 from .natural import directions, fisher, moved
 from .plan import plan
 from .prior import Prior
-from .types import Array
+from .types import Array, PyTree
 
 Log = Callable[[str], None]
 CHUNK = 10  # steps of an optax optimiser in one compiled call
@@ -56,6 +56,7 @@ class Found(NamedTuple):
     target: FeatureModel
     history: np.ndarray
     stop: Stop
+    rejected: int
 
     @property
     def loss(self) -> float:
@@ -75,9 +76,11 @@ def profiled_lbfgs(source, layer, atoms, encoder, noise, floor, steps, tolerance
     """L-BFGS (SciPy's, in float64) on the profiled loss, whose exact gradient comes from one compiled function.
 
     The coordinates are those of the Fisher metric (`natural.py`) at the best encoder, taken anew every ROUND steps.
+    Where loss or gradient is not finite the line search is told of a loss above the best, level: it steps back.
     """
     history: list[float] = []
     best = np.inf, (encoder, None, None)
+    rejected = 0
 
     def after_step(_):
         history.append(best[0])
@@ -90,14 +93,15 @@ def profiled_lbfgs(source, layer, atoms, encoder, noise, floor, steps, tolerance
         shape, dtype = columns.shape[:2], columns.dtype
 
         def value_and_grad(x):
-            nonlocal best
+            nonlocal best, rejected
             step = jnp.asarray(x.reshape(shape), dtype)
             (loss, found), gradient = profiled_value_and_grad(
                 step, columns, begin, source, layer, atoms, noise, floor, resolution, mesh
             )
             loss, gradient = float(loss), np.asarray(gradient, float).ravel()
             if not (np.isfinite(loss) and np.all(np.isfinite(gradient))):
-                return np.inf, np.zeros_like(gradient)
+                rejected += np.isfinite(best[0])
+                return best[0] + abs(best[0]) + 1, np.zeros_like(gradient)
             if loss < best[0]:
                 best = loss, found
             return loss, gradient
@@ -126,7 +130,7 @@ def profiled_lbfgs(source, layer, atoms, encoder, noise, floor, steps, tolerance
                 stop = Stop.STUCK
     except _Enough:
         stop = Stop.CONVERGED
-    return Found(*best[1], np.array(history), stop)
+    return Found(*best[1], np.array(history), stop, rejected)
 
 
 @eqx.filter_jit
@@ -189,38 +193,68 @@ def whole_loss(
     if target is None:
         target = compiled_target(source, layer, atoms, encoder, noise, floor, resolution, mesh)
     parameters, static = eqx.partition((encoder, FreeTarget.of(target)), eqx.is_inexact_array)
-    state, best = optimizer.init(parameters), (np.inf, encoder, target)
-    elbo = None
+    one, none = jnp.ones((), atoms.dtype), jnp.zeros((), int)
+    walk = Walk(parameters, optimizer.init(parameters), parameters, one * jnp.nan, one, none)
+    best, elbo = (np.inf, encoder, target), None
     history: list[float] = []
     stop = Stop.STEPS
     while len(history) < steps:
-        before, length = best[0], min(CHUNK, steps - len(history))
-        parameters, state, least, values = _advance(
-            parameters, state, static, source, layer, atoms, optimizer, resolution, length, mesh
-        )
+        before, length, rejected = best[0], min(CHUNK, steps - len(history)), int(walk.rejected)
+        walk, least, values = _advance(walk, static, source, layer, atoms, optimizer, resolution, length, mesh)
         history.extend(np.asarray(values, float))
         say(len(history), history[-1])
+        if int(walk.rejected) - rejected == length:
+            stop = Stop.NOT_FINITE
+            break
         encoder, free = eqx.combine(least, static)
         target = free.model(atoms)
         value = compiled_elbo(source, layer, target, encoder, resolution, mesh)
         if np.isfinite(value.loss) and value.loss < best[0]:
             best, elbo = (float(value.loss), encoder, target), value
-        if not np.all(np.isfinite(history[-CHUNK:])):
-            stop = Stop.NOT_FINITE
-            break
         if before - best[0] < tolerance:
             stop = Stop.CONVERGED
             break
     if elbo is None:  # no step had a finite loss
         elbo = compiled_elbo(source, layer, best[2], best[1], resolution, mesh)
-    return Found(best[1], elbo, best[2], np.array(history), stop)
+    return Found(best[1], elbo, best[2], np.array(history), stop, int(walk.rejected))
+
+
+class Walk(NamedTuple):
+    """Where an optax optimiser is: the parameters that it tries, and the last ones with a finite loss, `value`.
+
+    A trial whose loss or gradient is not finite is rejected: the next is half way back, and later steps are shorter,
+    `scale` times what the optimiser says.
+    """
+
+    trial: PyTree
+    state: PyTree
+    safe: PyTree
+    value: Array
+    scale: Array
+    rejected: Array
+
+    def after(self, value, gradient, optimizer, loss) -> "Walk":
+        """The walk after a look at loss and gradient of the trial."""
+        good = jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves((value, gradient))]))
+        updates, state = optimizer.update(gradient, self.state, self.trial, value=value, grad=gradient, value_fn=loss)
+        ahead = optax.apply_updates(self.trial, jax.tree.map(lambda leaf: self.scale.astype(leaf.dtype) * leaf, updates))
+        middle = jax.tree.map(lambda new, old: jnp.where(jnp.isfinite(new), (new + old) / 2, old), self.trial, self.safe)
+
+        def choose(one, other):
+            return jax.tree.map(lambda a, b: jnp.where(good, a, b), one, other)
+
+        scale = jnp.where(good, jnp.minimum(1.1 * self.scale, 1), self.scale / 2)
+        return Walk(
+            choose(ahead, middle), choose(state, self.state), choose(self.trial, self.safe),
+            jnp.where(good, value, self.value), scale, self.rejected + ~good,
+        )  # fmt: skip
 
 
 @eqx.filter_jit
-def _advance(parameters, state, static, source, layer, atoms, optimizer, resolution, length: int, mesh):
-    """Some steps of an optax optimiser: parameters, its state, the parameters of the least loss, and all losses."""
+def _advance(walk: Walk, static, source, layer, atoms, optimizer, resolution, length: int, mesh):
+    """Some steps of an optax optimiser: where it is then, the parameters of the least loss, and all losses."""
     optimizer = optax.with_extra_args_support(optimizer)
-    boxes = plan(source, layer, eqx.combine(parameters, static)[0], resolution)
+    boxes = plan(source, layer, eqx.combine(walk.safe, static)[0], resolution)
 
     def loss(p):
         encoder, target = eqx.combine(p, static)
@@ -228,13 +262,12 @@ def _advance(parameters, state, static, source, layer, atoms, optimizer, resolut
         return elbo_of(given, target.model(atoms)).loss
 
     def step(carry, _):
-        p, s, least_loss, least_p = carry
-        value, gradient = jax.value_and_grad(loss)(p)
-        better = (value < least_loss) & jnp.isfinite(value)
-        least_p = jax.tree.map(lambda new, old: jnp.where(better, new, old), p, least_p)
-        updates, s = optimizer.update(gradient, s, p, value=value, grad=gradient, value_fn=loss)
-        return (optax.apply_updates(p, updates), s, jnp.where(better, value, least_loss), least_p), value
+        walk, least_loss, least = carry
+        value, gradient = jax.value_and_grad(loss)(walk.trial)
+        better = value < least_loss  # never of NaN
+        least = jax.tree.map(lambda new, old: jnp.where(better, new, old), walk.trial, least)
+        walk = walk.after(value, gradient, optimizer, loss)
+        return (walk, jnp.where(better, value, least_loss), least), walk.value
 
-    carry = parameters, state, jnp.asarray(np.inf, atoms.dtype), parameters
-    (parameters, state, _, least), values = jax.lax.scan(step, carry, None, length=length)
-    return parameters, state, least, values
+    (walk, _, least), values = jax.lax.scan(step, (walk, jnp.asarray(np.inf, atoms.dtype), walk.safe), length=length)
+    return walk, least, values

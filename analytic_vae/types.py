@@ -14,9 +14,9 @@
 from collections.abc import Callable
 from typing import TypeAlias
 
-from jaxtyping import Array, ArrayLike, Complex, Float, PRNGKeyArray
+from jaxtyping import Array, ArrayLike, Complex, Float, PRNGKeyArray, PyTree
 
-__all__ = ["Array", "ArrayLike", "Complex", "Float", "Function", "PRNGKeyArray", "Scalar"]
+__all__ = ["Array", "ArrayLike", "Complex", "Float", "Function", "PRNGKeyArray", "PyTree", "Scalar"]
 
 Scalar: TypeAlias = Float[Array, ""]
 Function: TypeAlias = Callable[[Array], Array]

@@ -1,0 +1,133 @@
+"""Broken and hostile files, killed runs, full disks, two processes on one folder."""
+
+import errno
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import killed
+import mutations
+import numpy as np
+import pytest
+
+import analytic_vae as av
+
+OPTIONS = dict(steps=2, resolution=av.Resolution(8), check=False)
+
+
+@pytest.fixture
+def parts():
+    source, network = killed.parts()
+    return source, av.Network(network.layers[:1])  # linear: nothing to compile
+
+
+def test_mutated_files_load_or_say_why(tmp_path):
+    """2100 files here; benchmarks/mutated_files.py reads as many as one likes."""
+    results = mutations.attack(tmp_path, 2100)
+    assert {kind for _, kind, _ in results} == set(mutations.KINDS)
+    assert {outcome for *_, outcome in results} == {"loaded", "refused"}
+
+
+def test_a_bomb_is_refused_unread(tmp_path):
+    path = tmp_path / "bomb.npz"
+    np.savez_compressed(path, W0=np.zeros((2**13, 2**11)))
+    with pytest.raises(ValueError, match="at most 200 times the size of the file"):
+        av.load_network(path)
+
+
+def test_the_trap_of_the_fuzz_works(tmp_path):
+    import pickle
+
+    pickle.loads(pickle.dumps(mutations.Marker(tmp_path / "executed")))
+    assert (tmp_path / "executed").exists()
+
+
+def test_a_killed_run_ends_in_the_same_bits(tmp_path):
+    """Three random moments here; benchmarks/killed_runs.py takes 60."""
+    assert killed.attack(tmp_path, 3)["kills"] == 3
+
+
+def test_a_second_process_is_told_to_wait(parts, tmp_path):
+    hold = (
+        "import fcntl, sys; f = open(sys.argv[1], 'a+'); fcntl.flock(f, fcntl.LOCK_EX); f.write('77'); f.flush(); "
+        "print('held', flush=True); sys.stdin.read()"
+    )
+    lock = tmp_path / "run" / ".lock"
+    lock.parent.mkdir()
+    with subprocess.Popen(
+        [sys.executable, "-c", hold, str(lock)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(BlockingIOError, match="folder: process 77 works in"):
+            av.learn(*parts, folder=lock.parent, **OPTIONS)
+        other.stdin.close()
+    av.learn(*parts, folder=lock.parent, **OPTIONS)  # once it has ended
+
+
+def test_a_full_disk_loses_nothing(parts, tmp_path, monkeypatch):
+    path = tmp_path / "model.npz"
+    av.save_model(path, parts[0])
+    before = path.read_bytes()
+
+    def full(_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fsync", full)
+        with pytest.raises(OSError, match=r"path: cannot write .*model\.npz \(No space left"):
+            av.save_model(path, parts[0].shift(np.ones(3)))
+    assert path.read_bytes() == before and [file.name for file in tmp_path.iterdir()] == ["model.npz"]
+
+
+def test_a_file_that_may_not_grow_is_said_at_once(tmp_path):
+    """The system's own refusal: a limit of 100 bytes a file."""
+    code = (
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100)); "
+        "import analytic_vae as av; av.save_model(sys.argv[1], av.FeatureModel(av.Prior.bernoulli([0.5]), [[1.0]], 1.0))"
+    )
+    path = tmp_path / "model.npz"
+    done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True)
+    assert "path: cannot write" in done.stderr and "File too large" in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_cannot_be_written_is_said_before_anything_is_learnt(parts):
+    if not Path("/proc/self").exists():
+        pytest.skip("needs a folder that not even root can write to")
+    lines = []
+    with pytest.raises(OSError, match="folder: cannot write to /proc/run"):
+        av.learn(*parts, folder="/proc/run", log=lines.append, **OPTIONS)
+    assert not lines
+
+
+def test_files_of_a_newer_version_are_named_as_such(parts, tmp_path):
+    path = tmp_path / "model.npz"
+    av.save_model(path, parts[0])
+    with np.load(path) as arrays:
+        held = dict(arrays)
+    header = json.loads(held["header.json"].tobytes()) | {"version": 2}
+    np.savez(path, **held | {"header.json": np.frombuffer(json.dumps(header).encode(), np.uint8)})
+    with pytest.raises(ValueError, match="has version 2, this package reads 1; update analytic_vae"):
+        av.load_model(path)
+
+
+def test_a_run_of_other_versions_is_not_continued(parts, tmp_path):
+    av.learn(*parts, folder=tmp_path, **OPTIONS)
+    manifest = json.loads((tmp_path / "run.json").read_text())
+    manifest["versions"]["jax"] = "0.1"
+    (tmp_path / "run.json").write_text(json.dumps(manifest))
+    with pytest.raises(ValueError, match=f"'jax': '0.1'.*'jax': '{jax.__version__}'"):
+        av.learn(*parts, folder=tmp_path, **OPTIONS)
+    for text in ("", "[]", "{}", "[" * 10_000, "\x00"):
+        (tmp_path / "run.json").write_text(text)
+        with pytest.raises(ValueError, match="is damaged"):
+            av.learn(*parts, folder=tmp_path, **OPTIONS)
+
+
+def test_half_written_files_of_a_killed_process_are_swept_away(parts, tmp_path):
+    (tmp_path / ".layer_000.npz.x8fj2").write_bytes(b"half")
+    av.learn(*parts, folder=tmp_path, **OPTIONS)
+    assert sorted(file.name for file in tmp_path.iterdir()) == [".lock", "layer_000.npz", "output.npz", "run.json"]
