@@ -101,7 +101,9 @@ def _read_npz(path: Path, max_bytes: int) -> dict[str, np.ndarray]:
             unpacked = sum(member.file_size for member in members)
             _require_fits(unpacked, max_bytes)
             if unpacked > max(BOMB[0], BOMB[1] * path.stat().st_size):
-                raise ValueError(f"expected at most {BOMB[1]} times the size of the file, but it unpacks to {unpacked}.")
+                raise ValueError(
+                    f"expected at most {BOMB[1]} times the size of the file, but it unpacks to {unpacked}."
+                )
             _require_fits(sum(_declared_bytes(archive, member) for member in members), max_bytes)
             return {member.filename.removesuffix(".npy"): _read_member(archive, member) for member in members}
     except _DAMAGE as error:

@@ -82,8 +82,8 @@ class Fit:
         rejected = f" ({self.rejected} taken back)" if self.rejected else ""
         return (
             f"loss {self.loss:.6f}{error} nats = rate {float(self.elbo.rate):.4f} + R2 {float(self.elbo.R2):.4f} "
-            f"+ distortion {float(self.elbo.distortion):.4f}; {self.history.size} steps{rejected}, {self.seconds:.1f} s; "
-            f"{self.stop.value}{unused}{doubt}"
+            f"+ distortion {float(self.elbo.distortion):.4f}; {self.history.size} steps{rejected}, "
+            f"{self.seconds:.1f} s; {self.stop.value}{unused}{doubt}"
         )
 
 

@@ -237,8 +237,12 @@ class Walk(NamedTuple):
         """The walk after a look at loss and gradient of the trial."""
         good = jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves((value, gradient))]))
         updates, state = optimizer.update(gradient, self.state, self.trial, value=value, grad=gradient, value_fn=loss)
-        ahead = optax.apply_updates(self.trial, jax.tree.map(lambda leaf: self.scale.astype(leaf.dtype) * leaf, updates))
-        middle = jax.tree.map(lambda new, old: jnp.where(jnp.isfinite(new), (new + old) / 2, old), self.trial, self.safe)
+        ahead = optax.apply_updates(
+            self.trial, jax.tree.map(lambda leaf: self.scale.astype(leaf.dtype) * leaf, updates)
+        )
+        middle = jax.tree.map(
+            lambda new, old: jnp.where(jnp.isfinite(new), (new + old) / 2, old), self.trial, self.safe
+        )
 
         def choose(one, other):
             return jax.tree.map(lambda a, b: jnp.where(good, a, b), one, other)

@@ -85,8 +85,8 @@ def test_a_full_disk_loses_nothing(parts, tmp_path, monkeypatch):
 def test_a_file_that_may_not_grow_is_said_at_once(tmp_path):
     """The system's own refusal: a limit of 100 bytes a file."""
     code = (
-        "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100)); "
-        "import analytic_vae as av; av.save_model(sys.argv[1], av.FeatureModel(av.Prior.bernoulli([0.5]), [[1.0]], 1.0))"
+        "import resource, sys, analytic_vae as av; resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100)); "
+        "av.save_model(sys.argv[1], av.FeatureModel(av.Prior.bernoulli([0.5]), [[1.0]], 1.0))"
     )
     path = tmp_path / "model.npz"
     done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True)
