@@ -4,7 +4,7 @@ import argparse
 import tempfile
 from pathlib import Path
 
-import harness  # noqa: F401
+import harness
 import killed
 
 parser = argparse.ArgumentParser()
