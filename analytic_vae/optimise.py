@@ -100,7 +100,7 @@ def profiled_lbfgs(source, layer, atoms, encoder, noise, floor, steps, tolerance
             )
             loss, gradient = float(loss), np.asarray(gradient, float).ravel()
             if not (np.isfinite(loss) and np.all(np.isfinite(gradient))):
-                rejected += np.isfinite(best[0])
+                rejected += int(np.isfinite(best[0]))
                 return best[0] + abs(best[0]) + 1, np.zeros_like(gradient)
             if loss < best[0]:
                 best = loss, found
@@ -109,8 +109,8 @@ def profiled_lbfgs(source, layer, atoms, encoder, noise, floor, steps, tolerance
         zero = np.zeros(shape[0] * shape[1])
         if not history and not np.isfinite(value_and_grad(zero)[0]):
             raise TooCoarse(
-                f"resolution: expected one at which the loss is finite, but at {resolution.frequencies} frequencies it "
-                "is not; raise resolution.frequencies."
+                f"resolution: expected one at which the loss and its gradient are finite, but at "
+                f"{resolution.frequencies} frequencies they are not; raise resolution.frequencies."
             )
         limit = min(ROUND, steps - len(history))
         options = {"maxiter": limit, "maxfun": 20 * limit, "maxcor": 20, "ftol": 0.0, "gtol": 1e-12}
@@ -268,7 +268,7 @@ def _advance(walk: Walk, static, source, layer, atoms, optimizer, resolution, le
     def step(carry, _):
         walk, least_loss, least = carry
         value, gradient = jax.value_and_grad(loss)(walk.trial)
-        better = value < least_loss  # never of NaN
+        better = (value < least_loss) & jnp.isfinite(value)
         least = jax.tree.map(lambda new, old: jnp.where(better, new, old), walk.trial, least)
         walk = walk.after(value, gradient, optimizer, loss)
         return (walk, jnp.where(better, value, least_loss), least), walk.value

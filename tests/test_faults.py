@@ -8,14 +8,55 @@ import sys
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import killed
 import mutations
 import numpy as np
+import optax
 import pytest
 
 import analytic_vae as av
 
 OPTIONS = dict(steps=2, resolution=av.Resolution(8), check=False)
+
+
+LINEAR = av.LinearLayer([[1.0, 0.3], [-0.2, 0.8]])
+
+
+def two_features():
+    return av.FeatureModel(av.Prior.bernoulli([0.3, 0.3]), [[1.0, 0.5], [0.0, 1.0]], 0.2)
+
+
+@pytest.mark.parametrize("poison", [np.nan, np.inf, 1e200])
+def test_a_poisoned_step_of_an_optax_optimiser_is_taken_back(poison):
+    """Its third step is not finite, or so long that the loss is not."""
+
+    def update(updates, count, params=None):
+        return jax.tree.map(lambda u: jnp.where(count == 2, poison, u), updates), count + 1
+
+    poisoned = optax.chain(optax.adam(0.02), optax.GradientTransformation(lambda _: jnp.zeros((), int), update))
+    options = OPTIONS | {"steps": 20, "noise": "scalar", "tolerance": 0.0}
+    result = av.fit(two_features(), LINEAR, optimizer=poisoned, **options)
+    assert 1 <= result.rejected < 20 and f"({result.rejected} taken back)" in str(result)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((result.target, result.encoder)))
+    assert np.isfinite(result.loss) and result.history[-1] < result.history[0]
+
+
+def test_a_poisoned_value_in_a_line_search_is_stepped_back_from(monkeypatch):
+    from analytic_vae import optimise
+
+    exact, calls = optimise.profiled_value_and_grad, []
+
+    def poisoned(*arguments):
+        calls.append(None)
+        (loss, found), gradient = exact(*arguments)
+        return ((loss * np.nan, found), gradient) if len(calls) in (4, 5) else ((loss, found), gradient)
+
+    options = OPTIONS | {"steps": 20, "noise": "scalar"}
+    whole = av.fit(two_features(), LINEAR, **options)
+    monkeypatch.setattr(optimise, "profiled_value_and_grad", poisoned)
+    result = av.fit(two_features(), LINEAR, **options)
+    assert result.rejected == 2 and result.loss < whole.loss + 0.01
 
 
 @pytest.fixture

@@ -200,7 +200,8 @@ def test_help_needs_no_work():
 def test_fingerprints_tell_runs_apart(run):
     import optax
 
-    from analytic_vae.learn import _checked_options, _fingerprint
+    from analytic_vae.learn import _checked_options
+    from analytic_vae.run_folder import _fingerprint
 
     source, network, weights = run
     clipped = [av.from_weights(weights, av.Activation(lambda b, c=c: b.clip(-c, c), (-c, c))) for c in (1.0, 2.0)]
@@ -243,7 +244,8 @@ def _scaled(s):
     ids=["default", "attribute", "jit", "partial", "name"],
 )
 def test_fingerprints_tell_activations_apart(run, one, other):
-    from analytic_vae.learn import _checked_options, _fingerprint
+    from analytic_vae.learn import _checked_options
+    from analytic_vae.run_folder import _fingerprint
 
     source, _, weights = run
     nets = [av.from_weights(weights, av.Activation(function, (), name="mine")) for function in (one, other, one)]
