@@ -140,7 +140,7 @@ def _show(options: argparse.Namespace) -> int:
     if report.exists():
         try:
             print(markdown(json.loads(report.read_text())))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ValueError(f"folder: {report} is damaged ({error}); run learn again to renew it.") from error
         return 0
     layers = sorted(options.folder.glob("layer_*.npz"))

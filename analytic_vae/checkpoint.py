@@ -220,7 +220,7 @@ def _read(path, kind: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     try:
         header = json.loads(arrays.pop("header.json").tobytes())
         found, version = (header["format"], header["kind"]), header["version"]
-    except (KeyError, ValueError, TypeError) as error:
+    except (KeyError, ValueError, TypeError, RecursionError) as error:
         raise ValueError(f"path: expected a file written by {FORMAT}, got {path} without its header.") from error
     if found != (FORMAT, kind):
         raise ValueError(f"path: expected a {kind} of {FORMAT}, got {found[1]} of {found[0]} in {path}.")

@@ -222,8 +222,8 @@ def whole_loss(
 class Walk(NamedTuple):
     """Where an optax optimiser is: the parameters that it tries, and the last ones with a finite loss, `value`.
 
-    A trial whose loss or gradient is not finite is rejected: the next is half way back, and later steps are shorter,
-    `scale` times what the optimiser says.
+    A trial whose loss or gradient is not finite is rejected: the optimiser goes on from the last ones, with steps half
+    as long, `scale` times what it says.
     """
 
     trial: PyTree
@@ -240,16 +240,13 @@ class Walk(NamedTuple):
         ahead = optax.apply_updates(
             self.trial, jax.tree.map(lambda leaf: self.scale.astype(leaf.dtype) * leaf, updates)
         )
-        middle = jax.tree.map(
-            lambda new, old: jnp.where(jnp.isfinite(new), (new + old) / 2, old), self.trial, self.safe
-        )
 
         def choose(one, other):
             return jax.tree.map(lambda a, b: jnp.where(good, a, b), one, other)
 
         scale = jnp.where(good, jnp.minimum(1.1 * self.scale, 1), self.scale / 2)
         return Walk(
-            choose(ahead, middle), choose(state, self.state), choose(self.trial, self.safe),
+            choose(ahead, self.safe), choose(state, self.state), choose(self.trial, self.safe),
             jnp.where(good, value, self.value), scale, self.rejected + ~good,
         )  # fmt: skip
 

@@ -82,7 +82,7 @@ def _claim(folder: Path, fingerprint: str, layers: int) -> None:
         try:
             found = json.loads(manifest.read_text())
             same, theirs = found["fingerprint"] == fingerprint, found.get("versions", versions)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ValueError(f"folder: {manifest} is damaged; remove the folder or choose another.") from error
         if theirs != versions:
             raise ValueError(

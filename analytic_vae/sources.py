@@ -143,6 +143,8 @@ def _checked_data(data: ArrayLike) -> np.ndarray:
     data = real_array("data", np.asarray(data))
     require_shape("data", data, (None, None), "samples, neurons")
     require_finite("data", data)
+    if (largest := np.max(np.abs(data.astype(np.float64)))) > 1e100:
+        raise ValueError(f"data: expected numbers whose squares can be added, below 1e100, got {largest:.3g}.")
     if len(data) < 2:
         raise ValueError(f"data: expected at least 2 samples, got shape {data.shape}.")
     return data if data.dtype.kind == "f" else data.astype(np.float64)

@@ -72,7 +72,7 @@ def _members_mutated(content, kind, rng, marker):
         rows = int(rng.integers(1, 100)) * 2**17
         members[chosen] = _npy_header((rows,), "|b1") + bytes(rows)
     elif kind == "names":
-        new = ("../../x.npy", "W" * 3000 + ".npy", "", "W0", "\0.npy", "extra.npy", "b9999999999.npy")
+        new = ("../../x.npy", "W" * 3000 + ".npy", "W0", "extra.npy", "b9999999999.npy", ".npy")
         members[new[rng.integers(len(new))]] = members.pop(chosen)
     elif kind == "swap":
         members[chosen] = members[names[rng.integers(len(names))]]

@@ -91,7 +91,7 @@ def test_fits_and_models_survive_their_files(trajectory, tmp_path):
 
 
 def test_neural_encoders_survive_their_files(trajectory, tmp_path):
-    encoder = av.NeuralEncoder.init(np.ones((2, 1, 3)), 2, key=jax.random.key(0))
+    encoder = av.NeuralEncoder.init(np.ones((2, 1, 2)), 2, key=jax.random.key(0))
     fit = dataclasses.replace(trajectory.fits[1], encoder=encoder)
     av.save_fit(tmp_path / "fit.npz", fit)
     loaded = av.load_fit(tmp_path / "fit.npz").encoder
