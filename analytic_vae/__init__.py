@@ -14,13 +14,15 @@ from .optimise import Stop
 from .parallel import replicate
 from .plan import Plan, plan
 from .prior import Prior
-from .pushforward import Law, linear_pushforward, pushforward
+from .pushforward import Law, bounded_expectation, linear_pushforward, pushforward
 from .sources import load_source, source_from_data
 from .sparse_autoencoder import SparseAutoencoder, SparseLoss, sparse_loss
+from .spectral.certified import Bounded
 from .spectral.resolution import Resolution
 
 __all__ = [
     "Activation",
+    "Bounded",
     "Elbo",
     "Expectations",
     "ExponentialEncoder",
@@ -44,6 +46,7 @@ __all__ = [
     "best_noise",
     "best_prior",
     "best_target",
+    "bounded_expectation",
     "elbo",
     "expectations",
     "fit",

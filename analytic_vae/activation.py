@@ -1,13 +1,29 @@
-"""Activations and their kinks: where a function is not smooth, quadrature must be split."""
+"""Activations, their kinks, and what an error bound must know of them off the real axis."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 
 from ._check import require_instance
-from .types import Array
+from .types import Array, Scalar
+
+
+class Strip(NamedTuple):
+    """How large an activation is at complex arguments `b + i v`, `|v| <= width`: what a certified error is made of.
+
+    Fields:
+        sup: `(low, high, width) -> ` a bound of `|psi|` for `low <= b <= high`, infinity where psi is not analytic.
+        slope: `width -> ` a bound of `|psi'|` for all real `b`.
+        jumps: by how much the slope jumps at each kink. Between its kinks such a psi must be linear, and `sup` and
+            `slope` hold for every one of its pieces, continued.
+    """
+
+    sup: Callable[[Scalar, Scalar, Scalar], Scalar]
+    slope: Callable[[Scalar], Scalar]
+    jumps: tuple[float, ...] = ()
 
 
 class Activation(eqx.Module):
@@ -17,6 +33,7 @@ class Activation(eqx.Module):
         function: maps an array to an array of the same shape, elementwise; traceable by JAX.
         kinks: the points (floats) between which the function is smooth. ReLU: `(0.0,)`.
         name: how the activation is called in reports and files.
+        strip: what bounds of errors need; without it there are estimates only.
 
     >>> hinge = Activation(lambda b: jnp.clip(b, -1, 1), kinks=(-1.0, 1.0), name="hard tanh")
     """
@@ -24,15 +41,25 @@ class Activation(eqx.Module):
     function: Callable[[Array], Array] = eqx.field(static=True)
     kinks: tuple[float, ...] = eqx.field(static=True)
     name: str = eqx.field(static=True)
+    strip: Strip | None = eqx.field(static=True)
 
-    def __init__(self, function: Callable[[Array], Array], kinks: tuple[float, ...] = (), name: str | None = None):
+    def __init__(
+        self,
+        function: Callable[[Array], Array],
+        kinks: tuple[float, ...] = (),
+        name: str | None = None,
+        strip: Strip | None = None,
+    ):
         if not callable(function):
             raise TypeError(f"function: expected a callable, got {type(function).__name__}.")
         self.function = function
         self.kinks = tuple(sorted(float(kink) for kink in kinks))
         self.name = name or getattr(function, "__name__", "activation")
+        self.strip = strip
         if not all(abs(kink) < float("inf") for kink in self.kinks):
             raise ValueError(f"kinks: expected finite numbers, got {self.kinks}.")
+        if strip is not None and len(strip.jumps) != len(self.kinks):
+            raise ValueError(f"strip: expected {len(self.kinks)} jumps, one for each kink, got {len(strip.jumps)}.")
 
     def __call__(self, b: Array) -> Array:
         return self.function(b)
@@ -46,16 +73,69 @@ def _gelu(b: Array) -> Array:
     return jax.nn.gelu(b, approximate=False)
 
 
+def _farthest(low: Scalar, high: Scalar, width: Scalar) -> Scalar:
+    return jnp.maximum(jnp.abs(low), jnp.abs(high)) + width
+
+
+def _within(width: Scalar, limit: float, value: Scalar) -> Scalar:
+    return jnp.where(width < limit, value, jnp.inf)
+
+
+def _safe(width: Scalar, limit: float) -> Scalar:
+    return jnp.minimum(width, 0.999 * limit)
+
+
+def _linear(largest_slope: float, jumps: tuple[float, ...]) -> Strip:
+    return Strip(
+        lambda low, high, width: largest_slope * _farthest(low, high, width),
+        lambda width: largest_slope * jnp.ones_like(width),
+        jumps,
+    )
+
+
+def _gelu_slope(width: Scalar) -> Scalar:
+    return jnp.exp(width**2 / 2) * (1.25 + 0.4 * width)
+
+
+def _sigmoid_sup(low: Scalar, high: Scalar, width: Scalar) -> Scalar:
+    beyond = 1 / jnp.sin(jnp.clip(width, jnp.pi / 2, 0.999 * jnp.pi))
+    return _within(width, 0.999 * jnp.pi, beyond)
+
+
+def _sigmoid_slope(width: Scalar) -> Scalar:
+    return _within(width, 0.999 * jnp.pi, 0.25 / jnp.cos(_safe(width, jnp.pi) / 2) ** 2)
+
+
+def _tanh_sup(low: Scalar, high: Scalar, width: Scalar) -> Scalar:
+    return _within(width, 0.499 * jnp.pi, jnp.maximum(1, jnp.tan(_safe(width, jnp.pi / 2))))
+
+
+def _tanh_slope(width: Scalar) -> Scalar:
+    return _within(width, 0.499 * jnp.pi, 1 / jnp.cos(_safe(width, jnp.pi / 2)) ** 2)
+
+
+def _softplus_sup(low: Scalar, high: Scalar, width: Scalar) -> Scalar:
+    # |log(1 + e^z)| <= |log |1 + e^z|| + pi, and |1 + e^z| is at most 2 e^max(b, 0), at least 1 or sin |v|.
+    nearest = jnp.sin(jnp.clip(width, jnp.pi / 2, 0.999 * jnp.pi))
+    return _within(width, 0.999 * jnp.pi, jnp.maximum(high, 0) + jnp.log(2.0) - jnp.log(nearest) + jnp.pi)
+
+
 ACTIVATIONS: dict[str, Activation] = {
     activation.name: activation
     for activation in (
-        Activation(jax.nn.relu, (0.0,), "relu"),
-        Activation(jax.nn.leaky_relu, (0.0,), "leaky_relu"),
-        Activation(_gelu, (), "gelu"),
-        Activation(jax.nn.sigmoid, (), "sigmoid"),
-        Activation(jnp.tanh, (), "tanh"),
-        Activation(jax.nn.softplus, (), "softplus"),
-        Activation(_identity, (), "identity"),
+        Activation(jax.nn.relu, (0.0,), "relu", _linear(1.0, (1.0,))),
+        Activation(jax.nn.leaky_relu, (0.0,), "leaky_relu", _linear(1.0, (0.99,))),
+        # |z Phi(z)| and |Phi(z) + z phi(z)|, with |Phi(b + iv)| <= e^(v^2 / 2) Phi(b)
+        Activation(
+            _gelu,
+            (),
+            "gelu",
+            Strip(lambda low, high, width: jnp.exp(width**2 / 2) * _farthest(low, high, width), _gelu_slope),
+        ),
+        Activation(jax.nn.sigmoid, (), "sigmoid", Strip(_sigmoid_sup, _sigmoid_slope)),
+        Activation(jnp.tanh, (), "tanh", Strip(_tanh_sup, _tanh_slope)),
+        Activation(jax.nn.softplus, (), "softplus", Strip(_softplus_sup, lambda width: _sigmoid_sup(0, 0, width))),
+        Activation(_identity, (), "identity", _linear(1.0, ())),
     )
 }
 
@@ -79,7 +159,10 @@ def get_activation(activation: "str | Activation") -> Activation:
 def residual(activation: "str | Activation") -> Activation:
     """`b -> psi(b) - b`: what must be added to a neuron that holds `b` so that it holds `psi(b)`."""
     activation = get_activation(activation)
-    return Activation(_Residual(activation.function), activation.kinks, f"{activation.name} - identity")
+    strip = activation.strip
+    if strip is not None:
+        strip = Strip(_ResidualSup(strip.sup), _ResidualSlope(strip.slope), strip.jumps)
+    return Activation(_Residual(activation.function), activation.kinks, f"{activation.name} - identity", strip)
 
 
 class _Residual(eqx.Module):
@@ -87,3 +170,17 @@ class _Residual(eqx.Module):
 
     def __call__(self, b: Array) -> Array:
         return self.function(b) - b
+
+
+class _ResidualSup(eqx.Module):
+    sup: Callable = eqx.field(static=True)
+
+    def __call__(self, low: Scalar, high: Scalar, width: Scalar) -> Scalar:
+        return self.sup(low, high, width) + _farthest(low, high, width)
+
+
+class _ResidualSlope(eqx.Module):
+    slope: Callable = eqx.field(static=True)
+
+    def __call__(self, width: Scalar) -> Scalar:
+        return self.slope(width) + 1

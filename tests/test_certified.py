@@ -1,0 +1,106 @@
+"""Bounds of expectations against enumeration with quadrature, and exact identities: none may be violated."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import reference
+from scipy.special import expit
+
+import analytic_vae as av
+
+FUNCTIONS = {
+    "relu": (lambda b: np.maximum(b, 0), (0.0,)),
+    "leaky_relu": (lambda b: np.where(b > 0, b, 0.01 * b), (0.0,)),
+    "gelu": reference.ACTIVATIONS["gelu"],
+    "sigmoid": (expit, ()),
+    "tanh": (np.tanh, ()),
+    "softplus": (lambda b: np.logaddexp(0, b), ()),
+    "identity": (lambda b: b, ()),
+}
+NOISES = (1e-3, 1e-2, 0.1, 0.3, 1.0)
+BOUNDED = jax.jit(av.bounded_expectation, static_argnames=("activations", "resolution"))
+
+
+def random_model(rng, dtype, noise, atoms):
+    """A model of one neuron as the package has it and, from its rounded numbers, as the oracle has it."""
+    m = 8 if atoms == 2 else 2
+    p = rng.uniform(0.001, 0.5, m)
+    places = np.tile([0.0, 1.0], (m, 1)) if atoms == 2 else np.sort(rng.normal(size=(m, atoms)))
+    masses = np.stack([1 - p, p], 1) if atoms == 2 else rng.dirichlet(np.ones(atoms), m)
+    given = [np.asarray(a, dtype) for a in (places, np.log(masses), rng.normal(size=(1, m)), noise, rng.normal(size=1))]
+    places, logits, decoder, noise, mean = given
+    model = av.FeatureModel(av.Prior(places, logits), decoder, noise, mean)
+    masses = np.exp(logits.astype(float))
+    masses /= masses.sum(axis=1, keepdims=True)
+    return model, reference.Model(places, masses, decoder, float(noise) ** 2, mean)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_no_bound_is_violated(dtype):
+    """Every activation, noise and kind of prior; and bounds are of use: within three decades, in the median."""
+    rng = np.random.default_rng(0)
+    decades = []
+    layer = av.LinearLayer(np.ones((1, 1), dtype))
+    one = np.ones((1, 1), dtype)
+    for (name, (function, kinks)), noise, atoms in itertools.product(FUNCTIONS.items(), NOISES, (2, 32)):
+        model, oracle = random_model(rng, dtype, noise, atoms)
+        ridge = reference.Ridge([[1.0]], [1.0], [1.0], 0.0, function, kinks)
+        exact = float(reference.expectation(oracle, ridge, lambda x, f=function: f(x[:, 0])))
+        result = BOUNDED(model, layer, one, activations=(name,), resolution=av.Resolution(8))
+        error = abs(float(result.value) - exact)
+        assert error <= float(result.error_bound) + 1e-15 * abs(exact), (name, noise, atoms)
+        if error > 1e-12:
+            decades.append(np.log10(float(result.error_bound) / error))
+    assert np.median(decades) < 3.3
+
+
+@pytest.mark.parametrize("correlation, exact", [(0.5, 0.304498890522), (-0.9, 0.004769199422), (0.99, 0.495150127867)])
+def test_product_of_two_relus(correlation, exact):
+    """Of standard normals (the cases' identities), as a Gaussian source with one feature of no weight."""
+    factor = np.linalg.cholesky([[1, correlation], [correlation, 1]])
+    source = av.FeatureModel(av.Prior.bernoulli([0.5]), np.zeros((2, 1)), factor)
+    layer = av.LinearLayer(np.eye(2))
+    widths = []
+    for frequencies in (24, 48):
+        result = av.bounded_expectation(source, layer, np.eye(2), ("relu", "relu"), av.Resolution(frequencies))
+        assert result.low - 1e-12 <= exact <= result.high + 1e-12
+        widths.append(float(result.error_bound))
+    assert widths[1] < widths[0]
+
+
+def test_bounds_fall_and_transform():
+    """They fall with the resolution; and jit, vmap and grad go through, without NaN."""
+    rng = np.random.default_rng(1)
+    model, _ = random_model(rng, np.float64, 0.1, 32)
+    layer = av.LinearLayer(np.ones((1, 1)))
+    bounds = [
+        float(av.bounded_expectation(model, layer, np.ones((1, 1)), ("relu",), av.Resolution(n)).error_bound)
+        for n in (8, 16, 32)
+    ]
+    assert bounds[0] > bounds[1] > bounds[2] and bounds[2] < 1e-8
+
+    def both(scale):
+        result = av.bounded_expectation(model, layer, scale * jnp.ones((1, 1)), ("gelu",))
+        return result.value, result.error_bound
+
+    slopes = jax.jacrev(both)(1.0)
+    assert np.all(np.isfinite(slopes))
+    step = 1e-5
+    assert abs(slopes[0] - (both(1 + step)[0] - both(1 - step)[0]) / (2 * step)) < 1e-8
+    np.testing.assert_allclose(jax.vmap(lambda s: both(s)[0])(jnp.array([1.0, 2.0])), [both(1.0)[0], both(2.0)[0]])
+
+
+def test_bad_arguments():
+    model, _ = random_model(np.random.default_rng(2), np.float64, 0.1, 2)
+    layer, one = av.LinearLayer(np.ones((1, 1))), np.ones((1, 1))
+    with pytest.raises(TypeError, match="layer"):
+        av.bounded_expectation(model, av.RidgeLayer([[1.0]], [1.0], [1.0]), one, ("relu",))
+    with pytest.raises(ValueError, match="activations"):
+        av.bounded_expectation(model, layer, one, "relu")
+    with pytest.raises(ValueError, match=r"activations.*strip"):
+        av.bounded_expectation(model, layer, one, (av.Activation(jnp.sin, name="sin"),))
+    with pytest.raises(ValueError, match="readout"):
+        av.bounded_expectation(model, layer, np.ones((3, 1)), ("relu",) * 3)
