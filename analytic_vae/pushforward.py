@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ._check import as_floating, require_finite, require_instance, require_shape
-from .activation import Activation, get_activation
+from .activation import ACTIVATIONS, Activation, get_activation
 from .arguments import check_layer
 from .layer import AbstractLayer, LinearLayer
 from .model import FeatureModel
@@ -195,9 +195,9 @@ def bounded_expectation(
     (readout,) = as_floating(readout=readout)
     require_shape("readout", readout, (None, layer.outputs), "projections, outputs of the layer")
     require_finite("readout", readout)
-    if readout.shape[0] > 2:
+    if readout.shape[0] not in (1, 2):
         raise ValueError(f"readout: expected 1 or 2 projections, got {readout.shape[0]}.")
-    if isinstance(activations, str) or len(activations) != readout.shape[0]:
+    if not isinstance(activations, list | tuple) or len(activations) != readout.shape[0]:
         raise ValueError(f"activations: expected one for each of {readout.shape[0]} projections, got {activations!r}.")
     chosen = tuple(get_activation(one) for one in activations)
     for one in chosen:
@@ -210,8 +210,13 @@ def bounded_expectation(
 def _bounded_expectation(source, layer, readout, activations, resolution) -> Bounded:
     rows, offset = readout @ layer.weight, readout @ layer.bias
     law = Projection.of(source, rows, offset)
-    sizes = jnp.tensordot(jnp.abs(rows), jnp.abs(source.atom_vectors), axes=1).max(axis=2).sum(axis=1)
-    sizes = sizes + jnp.abs(rows) @ jnp.abs(source.mean) + jnp.abs(readout) @ jnp.abs(layer.bias)
+    terms = jnp.abs(readout) @ jnp.abs(layer.weight)  # what the rows were summed from: they may cancel
+    sizes = jnp.tensordot(terms, jnp.abs(source.atom_vectors), axes=1).max(axis=2).sum(axis=1)
+    sizes = (
+        sizes
+        + terms @ (jnp.abs(source.mean) + 8 * jnp.sqrt(jnp.diagonal(source.covariance)))
+        + jnp.abs(readout) @ jnp.abs(layer.bias)
+    )
     order = 2 * resolution.law_order(readout.shape[0])
     functions = [_as_function(one, source.mean.dtype) for one in activations]
     return product_expectation(law, sizes, functions, (order,) * readout.shape[0])
@@ -219,12 +224,12 @@ def _bounded_expectation(source, layer, readout, activations, resolution) -> Bou
 
 def _as_function(activation: Activation, dtype):
     strip = activation.strip
-    if strip.jumps or activation.name == "identity":
+    if strip.jumps or activation is ACTIVATIONS["identity"]:
         return activation_spline(activation, activation.kinks, strip, dtype)
     # Bounded on the real axis, or of bounded slope: whichever the strip tells.
     far = jnp.asarray(jnp.finfo(dtype).max ** 0.5, dtype)
     zero = jnp.zeros((), dtype)
-    bounded = strip.sup(-far, far, zero) < far**0.5
+    bounded = strip.sup(-far, far, zero) <= strip.sup(-(far**0.5), far**0.5, zero)
     lipschitz = jnp.where(bounded, 0.0, strip.slope(zero)).astype(dtype)
     return Analytic(activation, lambda low, high, width: strip.sup(low[0], high[0], width[0])[None], lipschitz)
 

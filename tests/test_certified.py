@@ -104,3 +104,54 @@ def test_bad_arguments():
         av.bounded_expectation(model, layer, one, (av.Activation(jnp.sin, name="sin"),))
     with pytest.raises(ValueError, match="readout"):
         av.bounded_expectation(model, layer, np.ones((3, 1)), ("relu",) * 3)
+
+
+@pytest.mark.parametrize("frequencies", [8, 16, 24, 48])
+def test_a_kink_between_two_far_atoms(frequencies):
+    """No mass near the kink, so much smoothing: it must not reach the ends of the window."""
+    model = av.FeatureModel(av.Prior.bernoulli([1e-3]), [[-1.0]], 1e-3, [0.5])
+    result = av.bounded_expectation(model, av.LinearLayer([[1.0]]), [[1.0]], ("relu",), av.Resolution(frequencies))
+    assert abs(result.value - 0.4995) <= result.error_bound + 1e-15
+
+
+@pytest.mark.parametrize("dtype, mean", [(np.float32, -6.0), (np.float64, -9.0)])
+def test_a_kink_beyond_the_box(dtype, mean):
+    """It is not nothing: `E relu` of a normal variable is `phi(mean) + mean Phi(mean)`."""
+    from scipy.stats import norm
+
+    source = av.FeatureModel(av.Prior.bernoulli(np.array([0.5], dtype)), np.zeros((1, 1), dtype), dtype(1), [mean])
+    result = av.bounded_expectation(source, av.LinearLayer(np.ones((1, 1), dtype)), np.ones((1, 1), dtype), ("relu",))
+    exact = norm.pdf(mean) + mean * norm.cdf(mean)
+    assert abs(float(result.value) - exact) <= float(result.error_bound)
+
+
+def test_rows_that_cancel():
+    """In float32 two large weights leave a small row: the bound knows what it was the difference of."""
+    weight, readout = np.float32([[1000.1], [1000.0]]), np.float32([[0.3, -0.3]])
+    source = av.FeatureModel(av.Prior.bernoulli(np.float32([0.5])), np.float32([[1.0]]), np.float32(0.5))
+    result = av.bounded_expectation(source, av.LinearLayer(weight), readout, ("identity",))
+    exact = float((readout.astype(float) @ weight.astype(float))[0, 0]) / 2
+    assert abs(float(result.value) - exact) <= float(result.error_bound)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_products_with_atoms(dtype):
+    """Two projections of three features, every pair of activations of each kind, against quadrature."""
+    rng = np.random.default_rng(3)
+    for names in (("relu", "relu"), ("relu", "tanh"), ("gelu", "sigmoid")):
+        places, decoder, factor = (
+            np.asarray(a, dtype) for a in (rng.normal(size=(3, 2)), rng.normal(size=(2, 3)), [[0.3, 0], [0.1, 0.2]])
+        )
+        source = av.FeatureModel(av.Prior(places, np.zeros((3, 2), dtype)), decoder, factor)
+        eye = np.eye(2, dtype=dtype)
+        result = BOUNDED(source, av.LinearLayer(eye), eye, activations=names, resolution=av.Resolution(16))
+        functions = [FUNCTIONS[name][0] for name in names]
+        node, weight = reference.composite(np.linspace(-9, 9, 121), 12)
+        weight = weight * np.exp(-(node**2) / 2) / np.sqrt(2 * np.pi)
+        noise = np.stack(np.meshgrid(node, node, indexing="ij"), axis=-1) @ factor.astype(float).T
+        exact = 0.0
+        for state in itertools.product(range(2), repeat=3):
+            y = noise + decoder.astype(float) @ places.astype(float)[np.arange(3), list(state)]
+            exact += weight @ (functions[0](y[..., 0]) * functions[1](y[..., 1])) @ weight / 8
+        # The oracle's rule is not split at the kinks: 1e-6.
+        assert abs(float(result.value) - exact) <= float(result.error_bound) + 1e-6, names

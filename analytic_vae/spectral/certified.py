@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from ..activation import Strip
 from ..types import Array, Complex, Float, Scalar
 from .axis import WIDTHS, Axis, edge_steepness, smoothed_mass
-from .characteristic import gaussian_factor, phases, product_over_features, ridge_table, times
+from .characteristic import cis, gaussian_factor, product_over_features, ridge_table, times
 from .projection import Projection
 from .series import MARGIN
 
@@ -27,7 +27,7 @@ SAFETY = 1.01  # for the rounding of the bounds themselves
 class Bounded(eqx.Module):
     """A number and how wrong it may be: the exact one lies in `value +- error_bound`.
 
-    The bound is proved but for roundings, which are taken to be independent. It has no gradient.
+    Roundings are taken to be independent; all else is meant to be a proof. The bound has no gradient.
     """
 
     value: Array
@@ -107,7 +107,9 @@ def factor(axis: Axis, law: Projection, function: Spline | Analytic) -> Factor:
         return _spline_factor(axis, law, function)
     nodes = 8 * axis.order
     v = jnp.arange(nodes, dtype=axis.low.dtype) / nodes
-    values = jax.vmap(lambda y: function.function(y[None])[0])(axis.low + axis.length * v) * axis.window(v)
+    copies = jnp.concatenate([v - 1, v, v + 1])  # of the periodic continuation: the window ends a little beyond the box
+    values = jax.vmap(lambda y: function.function(y[None])[0])(axis.low + axis.length * copies) * axis.window(copies)
+    values = values.reshape(3, nodes).sum(axis=0)
     known = 3 * axis.order  # coefficients that are computed, for their sizes only beyond K
     coefficients = jnp.fft.rfft(values)[: known + 1] / nodes
     sup = _strip_sups(axis, function)[:, 0]
@@ -127,12 +129,14 @@ def factor(axis: Axis, law: Projection, function: Spline | Analytic) -> Factor:
         return near + axis.analytic_tail(sup, noise, known)
 
     tail, half = missing(axis.noise), missing(axis.noise * HALF)
-    largest = function.sup(*(jnp.atleast_1d(e) for e in axis.extended), jnp.zeros_like(v[:1]))[0]
     bounded = jnp.asarray(function.lipschitz == 0)
+    far = jnp.full_like(v[:1], jnp.finfo(v.dtype).max ** 0.5)
+    ends = [jnp.where(bounded, side * far, end) for side, end in zip((-1, 1), axis.extended, strict=True)]
+    largest = function.sup(*ends, jnp.zeros_like(v[:1]))[0]
     norm = jnp.where(
         bounded, largest, jnp.abs(function.function(axis.centre[None])[0]) + function.lipschitz * axis.spread
     )
-    outside = jnp.where(bounded, axis.missed * largest, axis.missed ** (7 / 8) * norm)
+    outside = 2 * jnp.where(bounded, axis.missed * largest, axis.missed ** (7 / 8) * norm)
     full = jnp.broadcast_to(slack, coefficients.shape)
     return Factor(coefficients, full, tail, half, jnp.zeros_like(tail), outside, norm, largest)
 
@@ -163,6 +167,9 @@ def _spline_factor(axis: Axis, law: Projection, spline: Spline) -> Factor:
     powers = jnp.stack([jnp.stack([one, zero, zero]), jnp.stack([-t, one, zero]), jnp.stack([t * t, -2 * t, one]) / 2])
     polynomial = polynomial + jnp.einsum("p,pj,jcp->c", below.astype(t.dtype), jumps, powers)
     inside = (~(below | above)).astype(t.dtype)
+    beyond = jnp.abs(t - axis.centre) + axis.spread
+    dropped = jnp.stack([one, beyond, beyond**2 / 2], axis=1)
+    dropped = jnp.sum(jnp.abs(jumps) * dropped * above.astype(t.dtype)[:, None])
     jumps, t = jumps * inside[:, None], jnp.clip(t, *inner)
     # about the centre: y = centre + u
     a, b, c = polynomial
@@ -172,7 +179,7 @@ def _spline_factor(axis: Axis, law: Projection, spline: Spline) -> Factor:
     sigma = edge / (2 * math.sqrt(2) * edge_steepness(axis.order))
     ends = axis.low + edge / 2, axis.low + axis.length - edge / 2
     w = axis.frequency
-    pieces, sizes = _spline_transform(axis, w, t, jumps, polynomial, ends, sigma)
+    pieces, kinks, sizes = _spline_transform(axis, w, t, jumps, polynomial, ends, sigma)
     eta = jnp.asarray(WIDTHS, w.dtype) / axis.top
     near = smoothed_mass(axis, law, t, eta)  # [E, P]
     weight = jnp.stack([0.68 * jnp.sign(eta), 0.2 * eta, 0.18 * eta**2], axis=1)
@@ -181,7 +188,8 @@ def _spline_factor(axis: Axis, law: Projection, spline: Spline) -> Factor:
     tail, half = (jnp.abs(jumps).sum(axis=0) @ jnp.minimum(one, jnp.finfo(w.dtype).max ** 0.5).T for one in unit)
     best = jnp.argmin(bias + tail)
     x = (eta[best] * w) ** 2 / 2
-    filtered = pieces * (1 + x) * jnp.exp(-x)
+    # Only the kinks are smoothed: the ends of the window would reach into the law.
+    filtered = pieces + ((1 + x) * jnp.exp(-x) - 1) * kinks
     # What the window's ends leave beyond K falls by `exp(-sigma^2 w_1 w_k)` and more from one frequency to the next.
     step = 2 * jnp.pi / axis.length
     rest = _end_sizes(axis, axis.top[None] + step, t, jumps, polynomial, ends, sigma)[0]
@@ -196,7 +204,7 @@ def _spline_factor(axis: Axis, law: Projection, spline: Spline) -> Factor:
         grown_polynomial = jnp.abs(polynomial) @ jnp.stack([jnp.ones_like(radius), radius, radius**2])
         return jnp.sum(jnp.abs(jumps) * grown) + grown_polynomial
 
-    norm = largest(axis.spread)
+    norm = largest(axis.spread) + dropped
     outside = 2 * axis.missed ** (7 / 8) * norm
     return Factor(
         filtered,
@@ -210,8 +218,8 @@ def _spline_factor(axis: Axis, law: Projection, spline: Spline) -> Factor:
     )
 
 
-def _spline_transform(axis, w, t, jumps, polynomial, ends, sigma) -> tuple[Array, Array]:
-    """Coefficients of the windowed spline at `w [K + 1]`, and the sizes that they were summed from.
+def _spline_transform(axis, w, t, jumps, polynomial, ends, sigma) -> tuple[Array, Array, Array]:
+    """Coefficients of the windowed spline at `w [K + 1]`, their part from kinks, and the sizes that were summed.
 
     `int_t^E (y - t)^p / p! e^(-iwy) dy = e^(-iwt) / (iw)^(p + 1) - e^(-iwE) sum_q (E - t)^q / q! (iw)^(q - p - 1)`,
     averaged over an end E that is Gaussian: then the step that ends the box is an error function.
@@ -219,6 +227,7 @@ def _spline_transform(axis, w, t, jumps, polynomial, ends, sigma) -> tuple[Array
     safe = jnp.where(w == 0, 1, w)
     iw = 1j * safe
     total = jnp.zeros_like(w) + 0j
+    kinks = jnp.zeros_like(w) + 0j
     sizes = jnp.zeros_like(w)
     kink = jnp.exp(-1j * safe[:, None] * (t - axis.low)[None])
     for p in range(3):
@@ -227,6 +236,7 @@ def _spline_transform(axis, w, t, jumps, polynomial, ends, sigma) -> tuple[Array
         zero = _moment(ends[1] - t, sigma, p + 1)
         term = jnp.where(w[:, None] == 0, zero[None] + 0j, start - end)
         total = total + term @ (jumps[:, p] + 0j)
+        kinks = kinks + jnp.where(w[:, None] == 0, 0, start) @ (jumps[:, p] + 0j)
         size = jnp.where(w[:, None] == 0, jnp.abs(zero)[None], jnp.abs(start) + end_size)
         sizes = sizes + size @ jnp.abs(jumps[:, p])
         middle = axis.centre[None]
@@ -237,7 +247,7 @@ def _spline_transform(axis, w, t, jumps, polynomial, ends, sigma) -> tuple[Array
         scale = polynomial[p] * math.factorial(p)
         total = total + term * scale
         sizes = sizes + jnp.where(w == 0, jnp.abs(zero[0]), (first_size + last_size)[:, 0]) * jnp.abs(scale)
-    return total / axis.length, sizes / axis.length
+    return total / axis.length, kinks / axis.length, sizes / axis.length
 
 
 def _end(axis, w, t, end, sigma, p) -> tuple[Array, Array]:
@@ -329,7 +339,8 @@ def plane(law: Projection, axes: list[Axis], scale: Float[Array, " D"]) -> Plane
         first = Projection(mean[:-1], law.atoms[:-1], law.masses, law.covariance[:-1, :-1])
         cross, full_mean = law.covariance[:-1, -1], mean[:-1]
     table = ridge_table(omega, law.atoms[-1], law.masses)
-    features = product_over_features(law.masses[:, 0], phases(mesh, first.atoms), table)
+    waves = jnp.moveaxis(cis(jnp.tensordot(mesh, first.atoms[:, :, 1:], axes=1)), 1, 0)
+    features = product_over_features(law.masses[:, 0], waves, table)
     gauss = gaussian_factor(mesh, omega, full_mean, mean[-1], first.covariance, cross, law.covariance[-1, -1])
     phi = times(features, gauss)
     m, K = law.masses.shape
@@ -338,7 +349,9 @@ def plane(law: Projection, axes: list[Axis], scale: Float[Array, " D"]) -> Plane
     reach = jnp.abs(mesh) @ (spans[:-1] if full else jnp.zeros_like(spans)) if full else jnp.zeros(1, omega.dtype)
     reach = reach[:, None] + (omega * spans[-1])[None]
     size = jnp.abs(gauss)
-    damped = 3 * jnp.abs(jnp.log(jnp.maximum(size, jnp.finfo(size.dtype).tiny)))
+    deviation = jnp.sqrt(jnp.diagonal(law.covariance))
+    terms = jnp.abs(mesh) @ (deviation[:-1] if full else jnp.zeros_like(deviation))
+    damped = 2 * (terms[:, None] + (omega * deviation[-1])[None]) ** 2  # of the terms of w' S w, which may cancel
     size = jax.lax.stop_gradient(size)
     rounding = eps * size * (4 * reach + m * (2 * math.sqrt(K) + 12) + damped + 8)
     shape = [column.size for column in columns] + [omega.size]
@@ -381,5 +394,5 @@ def product_of(factors: list[Factor], grid: Plane, axes: list[Axis]) -> Bounded:
         error = error + a.bias * b.sup + b.bias * a.sup
         error = error + 2 * (axes[0].missed ** (3 / 4) + axes[1].missed ** (3 / 4)) * a.norm * b.norm
     # A bound is not to be differentiated: its gradient is zero, never NaN.
-    error = jax.lax.stop_gradient(SAFETY * error)
+    error = jax.lax.stop_gradient(SAFETY * jnp.where(jnp.isnan(error), jnp.inf, error))
     return Bounded(result, error)
