@@ -1,6 +1,7 @@
 """The law of a network's activations and the independent features that make it up, without sampling."""
 
 from .activation import Activation
+from .bounded import bounded_expectation
 from .checkpoint import load_fit, load_model, save_fit, save_model
 from .closed_form import best_decoder, best_noise, best_prior, best_target
 from .elbo import Elbo, Expectations, elbo, expectations
@@ -14,7 +15,7 @@ from .optimise import Stop
 from .parallel import replicate
 from .plan import Plan, plan
 from .prior import Prior
-from .pushforward import Law, bounded_expectation, linear_pushforward, pushforward
+from .pushforward import Law, linear_pushforward, pushforward
 from .sources import load_source, source_from_data
 from .sparse_autoencoder import SparseAutoencoder, SparseLoss, sparse_loss
 from .spectral.certified import Bounded

@@ -17,8 +17,7 @@ class Strip(NamedTuple):
     Fields:
         sup: `(low, high, width) -> ` a bound of `|psi|` for `low <= b <= high`, infinity where psi is not analytic.
         slope: `width -> ` a bound of `|psi'|` for all real `b`.
-        jumps: by how much the slope jumps at each kink. Between its kinks such a psi must be linear, and `sup` and
-            `slope` hold for every one of its pieces, continued.
+        jumps: by how much the slope jumps at each kink. A psi with kinks must be continuous and linear between them.
     """
 
     sup: Callable[[Scalar, Scalar, Scalar], Scalar]

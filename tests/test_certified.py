@@ -40,7 +40,7 @@ def random_model(rng, dtype, noise, atoms):
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 def test_no_bound_is_violated(dtype):
-    """Every activation, noise and kind of prior; and bounds are of use: within three decades, in the median."""
+    """Every activation, noise and kind of prior; and bounds are of use: about three decades, in the median."""
     rng = np.random.default_rng(0)
     decades = []
     layer = av.LinearLayer(np.ones((1, 1), dtype))
@@ -54,7 +54,7 @@ def test_no_bound_is_violated(dtype):
         assert error <= float(result.error_bound) + 1e-15 * abs(exact), (name, noise, atoms)
         if error > 1e-12:
             decades.append(np.log10(float(result.error_bound) / error))
-    assert np.median(decades) < 3.3
+    assert np.median(decades) < 3.3  # 2.98 and 2.99 were measured
 
 
 @pytest.mark.parametrize("correlation, exact", [(0.5, 0.304498890522), (-0.9, 0.004769199422), (0.99, 0.495150127867)])
@@ -135,23 +135,27 @@ def test_rows_that_cancel():
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
-def test_products_with_atoms(dtype):
-    """Two projections of three features, every pair of activations of each kind, against quadrature."""
+@pytest.mark.parametrize("names", [("relu", "relu"), ("relu", "tanh"), ("gelu", "sigmoid")])
+def test_products_with_atoms(dtype, names):
+    """Two correlated projections of three features, against nested quadrature split at the kinks."""
     rng = np.random.default_rng(3)
-    for names in (("relu", "relu"), ("relu", "tanh"), ("gelu", "sigmoid")):
-        places, decoder, factor = (
-            np.asarray(a, dtype) for a in (rng.normal(size=(3, 2)), rng.normal(size=(2, 3)), [[0.3, 0], [0.1, 0.2]])
-        )
-        source = av.FeatureModel(av.Prior(places, np.zeros((3, 2), dtype)), decoder, factor)
-        eye = np.eye(2, dtype=dtype)
-        result = BOUNDED(source, av.LinearLayer(eye), eye, activations=names, resolution=av.Resolution(16))
-        functions = [FUNCTIONS[name][0] for name in names]
-        node, weight = reference.composite(np.linspace(-9, 9, 121), 12)
-        weight = weight * np.exp(-(node**2) / 2) / np.sqrt(2 * np.pi)
-        noise = np.stack(np.meshgrid(node, node, indexing="ij"), axis=-1) @ factor.astype(float).T
-        exact = 0.0
-        for state in itertools.product(range(2), repeat=3):
-            y = noise + decoder.astype(float) @ places.astype(float)[np.arange(3), list(state)]
-            exact += weight @ (functions[0](y[..., 0]) * functions[1](y[..., 1])) @ weight / 8
-        # The oracle's rule is not split at the kinks: 1e-6.
-        assert abs(float(result.value) - exact) <= float(result.error_bound) + 1e-6, names
+    given = rng.normal(size=(3, 2)), rng.normal(size=(2, 3)), [[0.3, 0], [0.1, 0.2]]
+    places, decoder, factor = (np.asarray(a, dtype) for a in given)
+    source = av.FeatureModel(av.Prior(places, np.zeros((3, 2), dtype)), decoder, factor)
+    eye = np.eye(2, dtype=dtype)
+    result = BOUNDED(source, av.LinearLayer(eye), eye, activations=names, resolution=av.Resolution(16))
+    places, decoder, factor = (a.astype(float) for a in (places, decoder, factor))
+    (first, first_kinks), (second, second_kinks) = (FUNCTIONS[name] for name in names)
+    rule = reference.Rule(48, 16)
+
+    def inner(mean):
+        node, weight = reference.normal_axis(rule, [(kink - mean) / factor[1, 1] for kink in second_kinks])
+        return weight @ second(mean + factor[1, 1] * node)
+
+    exact = 0.0
+    for state in itertools.product(range(2), repeat=3):
+        a, b = decoder @ places[np.arange(3), list(state)]
+        node, weight = reference.normal_axis(rule, [(kink - a) / factor[0, 0] for kink in first_kinks])
+        values = [inner(b + factor[1, 0] * x) for x in node]
+        exact += weight @ (first(a + factor[0, 0] * node) * values) / 8
+    assert abs(float(result.value) - exact) <= float(result.error_bound) + 1e-14

@@ -1,14 +1,15 @@
 """One axis of a certified expectation: its box, its window, and how fast coefficients fall on it.
 
 A function `g` is multiplied by a window `W`, 1 on the inner part of a box and an error function at its ends, and made
-periodic: `E g(Y) = E[g (1 - W)] + sum_k c_k phi(w_k)`, `w_k = 2 pi k / length`. What is left out is bounded:
+periodic: `P(y) = sum_n (g W)(y + n length)`. Then `E g(Y) = E[(g - P)(Y)] + sum_k c_k phi(w_k)` with
+`w_k = 2 pi k / length`. What is left out is bounded:
 
-- *outside*: `E |g| |1 - W|`, from Chernoff's bound with the exact log moment-generating function;
+- *outside*: `E |g - P|`, from Chernoff's bound with the exact log moment-generating function;
 - *tail*: `sum_{|k| > K} |c_k| |phi(w_k)|`, `|phi| <= exp(-s^2 w^2 / 2)` with the noise `s` of the axis given others;
   a `g` that is analytic and at most M in the strip `|Im y| <= rho` has `|c_k| <= M e^(-w_k rho)` times the window's
   share; one with kinks falls as `w_k^-2` and is smoothed first if there is not noise enough (`WIDTHS`);
 - *aliases* of a rule of N equal nodes: `sum_{|k| >= N - K} |c_k|`;
-- *rounding*, as in the notes (independent roundings).
+- *rounding*, as if roundings were independent.
 """
 
 import math
@@ -19,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..types import Array, Float, Scalar
-from .box import floor, interval, spread
+from .box import floor, interval, mirror, spread
 from .projection import Projection
 from .series import MARGIN, widen
 
@@ -32,29 +33,28 @@ class Axis(eqx.Module):
     """A box of one projection and what lies outside of it.
 
     Fields: `low`, `length` of the box; `noise`, the standard deviation given all other axes; `missed`, a bound of
-    `E |1 - W(Y)|`; `spread`, of `(E |Y - centre|^16)^(1/16)`; `order`, the highest frequency index K.
+    `E |1 - W(Y)|`; `reach`, of `(E |Y - centre|^16)^(1/16)`; `order`, the highest frequency index K.
     """
 
     low: Scalar
     length: Scalar
     noise: Scalar
     missed: Scalar
-    spread: Scalar
+    reach: Scalar
     order: int = eqx.field(static=True)
 
     @classmethod
     def of(cls, law: Projection, noise: Scalar, order: int) -> "Axis":
         """The axis of a law of one projection; boxes carry no derivatives."""
         law, noise = jax.lax.stop_gradient((law, noise))
-        c = -math.log(jnp.finfo(law.mean.dtype).eps)
-        inner_low, inner_high = interval(law, c)
+        inner_low, inner_high = interval(law, -math.log(jnp.finfo(law.mean.dtype).eps))
         low, length = widen(inner_low, inner_high)
         s = edge_steepness(order)
         edge = MARGIN * length
         # Per side: 1 - W is at most 1 beyond the inner box, half of erfc(s) within an edge of it, then of erfc(3 s).
-        beyond = log_mass_above(law, inner_high, inner_high - edge)
-        below = log_mass_above(_mirror(law), -inner_low, -inner_low - edge)
-        mass, near = jnp.exp(beyond[0]) + jnp.exp(below[0]), jnp.exp(beyond[1]) + jnp.exp(below[1])
+        above = log_mass_above(law, inner_high, inner_high - edge)
+        below = log_mass_above(mirror(law), -inner_low, -inner_low - edge)
+        mass, near = jnp.exp(above[0]) + jnp.exp(below[0]), jnp.exp(above[1]) + jnp.exp(below[1])
         missed = mass + math.erfc(s) / 2 * near + math.erfc(3 * s)
         return cls(low, length, noise, missed, _sixteenth(law, low + length / 2), order)
 
@@ -64,14 +64,24 @@ class Axis(eqx.Module):
         return self.low + self.length / 2
 
     @property
-    def frequency(self) -> Float[Array, " K"]:
-        """`w_0 .. w_K`."""
-        return 2 * jnp.pi / self.length * jnp.arange(self.order + 1, dtype=self.low.dtype)
+    def farthest(self) -> Scalar:
+        """The largest `|y|` of the box."""
+        return jnp.maximum(jnp.abs(self.low), jnp.abs(self.low + self.length))
+
+    @property
+    def step(self) -> Scalar:
+        """`w_1`."""
+        return 2 * jnp.pi / self.length
 
     @property
     def top(self) -> Scalar:
         """`w_K`."""
-        return 2 * jnp.pi / self.length * self.order
+        return self.step * self.order
+
+    @property
+    def frequency(self) -> Float[Array, " K"]:
+        """`w_0 .. w_K`."""
+        return self.step * jnp.arange(self.order + 1, dtype=self.low.dtype)
 
     @property
     def extended(self) -> tuple[Scalar, Scalar]:
@@ -90,60 +100,46 @@ class Axis(eqx.Module):
         erf = jax.scipy.special.erf
         return (1 + erf(s * (2 * v / MARGIN - 1))) * (1 + erf(s * (2 * (1 - v) / MARGIN - 1))) / 4
 
-    def log_window_share(self, rho: Array) -> Array:
-        """Logarithm of a bound of `(1 / length) int |W(y + i rho)| dy`: `|erfc(x + iv)| <= e^(v^2) erfc(x)`."""
-        s = edge_steepness(self.order)
-        shift = 2 * s / (MARGIN * self.length) * rho
-        return jnp.logaddexp(0.0, shift**2 + math.log(MARGIN / (s * math.sqrt(math.pi))) + 0.02)
+    def damping(self, index: Array | int, noise: Array | None = None) -> Array:
+        """`exp(-noise^2 w_k^2 / 2)`; with the axis' own noise, the default, a bound of `|phi(w_k)|`."""
+        noise = self.noise if noise is None else noise
+        return jnp.exp(-((noise * self.step * index) ** 2) / 2)
 
-    def damping(self, index: Array) -> Array:
-        """`exp(-s^2 w_k^2 / 2)`, a bound of `|phi(w_k)|`."""
-        return jnp.exp(-((self.noise * 2 * jnp.pi / self.length * index) ** 2) / 2)
+    def analytic_tail(self, sup: Float[Array, " rho"], noise: Array, order: int) -> Scalar:
+        """Bound of `sum_{|k| > order} |c_k| exp(-noise^2 w_k^2 / 2)` of a function at most `sup` in the `strips`."""
+        first = self.step * (order + 1)
+        return self._least(-first * self.strips - _log_geometric(self.step * self.strips), sup) * jnp.exp(
+            -((noise * first) ** 2) / 2
+        )
 
-    def analytic_tail(
-        self, sup: Float[Array, "rho *out"], noise: Array | float = 0.0, order: int | None = None
-    ) -> Float[Array, "*out"]:
-        """Bound of `sum_{|k| > K} |c_k| exp(-noise^2 w_k^2 / 2)` of a function at most `sup` in each of the `strips`.
-
-        K is `order`, that of the axis if not given.
-        """
-        w = 2 * jnp.pi / self.length * ((order or self.order) + 1)
-        exponent = -w * self.strips - (noise * w) ** 2 / 2 - _log_geometric(2 * jnp.pi / self.length * self.strips)
-        return self._least(exponent, sup) * 2
-
-    def alias(self, sup: Float[Array, "rho *out"], nodes: int, order: int | None = None) -> Float[Array, "*out"]:
+    def alias(self, sup: Float[Array, " rho"], nodes: int, order: int) -> Scalar:
         """Bound of the error of every coefficient up to `order` from a rule of that many equal nodes."""
-        step = 2 * jnp.pi / self.length
-        exponent = -step * (nodes - (order or self.order)) * self.strips - _log_geometric(step * nodes * self.strips)
-        return self._least(exponent, sup) * 2
+        apart = self.step * (nodes - order) * self.strips
+        return self._least(-apart - _log_geometric(self.step * nodes * self.strips), sup)
 
-    def _least(self, exponent: Float[Array, " rho"], sup: Float[Array, "rho *out"]) -> Float[Array, "*out"]:
-        exponent = exponent + self.log_window_share(self.strips)
-        log = exponent.reshape(-1, *[1] * (sup.ndim - 1)) + jnp.log(jnp.maximum(sup, jnp.finfo(sup.dtype).tiny))
-        return jnp.exp(jnp.min(jnp.where(jnp.isnan(log), jnp.inf, log), axis=0))
+    def _least(self, exponent: Float[Array, " rho"], sup: Float[Array, " rho"]) -> Scalar:
+        # Twice, for both signs of k; and the window's share (1 / length) int |W(y + i rho)| dy, by
+        # |erfc(x + iv)| <= e^(v^2) erfc(x).
+        s = edge_steepness(self.order)
+        shift = 2 * s / (MARGIN * self.length) * self.strips
+        share = jnp.logaddexp(0.0, shift**2 + math.log(MARGIN / (s * math.sqrt(math.pi))) + 0.02)
+        log = exponent + share + jnp.log(jnp.maximum(sup, jnp.finfo(sup.dtype).tiny))
+        return 2 * jnp.exp(jnp.min(jnp.where(jnp.isnan(log), jnp.inf, log)))
 
-    def kink_tail(self, power: int, eta: Float[Array, " E"], noise: Array) -> Float[Array, " E"]:
-        """`sum_{|k| > K} (1 / L) w_k^-power F(eta w_k) exp(-noise^2 w_k^2 / 2)`: the tail of a unit jump.
+    def kink_tail(self, eta: Float[Array, " E"], noise: Array) -> Float[Array, " E"]:
+        """`sum_{|k| > K} (1 / length) w_k^-2 F(eta w_k) exp(-noise^2 w_k^2 / 2)`: the tail of a unit jump of the slope.
 
         `F(x) = (1 + x^2 / 2) exp(-x^2 / 2)` smooths: its kernel has the moments of a point mass up to the third.
         """
         last = 8 * self.order
-        k = jnp.arange(self.order + 1, last + 1, dtype=self.low.dtype)
-        w = 2 * jnp.pi / self.length * k
-
-        def term(w):
-            x = (eta[:, None] * w[None]) ** 2 / 2
-            return (1 + x) * jnp.exp(-x - ((noise * w) ** 2 / 2)[None]) / (w**power)[None] / self.length
-
-        end = term(w[-1:])[:, 0] * last
-        if power == 1:  # sum 1 / k does not converge: what damps it must
-            x = (eta**2 + noise**2) * w[-1] ** 2 / 2
-            end = end * jnp.maximum(1, 1 / jnp.maximum(x, jnp.finfo(x.dtype).tiny))
-        return 2 * (term(w).sum(axis=-1) + end)
+        w = self.step * jnp.arange(self.order + 1, last + 1, dtype=self.low.dtype)
+        x = (eta[:, None] * w[None]) ** 2 / 2
+        term = (1 + x) * jnp.exp(-x - ((noise * w) ** 2 / 2)[None]) / (w**2)[None] / self.length
+        return 2 * (term.sum(axis=1) + term[:, -1] * last)  # sum_{k > n} k^-2 <= 1 / n
 
 
 def edge_steepness(order: int) -> float:
-    """Of the window's error function, as in `series.window`."""
+    """Of the window's error function: that of `series.window`, but never as flat as it is for few frequencies."""
     return float(np.clip(np.pi * MARGIN * order / 2, 6, 32)) ** 0.5
 
 
@@ -173,26 +169,25 @@ def log_mass_above(law: Projection, *heights: Scalar) -> list[Scalar]:
 
 
 def smoothed_mass(axis: Axis, law: Projection, places: Float[Array, " P"], eta: Float[Array, " E"]) -> Array:
-    """Bounds `[E, P]` of `E exp(-(Y - t)^2 / (4 eta^2))`: how much of the law is near a kink; 1 for `eta = 0`.
+    """Bounds `[E, P]` of `E exp(-(Y - t)^2 / (4 eta^2))`, how much of the law is near a kink, for `eta w_K >= 1` or 0.
 
     Poisson's sum over the box's frequencies, where the Gaussian's own transform falls as `exp(-eta^2 w^2)`.
     """
     top = 4 * axis.order
-    w = 2 * jnp.pi / axis.length * jnp.arange(top + 1, dtype=axis.low.dtype)
+    w = axis.step * jnp.arange(top + 1, dtype=axis.low.dtype)
     phi = jax.vmap(lambda one: _characteristic(law, one))(w)
     eta = eta[:, None]
     transform = eta * math.sqrt(4 * math.pi) / axis.length * jnp.exp(-((eta * w[None]) ** 2))
     wave = phi[None] * jnp.exp(-1j * w[None] * (places[:, None] - law.mean[0]))
-    transform_all = transform * jnp.where(w == 0, 1, 2)[None]
-    value = jnp.einsum("ew,pw->ep", transform_all, wave.real)
-    # the terms beyond, by an integral, and the rounding of all of them
-    rest = 2 * transform[:, -1:] * top / jnp.maximum(1, 2 * (eta * w[-1]) ** 2)
-    rounding = jnp.finfo(w.dtype).eps * (64 + 64 * axis.length * w)
-    noise = jnp.sum(transform_all * rounding[None], axis=1, keepdims=True)
-    return jnp.clip(value + rest + noise, 0, 1)
+    doubled = transform * jnp.where(w == 0, 1, 2)[None]
+    value = jnp.einsum("ew,pw->ep", doubled, wave.real)
+    beyond = 2 * transform[:, -1:] * top / jnp.maximum(1, 2 * (eta * w[-1]) ** 2)  # by an integral
+    rounding = doubled @ (jnp.finfo(w.dtype).eps * (64 + 64 * axis.length * w))
+    return jnp.clip(value + beyond + rounding[:, None], 0, 1)
 
 
 def _characteristic(law: Projection, w: Scalar) -> Array:
+    # less the phase of the mean
     features = jnp.sum(law.masses * jnp.exp(1j * w * law.atoms[0]), axis=1)
     return jnp.exp(-law.covariance[0, 0] * w**2 / 2) * jnp.prod(features)
 
@@ -202,16 +197,11 @@ def _log_geometric(x: Array) -> Array:
     return jnp.log(-jnp.expm1(-x))
 
 
-def _mirror(law: Projection) -> Projection:
-    return Projection(-law.mean, -law.atoms, law.masses, law.covariance)
-
-
 def _sixteenth(law: Projection, centre: Scalar) -> Scalar:
-    # y^16 <= 16! cosh(theta y) / theta^16
+    # y^16 <= 2 16! cosh(theta y) / theta^16
     deviation = spread(law)[0]
     theta = jnp.geomspace(0.02, 40.0, 24, dtype=deviation.dtype) / deviation
-    shifted = Projection(law.mean, law.atoms, law.masses, law.covariance)
     middle = law.total_mean[0] - law.mean[0]
-    both = jnp.logaddexp(log_mgf(shifted, theta) - theta * middle, log_mgf(_mirror(shifted), theta) + theta * middle)
+    both = jnp.logaddexp(log_mgf(law, theta) - theta * middle, log_mgf(mirror(law), theta) + theta * middle)
     root = jnp.min((math.lgamma(GROWTH + 1) + both) / GROWTH - jnp.log(theta))
     return jnp.exp(root) + jnp.abs(law.total_mean[0] - centre) + floor(jnp.abs(law.mean[0]))

@@ -17,7 +17,7 @@ def interval(law: Projection, log_inverse_mass: float) -> tuple[Scalar, Scalar]:
     exact log moment-generating function `Lambda`; and the end of the exact support plus `sqrt(2 c)` noise standard
     deviations. Not "k standard deviations": a Bernoulli(0.001) feature has most of its variance in rare values.
     """
-    return -_upper(_mirror(law), log_inverse_mass), _upper(law, log_inverse_mass)
+    return -_upper(mirror(law), log_inverse_mass), _upper(law, log_inverse_mass)
 
 
 def spread(law: Projection) -> Float[Array, " D"]:
@@ -31,7 +31,8 @@ def floor(scale: Array) -> Array:
     return jnp.sqrt(epsilon) * (jax.lax.stop_gradient(scale) + 1e-3)
 
 
-def _mirror(law: Projection) -> Projection:
+def mirror(law: Projection) -> Projection:
+    """The law of `-Y`."""
     return Projection(-law.mean, -law.atoms, law.masses, law.covariance)
 
 
