@@ -63,6 +63,11 @@ class Activation(eqx.Module):
     def __call__(self, b: Array) -> Array:
         return self.function(b)
 
+    @property
+    def piecewise_linear(self) -> bool:
+        """Whether its strip says that it is linear between its kinks; the identity is, too."""
+        return self.function is _identity or bool(self.strip and self.strip.jumps)
+
 
 def _identity(b: Array) -> Array:
     return b

@@ -7,12 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from ._check import as_floating, require_finite, require_instance, require_shape
-from .activation import ACTIVATIONS, Activation, get_activation
+from .activation import Activation, get_activation
 from .arguments import check_layer
 from .layer import LinearLayer
 from .model import FeatureModel
 from .precision import exact_products
-from .spectral.certified import Analytic, Bounded, PiecewiseLinear, product_expectation
+from .spectral.certified import Bounded, as_function, product_expectation
 from .spectral.memory import require_memory
 from .spectral.projection import Projection
 from .spectral.resolution import Resolution
@@ -72,19 +72,8 @@ def _bounded_expectation(source, layer, readout, activations, order) -> Bounded:
     noise = jnp.sqrt(jnp.diagonal(source.covariance))
     sizes = jnp.tensordot(terms, jnp.abs(source.atom_vectors), axes=1).max(axis=2).sum(axis=1)
     sizes = sizes + terms @ (jnp.abs(source.mean) + 8 * noise) + jnp.abs(readout) @ jnp.abs(layer.bias)
-    functions = [_as_function(one, source.mean.dtype) for one in activations]
+    functions = [as_function(one, source.mean.dtype) for one in activations]
     return product_expectation(law, sizes, functions, order)
-
-
-def _as_function(activation: Activation, dtype) -> PiecewiseLinear | Analytic:
-    strip = activation.strip
-    if strip.jumps or activation is ACTIVATIONS["identity"]:
-        return PiecewiseLinear.of(activation, dtype)
-    # Bounded on the real axis if its bound does not grow; else of bounded slope.
-    far = jnp.asarray(jnp.finfo(dtype).max ** 0.5, dtype)
-    zero = jnp.zeros_like(far)
-    bounded = strip.sup(-far, far, zero) <= strip.sup(-(far**0.5), far**0.5, zero)
-    return Analytic(activation, strip.sup, jnp.where(bounded, zero, strip.slope(zero)))
 
 
 def _require_memory(source: FeatureModel, dimension: int, order: int) -> None:

@@ -5,13 +5,26 @@ feature: it maps its statistics `y = C_j x2: [t]` and its atoms `[K]` to normali
 one place where it is mapped over features and points.
 """
 
+from typing import NamedTuple
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 
 from ._check import as_floating, require_finite, require_shape
-from .activation import ACTIVATIONS
-from .types import Array, ArrayLike, Float, PRNGKeyArray
+from .activation import ACTIVATIONS, Activation
+from .types import Array, ArrayLike, Float, PRNGKeyArray, Scalar
+
+
+class LogitStrip(NamedTuple):
+    """What an error bound must know of an encoder's logits `l_k` off the real axis.
+
+    `turn` bounds `|Im (l_k - l_k')|` over all pairs of atoms for `y + i v`, `low <= y <= high`, `|v| <= width`:
+    infinite where the logits are not analytic, or not known to be. `size` bounds what is summed to a logit at real y.
+    """
+
+    turn: Scalar
+    size: Scalar
 
 
 class AbstractEncoder(eqx.Module):
@@ -32,6 +45,13 @@ class AbstractEncoder(eqx.Module):
     def log_masses(self, y: Float[Array, " t"], atoms: Float[Array, " K"]) -> Float[Array, " K"]:
         """Log masses on the atoms given the statistics, for one feature (all fields without their leading axis)."""
         raise NotImplementedError
+
+    def strip(
+        self, low: Float[Array, " t"], high: Float[Array, " t"], width: Float[Array, " t"], atoms: Float[Array, " K"]
+    ) -> LogitStrip:
+        """The `LogitStrip` of one feature; of an encoder that does not say, nothing is known and bounds are infinite."""
+        del low, high, width
+        return LogitStrip(jnp.full((), jnp.inf, atoms.dtype), jnp.zeros((), atoms.dtype))
 
 
 def encode(encoder: AbstractEncoder, y: Float[Array, "m Q t"], atoms: Float[Array, "m K"]) -> Float[Array, "m Q K"]:
@@ -74,6 +94,10 @@ class SoftmaxEncoder(AbstractEncoder):
     def log_masses(self, y, atoms):
         return jax.nn.log_softmax(self.base + y @ self.statistics)
 
+    def strip(self, low, high, width, atoms):
+        turn = width @ jnp.ptp(self.statistics, axis=1)
+        return LogitStrip(turn, jnp.abs(self.base).max() + _farthest(low, high) @ jnp.abs(self.statistics).max(axis=1))
+
 
 class GaussianEncoder(AbstractEncoder):
     """A Gaussian restricted to the atoms: `log q_k = -(a_k - mu)^2 / (2 e^(2 ell)) - logsumexp`.
@@ -103,6 +127,16 @@ class GaussianEncoder(AbstractEncoder):
         log_scale = self.log_scale if y.shape[0] == 1 else self.log_scale + y[1]
         return jax.nn.log_softmax(-(((atoms - y[0] - self.offset) * jnp.exp(-log_scale)) ** 2) / 2)
 
+    def strip(self, low, high, width, atoms):
+        # Up to what all atoms share, l = (a mu - a^2 / 2) / e^(2 ell).
+        least = self.log_scale if low.shape[0] == 1 else self.log_scale + low[1]
+        ends = jnp.stack([low[0], high[0]]) + self.offset
+        tilted = jnp.ptp(atoms[None] * ends[:, None] - atoms[None] ** 2 / 2, axis=1).max()
+        turned = 0 if low.shape[0] == 1 else tilted * jnp.sin(jnp.minimum(2 * width[1], jnp.pi / 2))
+        precision = jnp.exp(-2 * least)
+        farthest = jnp.abs(ends).max() + jnp.abs(atoms).max()
+        return LogitStrip((width[0] * jnp.ptp(atoms) + turned) * precision, farthest**2 * precision)
+
 
 class ExponentialEncoder(AbstractEncoder):
     """An exponential law restricted to the atoms: `log q_k = -rate a_k - logsumexp`, `rate = y + offset` (t = 1).
@@ -127,6 +161,10 @@ class ExponentialEncoder(AbstractEncoder):
 
     def log_masses(self, y, atoms):
         return jax.nn.log_softmax(-(y[0] + self.offset) * atoms)
+
+    def strip(self, low, high, width, atoms):
+        size = (_farthest(low, high)[0] + jnp.abs(self.offset)) * jnp.abs(atoms).max()
+        return LogitStrip(width[0] * jnp.ptp(atoms), size)
 
 
 class NeuralEncoder(AbstractEncoder):
@@ -169,6 +207,30 @@ class NeuralEncoder(AbstractEncoder):
 
     def log_masses(self, y, atoms):
         return jax.nn.log_softmax(self.networks(y))
+
+    def strip(self, low, high, width, atoms):
+        inner, outer = self.networks.activation, self.networks.final_activation
+        strip = inner.strip if isinstance(inner, Activation) else None
+        if strip is None or strip.jumps or outer != ACTIVATIONS["identity"]:
+            return super().strip(low, high, width, atoms)
+        *hidden, last = self.networks.layers
+        real = _farthest(low, high)
+        for layer in hidden:
+            width, real = jnp.abs(layer.weight) @ width, _affine_size(layer, real)
+            # |Im psi(b + iv)| <= |v| times a bound of |psi'| in the strip; the strip of the widest unit holds all.
+            width = jnp.where(width > 0, width * strip.slope(jnp.max(width)), 0)
+            real = jnp.broadcast_to(strip.sup(-real, real, jnp.zeros_like(real)), real.shape)
+        between = jnp.abs(last.weight[:, None] - last.weight[None]) @ width
+        return LogitStrip(between.max(), _affine_size(last, real).max())
+
+
+def _affine_size(layer: eqx.nn.Linear, size: Array) -> Array:
+    mapped = jnp.abs(layer.weight) @ size
+    return mapped if layer.bias is None else mapped + jnp.abs(layer.bias)
+
+
+def _farthest(low: Array, high: Array) -> Array:
+    return jnp.maximum(jnp.abs(low), jnp.abs(high))
 
 
 def _check_readout(readout: Array, allowed: tuple[int, ...] | None) -> None:

@@ -44,19 +44,37 @@ class Axis(eqx.Module):
     order: int = eqx.field(static=True)
 
     @classmethod
-    def of(cls, law: Projection, noise: Scalar, order: int) -> "Axis":
-        """The axis of a law of one projection; boxes carry no derivatives."""
+    def of(
+        cls,
+        law: Projection,
+        noise: Scalar,
+        order: int,
+        shifts: tuple[Scalar, Scalar] | None = None,
+        elsewhere: Scalar | float = 0.0,
+    ) -> "Axis":
+        """The axis of a law of one projection; boxes carry no derivatives.
+
+        Or of `Y + h`, `h` in `shifts` but for a probability `elsewhere`, whatever the two have to do with each other;
+        then `reach` is that of Y alone.
+        """
         law, noise = jax.lax.stop_gradient((law, noise))
         inner_low, inner_high = interval(law, -math.log(jnp.finfo(law.mean.dtype).eps))
-        low, length = widen(inner_low, inner_high)
+        least, most = shifts or (0, 0)
+        low, length = widen(inner_low + least, inner_high + most)
         s = edge_steepness(order)
         edge = MARGIN * length
         # Per side: 1 - W is at most 1 beyond the inner box, half of erfc(s) within an edge of it, then of erfc(3 s).
         above = log_mass_above(law, inner_high, inner_high - edge)
         below = log_mass_above(mirror(law), -inner_low, -inner_low - edge)
         mass, near = jnp.exp(above[0]) + jnp.exp(below[0]), jnp.exp(above[1]) + jnp.exp(below[1])
-        missed = mass + math.erfc(s) / 2 * near + math.erfc(3 * s)
-        return cls(low, length, noise, missed, _sixteenth(law, low + length / 2), order)
+        missed = mass + math.erfc(s) / 2 * near + math.erfc(3 * s) + elsewhere
+        return cls(low, length, noise, missed, sixteenth(law, low + length / 2), order)
+
+    @property
+    def inner(self) -> tuple[Scalar, Scalar]:
+        """The part of the box where the window is 1."""
+        edge = MARGIN * self.length
+        return self.low + edge, self.low + self.length - edge
 
     @property
     def centre(self) -> Scalar:
@@ -105,25 +123,28 @@ class Axis(eqx.Module):
         noise = self.noise if noise is None else noise
         return jnp.exp(-((noise * self.step * index) ** 2) / 2)
 
+    @property
+    def log_share(self) -> Float[Array, " rho"]:
+        """`log (1 / length) int |W(y + i rho)| dy` in the `strips`, from above; by `|erfc(x + iv)| <= e^(v^2) erfc(x)`."""
+        s = edge_steepness(self.order)
+        shift = 2 * s / (MARGIN * self.length) * self.strips
+        return jnp.logaddexp(0.0, shift**2 + math.log(MARGIN / (s * math.sqrt(math.pi))) + 0.02)
+
     def analytic_tail(self, sup: Float[Array, " rho"], noise: Array, order: int) -> Scalar:
         """Bound of `sum_{|k| > order} |c_k| exp(-noise^2 w_k^2 / 2)` of a function at most `sup` in the `strips`."""
         first = self.step * (order + 1)
-        return self._least(-first * self.strips - _log_geometric(self.step * self.strips), sup) * jnp.exp(
+        return self._least(-first * self.strips - log_geometric(self.step * self.strips), sup) * jnp.exp(
             -((noise * first) ** 2) / 2
         )
 
     def alias(self, sup: Float[Array, " rho"], nodes: int, order: int) -> Scalar:
         """Bound of the error of every coefficient up to `order` from a rule of that many equal nodes."""
         apart = self.step * (nodes - order) * self.strips
-        return self._least(-apart - _log_geometric(self.step * nodes * self.strips), sup)
+        return self._least(-apart - log_geometric(self.step * nodes * self.strips), sup)
 
     def _least(self, exponent: Float[Array, " rho"], sup: Float[Array, " rho"]) -> Scalar:
-        # Twice, for both signs of k; and the window's share (1 / length) int |W(y + i rho)| dy, by
-        # |erfc(x + iv)| <= e^(v^2) erfc(x).
-        s = edge_steepness(self.order)
-        shift = 2 * s / (MARGIN * self.length) * self.strips
-        share = jnp.logaddexp(0.0, shift**2 + math.log(MARGIN / (s * math.sqrt(math.pi))) + 0.02)
-        log = exponent + share + jnp.log(jnp.maximum(sup, jnp.finfo(sup.dtype).tiny))
+        # Twice, for both signs of k.
+        log = exponent + self.log_share + jnp.log(jnp.maximum(sup, jnp.finfo(sup.dtype).tiny))
         return 2 * jnp.exp(jnp.min(jnp.where(jnp.isnan(log), jnp.inf, log)))
 
     def kink_tail(self, eta: Float[Array, " E"], noise: Array) -> Float[Array, " E"]:
@@ -192,12 +213,13 @@ def _characteristic(law: Projection, w: Scalar) -> Array:
     return jnp.exp(-law.covariance[0, 0] * w**2 / 2) * jnp.prod(features)
 
 
-def _log_geometric(x: Array) -> Array:
+def log_geometric(x: Array) -> Array:
     """`log (1 - e^-x)`."""
     return jnp.log(-jnp.expm1(-x))
 
 
-def _sixteenth(law: Projection, centre: Scalar) -> Scalar:
+def sixteenth(law: Projection, centre: Scalar) -> Scalar:
+    """`(E (Y - centre)^16)^(1/16)`, from above."""
     # y^16 <= 2 16! cosh(theta y) / theta^16
     deviation = spread(law)[0]
     theta = jnp.geomspace(0.02, 40.0, 24, dtype=deviation.dtype) / deviation

@@ -65,12 +65,38 @@ class Analytic(NamedTuple):
     """A function that is analytic near the real axis.
 
     `sup(low, high, width)` bounds its size at `y + i v`, `low <= y <= high`, `|v| <= width`, by infinity where it is
-    not analytic; `lipschitz` bounds its slope on the real axis, and is 0 if `sup` bounds it on all of that.
+    not analytic; `lipschitz` bounds the slope of its root of that `degree` on the real axis, and is 0 if `sup` bounds
+    the function on all of that.
     """
 
     function: Callable[[Array], Array]
     sup: Callable[[Array, Array, Array], Array]
     lipschitz: Scalar
+    degree: int = 1
+
+
+    @classmethod
+    def of(cls, activation: Activation, dtype) -> "Analytic":
+        """An activation, bounded on the real axis if the bound of its strip does not grow; else of bounded slope."""
+        strip = activation.strip
+        far = jnp.asarray(jnp.finfo(dtype).max ** 0.5, dtype)
+        zero = jnp.zeros_like(far)
+        bounded = strip.sup(-far, far, zero) <= strip.sup(-(far**0.5), far**0.5, zero)
+        return cls(activation, strip.sup, jnp.where(bounded, zero, strip.slope(zero)))
+
+    def squared(self) -> "Analytic":
+        """The square of a function of degree 1."""
+        return Analytic(
+            lambda y: self.function(y) ** 2,
+            lambda low, high, width: self.sup(low, high, width) ** 2,
+            self.lipschitz,
+            degree=2,
+        )
+
+
+def as_function(activation: Activation, dtype) -> PiecewiseLinear | Analytic:
+    """An activation as what it is."""
+    return (PiecewiseLinear if activation.piecewise_linear else Analytic).of(activation, dtype)
 
 
 # ------------------------------------------------------------------------------------------------ one factor an axis
@@ -81,7 +107,7 @@ class Factor(NamedTuple):
 
     `coefficients: [K + 1]` are those of `exp(i w_k (y - low))`, already smoothed; `slack: [K + 1]` bounds their errors;
     `tail` bounds the sum of their sizes beyond K, each times what the noise leaves of `phi`, and `half_tail` with half
-    of the noise's variance; `bias` is what smoothing changes; `outside` bounds `E |g - P|` and `norm`
+    of the noise's variance; `bias` is what smoothing changes, in L1 and (`bias_norm`) L2; `outside` bounds `E |g - P|` and `norm`
     `(E |g|^8)^(1/8)`; `sup` is that of the smoothed function on the box.
     """
 
@@ -90,6 +116,7 @@ class Factor(NamedTuple):
     tail: Scalar
     half_tail: Scalar
     bias: Scalar
+    bias_norm: Scalar
     outside: Scalar
     norm: Scalar
     sup: Scalar
@@ -111,7 +138,8 @@ def _analytic(axis: Axis, function: Analytic) -> Factor:
     coefficients = jnp.fft.rfft(values)[: known + 1] / nodes
     sup = jax.vmap(lambda rho: function.sup(*axis.extended, rho))(axis.strips)
     bounded = function.lipschitz == 0
-    slope = jnp.where(bounded, jnp.min(sup / axis.strips), function.lipschitz)  # Cauchy's estimate, or as given
+    steep = function.degree * function.lipschitz * jnp.max(jnp.abs(values)) ** (1 - 1 / function.degree)
+    slope = jnp.where(bounded, jnp.min(sup / axis.strips), steep)  # Cauchy's estimate, or as given
     size = jnp.sqrt(jnp.mean(values**2))
     rounding = (16 + 2 * math.log2(nodes)) * size + 2 * jnp.max(jnp.abs(values)) + slope * axis.farthest
     slack = axis.alias(sup, nodes, known) + jnp.finfo(v.dtype).eps * rounding
@@ -124,7 +152,8 @@ def _analytic(axis: Axis, function: Analytic) -> Factor:
     far = jnp.asarray(jnp.finfo(v.dtype).max ** 0.5, v.dtype)
     low, high = (jnp.where(bounded, side * far, end) for side, end in zip((-1, 1), axis.extended, strict=True))
     largest = function.sup(low, high, jnp.zeros_like(low))
-    norm = jnp.where(bounded, largest, jnp.abs(function.function(axis.centre)) + function.lipschitz * axis.reach)
+    root = jnp.abs(function.function(axis.centre)) ** (1 / function.degree)
+    norm = jnp.where(bounded, largest, (root + function.lipschitz * axis.reach) ** function.degree)
     outside = 2 * jnp.where(bounded, axis.missed * largest, axis.missed ** (7 / 8) * norm)
     kept = coefficients[: axis.order + 1]
     return Factor(
@@ -133,6 +162,7 @@ def _analytic(axis: Axis, function: Analytic) -> Factor:
         tail=missing(axis.noise),
         half_tail=missing(axis.noise * HALF),
         bias=jnp.zeros_like(slack),
+        bias_norm=jnp.zeros_like(slack),
         outside=outside,
         norm=norm,
         sup=largest,
@@ -141,7 +171,7 @@ def _analytic(axis: Axis, function: Analytic) -> Factor:
 
 def _piecewise_linear(axis: Axis, law: Projection, function: PiecewiseLinear) -> Factor:
     edge, centre = MARGIN * axis.length, axis.centre
-    inner_low, inner_high = axis.low + edge, axis.low + axis.length - edge
+    inner_low, inner_high = axis.inner
     places, jumps, intercept, slope = function
     # Below the inner box a kink is a change of the line on all of it; above, it is nothing there, but not outside.
     below, above = places <= inner_low, places >= inner_high
@@ -154,7 +184,8 @@ def _piecewise_linear(axis: Axis, law: Projection, function: PiecewiseLinear) ->
 
     w = axis.frequency
     eta = jnp.asarray(WIDTHS, w.dtype) / axis.top
-    bias = 0.2 * eta * (smoothed_mass(axis, law, places, eta) @ jnp.abs(jumps))
+    mass = smoothed_mass(axis, law, places, eta)
+    bias, bias_norm = (0.2 * eta * (near @ jnp.abs(jumps)) for near in (mass, jnp.sqrt(mass)))
     tail, half = (jnp.sum(jnp.abs(jumps)) * axis.kink_tail(eta, axis.noise * share) for share in (1, HALF))
     best = jnp.argmin(bias + tail)
     x = (eta[best] * w) ** 2 / 2
@@ -175,6 +206,7 @@ def _piecewise_linear(axis: Axis, law: Projection, function: PiecewiseLinear) ->
         tail=tail[best] + rest * axis.damping(axis.order),
         half_tail=half[best] + rest,
         bias=bias[best],
+        bias_norm=bias_norm[best],
         outside=2 * axis.missed ** (7 / 8) * norm,
         norm=norm,
         sup=2 * size(axis.length / 2 + edge / 2),  # the kernel's L1 norm is below 2
@@ -240,38 +272,40 @@ def _edge_width(axis: Axis) -> Scalar:
 
 
 class Plane(NamedTuple):
-    """`phi(w) exp(-i <w, low>)` of a law on the frequencies of its axes, and bounds of its rounding errors.
+    """`phi(w, omega) exp(-i <., low>)` of a law of D projections at some `w: [W, D - 1]` and all of `omega: [R]`.
 
-    D = 1: `[1, K + 1]`; D = 2: all frequencies of the first axis, half of the second's, `[2 K + 1, K + 1]`.
+    `rounding: [W, R]` bounds its rounding errors, `size` is `|phi|` of the Gaussian part alone.
     """
 
     phi: Complex[Array, "W R"]
     rounding: Float[Array, "W R"]
+    size: Float[Array, "W R"]
 
     @classmethod
-    def of(cls, law: Projection, axes: list[Axis], scale: Float[Array, " D"]) -> "Plane":
+    def of(
+        cls,
+        law: Projection,
+        low: Float[Array, " D"],
+        frequency: Float[Array, "W C"],
+        omega: Float[Array, " R"],
+        scale: Float[Array, " D"],
+    ) -> "Plane":
         """The characteristic function; `scale`: sizes of what the projections were summed from."""
-        last = axes[-1]
-        mean = law.mean - jnp.stack([axis.low for axis in axes])
-        omega = last.frequency
-        if len(axes) == 1:  # a first axis at which nothing happens
-            w = jnp.zeros(1, omega.dtype)
-        else:
-            w = jnp.concatenate([-axes[0].frequency[:0:-1], axes[0].frequency])
-        atoms, covariance = law.atoms, law.covariance
+        mean, atoms, covariance = law.mean - low, law.atoms, law.covariance
         # Not the recurrence of `waves`: its rounding is larger than what is charged here.
-        left = jnp.moveaxis(cis(w[:, None, None] * atoms[0, :, 1:][None]), 1, 0)
+        left = jnp.moveaxis(cis(jnp.tensordot(frequency, atoms[:-1, :, 1:], axes=1)), 1, 0)
         features = product_over_features(law.masses[:, 0], left, ridge_table(omega, atoms[-1], law.masses))
-        first = covariance[:1, :1], covariance[:1, -1]
-        gauss = gaussian_factor(w[:, None], omega, mean[:1], mean[-1], *first, covariance[-1, -1])
-        phi = times(features, gauss)
+        first = covariance[:-1, :-1], covariance[:-1, -1]
+        gauss = gaussian_factor(frequency, omega, mean[:-1], mean[-1], *first, covariance[-1, -1])
         m, K = law.masses.shape
         spans = jnp.abs(atoms).max(axis=2).sum(axis=1) + jnp.abs(mean) + scale
         deviation = jnp.sqrt(jnp.diagonal(covariance))
-        reach = jnp.abs(w)[:, None] * spans[0] + (omega * spans[-1])[None]
-        quadratic = (jnp.abs(w)[:, None] * deviation[0] + (omega * deviation[-1])[None]) ** 2  # its terms may cancel
+        over = jnp.abs(frequency)
+        reach = (over @ spans[:-1])[:, None] + (jnp.abs(omega) * spans[-1])[None]
+        quadratic = ((over @ deviation[:-1])[:, None] + (jnp.abs(omega) * deviation[-1])[None]) ** 2  # may cancel
         relative = 4 * reach + m * (2 * math.sqrt(K) + 12) + 2 * quadratic + 8
-        return cls(phi, jnp.finfo(omega.dtype).eps * jnp.abs(gauss) * relative)
+        size = jnp.abs(gauss)
+        return cls(times(features, gauss), jnp.finfo(omega.dtype).eps * size * relative, size)
 
 
 def product_expectation(law: Projection, scale: Float[Array, " D"], functions: list, order: int) -> Bounded:
@@ -282,7 +316,11 @@ def product_expectation(law: Projection, scale: Float[Array, " D"], functions: l
     ]
     axes = [Axis.of(one, _conditional(law.covariance, d), order) for d, one in enumerate(alone)]
     factors = [factor(axis, jax.lax.stop_gradient(one), g) for axis, one, g in zip(axes, alone, functions, strict=True)]
-    grid = Plane.of(law, axes, scale)
+    low, omega = jnp.stack([axis.low for axis in axes]), axes[-1].frequency
+    first = jnp.zeros((1, 0), omega.dtype)
+    if len(axes) == 2:  # all frequencies of the first axis, half of the second's
+        first = jnp.concatenate([-axes[0].frequency[:0:-1], axes[0].frequency])[:, None]
+    grid = Plane.of(law, low, first, omega, scale)
     b = factors[-1]
     twice = jnp.full(b.slack.shape, 2.0, b.slack.dtype).at[0].set(1.0)  # both signs of the half axis
     value, slack = (b.coefficients * twice)[None], (b.slack * twice)[None]

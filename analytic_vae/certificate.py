@@ -1,0 +1,230 @@
+"""The loss and its terms once more, on grids of their own and with a bound of every error: what `Elbo.bounds` is from."""
+
+import math
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .layer import RidgeForm
+from .model import FeatureModel
+from .precision import exact_products
+from .spectral.certified import SAFETY, Bounded
+from .spectral.certified_latent import (
+    NAMES,
+    Coefficients,
+    box_coefficients,
+    encoder_functions,
+    expectations,
+    frequencies,
+    product,
+)
+from .spectral.certified_law import Joint, waves
+from .spectral.certified_ridge import activation_mean, activation_square, activation_with
+from .spectral.projection import Projection
+from .spectral.resolution import Resolution
+from .spectral.ridge import RidgeAxis
+from .spectral.series import half_grid
+from .spectral.statistic import Statistic
+from .types import Array, Float, Scalar
+
+TERMS = ("R1", "R2", "R3", "S1", "S2", "T1", "T2", "T3", "U1", "U2", "U3", "loss")
+
+
+class Certificate(eqx.Module):
+    """Every named term of the loss as a `Bounded`: see `Elbo` for their formulas."""
+
+    R1: Bounded
+    R2: Bounded
+    R3: Bounded
+    S1: Bounded
+    S2: Bounded
+    T1: Bounded
+    T2: Bounded
+    T3: Bounded
+    U1: Bounded
+    U2: Bounded
+    U3: Bounded
+    loss: Bounded
+
+
+class Orders(eqx.Module):
+    """Highest frequency indices of the certificate's grids: of one feature's statistics, of pairs, of the ridge axis."""
+
+    single: int = eqx.field(static=True)
+    pair: int = eqx.field(static=True)
+    single_ridge: int = eqx.field(static=True)
+    pair_ridge: int = eqx.field(static=True)
+    ridge: int = eqx.field(static=True)
+
+    @classmethod
+    def of(cls, resolution: Resolution, statistics: int) -> "Orders":
+        """For encoders that read so many statistics."""
+        N = resolution.frequencies
+        if statistics == 1:
+            return cls(4 * N, N, 8 * N, 2 * N, 16 * N)
+        return cls(2 * N, N, 4 * N, 2 * N, 16 * N)
+
+
+@exact_products
+@eqx.filter_jit
+def certificate(source, layer, target, encoder, resolution: Resolution, whiten, variance, log_det) -> Certificate:
+    """The terms with their bounds; the last three arguments are what whitens by the target's noise."""
+    form = layer.form()
+    axis = RidgeAxis.of(source, form, resolution)
+    orders = Orders.of(resolution, encoder.statistics_read)
+    eps = jnp.finfo(source.mean.dtype).eps
+
+    units = whiten(jnp.eye(target.neurons, dtype=source.mean.dtype))
+    decoder = units @ target.decoder
+    gram = decoder.T @ decoder
+    towards = units.T @ decoder  # F_j = <towards_j, f - mean>
+    offsets = -target.mean @ towards
+    middles = (target.prior.atoms.max(axis=1) + target.prior.atoms.min(axis=1)) / 2
+    moments = _layer_moments(source, form, units, target.mean, orders)
+
+    arrays, static = eqx.partition(encoder, eqx.is_array)
+
+    def one_feature(given):
+        arrays, atoms, log_masses, direction, offset = given
+        one = eqx.combine(arrays, static)
+        statistic = Statistic.of(source, form, one.readout, axis, resolution)
+        joint = Joint.of(
+            source, form, one.readout, (direction, offset), statistic, axis.centre, orders.single, orders.single_ridge
+        )
+        functions = box_coefficients(joint.axes, *encoder_functions(one, atoms, log_masses, statistic, joint.axes))
+        found = waves(joint, frequencies(joint.axes, functions.index), weighted=True)
+        return expectations(joint, found, functions, NAMES.index("mean"))
+
+    given = arrays, target.prior.atoms, target.prior.log_masses, towards.T, offsets
+    single, weighted = jax.lax.map(one_feature, given)
+    rate, spread, mean, square = (Bounded(single.value[:, f], single.error_bound[:, f]) for f in range(len(NAMES)))
+
+    diagonal = jnp.diagonal(gram)
+    R1 = _sum(rate, jnp.ones_like(diagonal))
+    S1 = _sum(spread, diagonal)
+    # E F s = E F (s - middle) + middle E F
+    bent = towards.T @ form.output
+    weight_means = towards.T @ (form.linear @ source.moments()[0] + form.offset) + offsets + bent * moments["psi"].value
+    middle_error = jnp.abs(middles) @ (jnp.abs(bent) * moments["psi"].error_bound + eps * 64 * jnp.abs(weight_means))
+    T2 = _sum(weighted, -2 * jnp.ones_like(diagonal))
+    T2 = Bounded(T2.value - 2 * middles @ weight_means, T2.error_bound + 2 * middle_error)
+    T3 = _second_moments(source, form, axis, target, encoder, resolution, orders, gram, middles, mean, square)
+    U1, U2, U3 = moments["U1"], moments["U2"], moments["U3"]
+    T1 = _add(U1, U2, U3)
+    S2 = _add(T1, T2, T3)
+    both = _add(S1, S2)
+    R3 = Bounded(both.value / (2 * variance), both.error_bound / (2 * variance))
+    R2 = target.neurons / 2 * jnp.log(2 * jnp.pi) + log_det
+    R2 = Bounded(R2, 16 * eps * (target.neurons + jnp.abs(log_det)))
+    return Certificate(R1, R2, R3, S1, S2, T1, T2, T3, U1, U2, U3, _add(R1, R2, R3))
+
+
+def _sum(terms: Bounded, weights: Float[Array, " m"]) -> Bounded:
+    rounding = 8 * jnp.finfo(weights.dtype).eps * jnp.abs(weights) @ jnp.abs(terms.value)
+    return Bounded(terms.value @ weights, SAFETY * (terms.error_bound @ jnp.abs(weights) + rounding))
+
+
+def _add(*terms: Bounded) -> Bounded:
+    eps = jnp.finfo(terms[0].value.dtype).eps
+    error = sum(term.error_bound + 2 * eps * jnp.abs(term.value) for term in terms)
+    return Bounded(sum(term.value for term in terms), error)
+
+
+def _layer_moments(source, form: RidgeForm, units, mean, orders: Orders) -> dict[str, Bounded]:
+    """`E psi` and the three terms of `T1`."""
+    eps = jnp.finfo(source.mean.dtype).eps
+    linear, output, centre = units @ form.linear, units @ form.output, units @ (form.offset - mean)
+    input_mean, covariance = source.moments()
+    mapped = linear @ input_mean + centre
+    sizes = jnp.abs(linear) @ _input_sizes(source) + jnp.abs(units) @ (jnp.abs(form.offset) + jnp.abs(mean))
+    U1 = Bounded(jnp.sum((linear @ covariance) * linear) + mapped @ mapped, 64 * eps * sizes @ sizes)
+    zero = Bounded(jnp.zeros_like(U1.value), jnp.zeros_like(U1.value))
+    if form.activation is None:
+        return {"psi": zero, "U1": U1, "U2": zero, "U3": zero}
+    rows = jnp.stack([output @ linear, form.direction])
+    law = Projection.of(source, rows, jnp.stack([output @ centre, form.bias]))
+    scale = jnp.stack([jnp.abs(output) @ sizes, jnp.abs(form.direction) @ _input_sizes(source) + jnp.abs(form.bias)])
+    alone = Projection(law.mean[1:], law.atoms[1:], law.masses, law.covariance[1:, 1:])
+    psi = activation_mean(alone, scale[1:], form.activation, orders.ridge)
+    square = activation_square(alone, scale[1:], form.activation, orders.ridge)
+    with_psi = activation_with(law, scale, form.activation, orders.ridge)
+    return {
+        "psi": psi,
+        "U1": U1,
+        "U2": Bounded(2 * with_psi.value, 2 * with_psi.error_bound),
+        "U3": _sum(Bounded(square.value[None], square.error_bound[None]), (output @ output)[None]),
+    }
+
+
+def _input_sizes(source: FeatureModel) -> Float[Array, " n1"]:
+    noise = jnp.sqrt(jnp.diagonal(source.covariance))
+    return jnp.abs(source.atom_vectors).max(axis=2).sum(axis=1) + jnp.abs(source.mean) + 8 * noise
+
+
+def _second_moments(
+    source, form, axis, target, encoder, resolution, orders, gram, middles, mean: Bounded, square: Bounded
+) -> Bounded:
+    """`T3 = sum_jk H_jk E s_j s_k`, from moments of `s_j` less the middle of its atoms."""
+    m, f = target.features, NAMES.index("mean")
+    first, second = np.triu_indices(m, 1)
+    pairs = Bounded(jnp.zeros(0, gram.dtype), jnp.zeros(0, gram.dtype))
+    if first.size:
+        arrays, static = eqx.partition(encoder, eqx.is_array)
+        index = half_grid(orders.pair, 2).astype(int)
+        nothing = jnp.zeros_like(target.mean), jnp.zeros((), gram.dtype)
+
+        def joint_of(statistic, readout):
+            return Joint.of(
+                source, form, readout, nothing, statistic, axis.centre, orders.pair, orders.pair_ridge
+            )  # fmt: skip
+
+        def one_feature(given):
+            arrays, atoms, log_masses = given
+            one = eqx.combine(arrays, static)
+            statistic = Statistic.of(source, form, one.readout, axis, resolution)
+            axes = joint_of(statistic, one.readout).axes
+            return statistic, box_coefficients(axes, *encoder_functions(one, atoms, log_masses, statistic, axes))
+
+        tables = jax.lax.map(one_feature, (arrays, target.prior.atoms, target.prior.log_masses))
+
+        def one_pair(given):
+            (left, a), (right, b) = (jax.tree.map(lambda leaf: leaf[i], tables) for i in given)
+            readout = jnp.concatenate([encoder.readout[i] for i in given])
+            joint = joint_of(_side_by_side(left, right), readout)
+            at = frequencies(joint.axes, jnp.asarray(index, gram.dtype))
+            return product(joint, waves(joint, at, weighted=False), a, b, f, index)
+
+        pairs = jax.lax.map(one_pair, (jnp.asarray(first), jnp.asarray(second)))
+    values = jnp.diag(square.value).at[first, second].set(pairs.value).at[second, first].set(pairs.value)
+    errors = jnp.diag(square.error_bound).at[first, second].set(pairs.error_bound)
+    errors = errors.at[second, first].set(pairs.error_bound)
+    shift = jnp.outer(middles, mean.value)
+    whole = values + shift + shift.T + jnp.outer(middles, middles)
+    shift_error = jnp.outer(jnp.abs(middles), mean.error_bound)
+    sizes = jnp.abs(values) + jnp.abs(shift) + jnp.abs(shift.T) + jnp.abs(jnp.outer(middles, middles))
+    errors = errors + shift_error + shift_error.T + 8 * jnp.finfo(gram.dtype).eps * sizes
+    return Bounded(jnp.sum(gram * whole), SAFETY * jnp.sum(jnp.where(gram == 0, 0, jnp.abs(gram) * errors)))
+
+
+def _side_by_side(left: Statistic, right: Statistic) -> Statistic:
+    """Two statistics of one projection each as one of two, in the coordinates of each."""
+    law = Projection(
+        jnp.concatenate([left.law.mean, right.law.mean]),
+        jnp.concatenate([left.law.atoms, right.law.atoms]),
+        left.law.masses,
+        jnp.zeros((2, 2), left.low.dtype),  # nobody reads it: of the noise `Joint` asks the source
+    )
+    both = lambda a, b: jnp.concatenate([a, b])  # noqa: E731
+    return Statistic(
+        centre=both(left.centre, right.centre),
+        basis=jnp.diag(both(jnp.diagonal(left.basis), jnp.diagonal(right.basis))),
+        low=both(left.low, right.low),
+        length=both(left.length, right.length),
+        law=law,
+        cross=both(left.cross, right.cross),
+        shear=both(left.shear, right.shear),
+        coefficient=both(left.coefficient, right.coefficient),
+        rows=both(left.rows, right.rows),
+    )

@@ -1,0 +1,212 @@
+"""Waves of the ridge axis: `exp(i <w, kappa(b)>)` as a series in `exp(i omega_r b)`, with what the series misses.
+
+A statistic of a layer's output is `y = a + kappa(b)`, `kappa(b) = shear (b - centre) + coefficient psi(b)`, so that
+`E exp(i <w, y>) = sum_r C_r(w) E exp(i <w, a> + i omega_r b)`. The coefficients are those of the windowed wave, which
+is of size one: for a piecewise linear psi they have a closed form, for an analytic psi they come from equal nodes.
+What lies beyond the highest frequency is bounded by the least of two: by Parseval's identity and the noise of b; and by
+how fast the coefficients fall, from the strip of psi or the jumps of its slope.
+"""
+
+import math
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+from ..activation import Activation
+from ..types import Array, Complex, Float, Scalar
+from .axis import Axis, edge_steepness, log_geometric
+from .certified import PiecewiseLinear
+from .characteristic import cis
+from .series import MARGIN
+
+HALF = math.sqrt(0.5)  # of a standard deviation: half of the variance
+
+
+class Bend(eqx.Module):
+    """`kappa_d(b) = shear_d (b - centre) + coefficient_d psi(b)`, `d = 1 .. D`."""
+
+    shear: Float[Array, " D"]
+    coefficient: Float[Array, " D"]
+    centre: Scalar
+    activation: Activation
+
+    def __call__(self, b: Float[Array, "*s"]) -> Float[Array, "D *s"]:
+        return jnp.multiply.outer(self.shear, b - self.centre) + jnp.multiply.outer(
+            self.coefficient, self.activation(b)
+        )
+
+    @property
+    def piecewise(self) -> bool:
+        """Whether psi is piecewise linear: else it is analytic."""
+        return self.activation.piecewise_linear
+
+    def slopes(self, width: Float[Array, "*s"]) -> Float[Array, "D *s"]:
+        """Bounds of `|kappa_d'|` at `b + i v`, `|v| <= width`; infinite where psi is not analytic."""
+        own = jnp.abs(self.coefficient)
+        steep = jnp.multiply.outer(own, jnp.where(self.piecewise, jnp.inf, self.activation.strip.slope(width)))
+        none = jnp.expand_dims(own == 0, tuple(range(1, steep.ndim)))
+        return jnp.where(none, 0, steep) + jnp.expand_dims(jnp.abs(self.shear), tuple(range(1, steep.ndim)))
+
+    def steepest(self) -> Float[Array, " D"]:
+        """Bounds of `|kappa_d'|` on the real axis."""
+        return jnp.abs(self.shear) + jnp.abs(self.coefficient) * self.activation.strip.slope(jnp.zeros_like(self.centre))
+
+    def range(self, low: Scalar, high: Scalar) -> tuple[Float[Array, " D"], Float[Array, " D"]]:
+        """The least and the most of `kappa_d` for b in an interval, or a little beyond."""
+        b = low + (high - low) * jnp.linspace(0, 1, 129, dtype=low.dtype)
+        values, between = self(b), self.steepest() * (high - low) / 256
+        return values.min(axis=1) - between, values.max(axis=1) + between
+
+
+def coefficients(axis: Axis, bend: Bend, frequency: Float[Array, "W D"]) -> tuple[Complex[Array, "W R"], Array]:
+    """`C_r(w)` of `exp(i omega_r (b - low))`, `r = -K .. K`, and bounds `[W, R]` of their errors."""
+    return _piecewise(axis, bend, frequency) if bend.piecewise else _analytic(axis, bend, frequency)
+
+
+def frequencies(axis: Axis) -> Float[Array, " R"]:
+    """`omega_-K .. omega_K`."""
+    return jnp.concatenate([-axis.frequency[:0:-1], axis.frequency])
+
+
+def _analytic(axis: Axis, bend: Bend, frequency):
+    nodes = 4 * axis.order
+    v = jnp.arange(nodes, dtype=axis.low.dtype) / nodes
+    copies = jnp.concatenate([v - 1, v, v + 1])
+    phase = frequency @ bend(axis.low + axis.length * copies)
+    wave = cis(phase) * axis.window(copies)[None]
+    spectrum = jnp.fft.fft(wave.reshape(-1, 3, nodes).sum(axis=1), axis=1) / nodes
+    kept = jnp.concatenate([spectrum[:, nodes - axis.order :], spectrum[:, : axis.order + 1]], axis=1)
+    apart = axis.step * (nodes - axis.order) * axis.strips
+    alias = _least(axis, -apart - log_geometric(axis.step * nodes * axis.strips), _growth(axis, bend, frequency))
+    largest = jnp.max(jnp.abs(phase), axis=1)
+    rounding = jnp.finfo(v.dtype).eps * (16 + 2 * math.log2(nodes) + 4 * largest)
+    return kept, jnp.broadcast_to(jax.lax.stop_gradient(alias + rounding)[:, None], kept.shape)
+
+
+def _growth(axis: Axis, bend: Bend, frequency) -> Float[Array, "W rho"]:
+    # log |exp(i <w, kappa(b + iv)>)| <= sum_d |w_d| |Im kappa_d|
+    steep = bend.slopes(axis.strips)[None]
+    size = jnp.abs(frequency)[:, :, None]
+    return jnp.sum(jnp.where(size > 0, size * steep, 0), axis=1) * axis.strips[None]
+
+
+def _least(axis: Axis, exponent: Float[Array, " rho"], log_sup: Float[Array, "*s rho"]) -> Float[Array, "*s"]:
+    log = exponent + axis.log_share + log_sup
+    return 2 * jnp.exp(jnp.min(jnp.where(jnp.isnan(log), jnp.inf, log), axis=-1))
+
+
+def _pieces(axis: Axis, bend: Bend, frequency):
+    """Ends and slopes of the pieces of `<w, kappa(b)>`: places `[P]`, phases there `[W, P]`, slopes `[W, P + 1]`.
+
+    Kinks outside of the inner box stand at its ends: the wave is another one where there is no mass, but of size one.
+    """
+    line = PiecewiseLinear.of(bend.activation, axis.low.dtype)
+    places = jnp.clip(line.places, *axis.inner)
+    psi_slopes = line.slope + jnp.concatenate([jnp.zeros(1, places.dtype), jnp.cumsum(line.jumps)])
+    slopes = (frequency @ bend.shear)[:, None] + (frequency @ bend.coefficient)[:, None] * psi_slopes[None]
+    return places, frequency @ bend(places), slopes
+
+
+def _piecewise(axis: Axis, bend: Bend, frequency):
+    places, phases, slopes = _pieces(axis, bend, frequency)
+    omega = frequencies(axis)
+    sigma, half_edge = edge_width(axis), MARGIN * axis.length / 2
+    start = phases[:, :, None] - (omega[None] * (places - axis.low)[:, None])[None]
+    nu = slopes[:, :, None] - omega[None, None]
+    before, after = places[0] - (axis.low + half_edge), axis.low + axis.length - half_edge - places[-1]
+    total = cis(start[:, 0]) * _gaussian_end(-nu[:, 0], before, sigma)
+    total = total + cis(start[:, -1]) * _gaussian_end(nu[:, -1], after, sigma)
+    for i in range(places.size - 1):
+        length = places[i + 1] - places[i]
+        total = total + cis(start[:, i]) * _segment(nu[:, i + 1], length)
+    largest = jnp.max(jnp.abs(phases), axis=1) + jnp.max(jnp.abs(slopes), axis=1) * axis.length
+    # Relative to 1, not to the coefficient: of a segment at most 2 / |nu| remains.
+    near = jnp.min(jnp.abs(nu), axis=1)
+    size = jnp.minimum(1, (2 + places.size) / jnp.where(near > 0, near * axis.length, 1e-30))
+    relative = 16 + 4 * (largest[:, None] + (jnp.abs(omega) * axis.length)[None])
+    slack = jnp.finfo(axis.low.dtype).eps * size * relative
+    return total / axis.length, jax.lax.stop_gradient(slack)
+
+
+def _segment(nu, length):
+    """`int_0^length exp(i nu x) dx`."""
+    half = nu * length / 2
+    return length * jnp.sinc(half / jnp.pi) * cis(half)
+
+
+def _gaussian_end(nu, length, sigma):
+    """The same to an end that is Gaussian, of that mean and standard deviation."""
+    u = (nu * sigma) ** 2 / 2
+    small = u < 1e-3
+    safe = jnp.where(small, 1, u)
+    share = jnp.where(small, 1 - u / 2 + u**2 / 6 - u**3 / 24, -jnp.expm1(-safe) / safe)
+    return _segment(nu, length) + cis(nu * length) * jax.lax.complex(jnp.zeros_like(nu), nu * sigma**2 / 2 * share)
+
+
+def edge_width(axis: Axis) -> Scalar:
+    """Standard deviation of the Gaussian end of the window."""
+    return MARGIN * axis.length / (2 * math.sqrt(2) * edge_steepness(axis.order))
+
+
+# --------------------------------------------------------------------------------------------- what the series misses
+
+
+class Missing(NamedTuple):
+    """Bounds `[W]` of `sum_{|r| > K} |C_r(w)| d(omega_r)`: `full` for `d = exp(-s^2 omega^2 / 2)`, `half` of `s^2 / 2`.
+
+    And `weighted` for the coefficients of `kappa_F(b) exp(i <w, kappa(b)>)`, with the full damping.
+    """
+
+    full: Float[Array, " W"]
+    half: Float[Array, " W"]
+    weighted: Float[Array, " W"]
+
+
+def missing(axis: Axis, bend: Bend, frequency: Float[Array, "W D"], weight: Bend) -> Missing:
+    """What the series of the waves miss; `weight` is `kappa_F`, one function, with the same psi."""
+    least, most = weight.range(*axis.extended)
+    largest = jnp.maximum(jnp.abs(least), jnp.abs(most))[0]
+    full, half, weighted = (_kinked if bend.piecewise else _smooth)(axis, bend, frequency, weight, largest)
+    full = jnp.minimum(full, _parseval(axis, axis.noise))
+    half = jnp.minimum(half, _parseval(axis, axis.noise * HALF))
+    return Missing(full, half, jnp.minimum(weighted, largest * _parseval(axis, axis.noise)))
+
+
+def _parseval(axis: Axis, noise: Scalar) -> Scalar:
+    # sum |C_r|^2 <= 1.02: the wave times the window, made periodic, is hardly larger than 1.
+    first = axis.step * (axis.order + 1)
+    ratio = -jnp.expm1(-2 * noise**2 * first * axis.step)
+    return 1.01 * math.sqrt(2) * jnp.exp(-((noise * first) ** 2) / 2) / jnp.sqrt(ratio)
+
+
+def _smooth(axis: Axis, bend: Bend, frequency, weight: Bend, largest):
+    growth = _growth(axis, bend, frequency)
+    first = axis.step * (axis.order + 1)
+    exponent = -first * axis.strips - log_geometric(axis.step * axis.strips)
+    plain = _least(axis, exponent, growth)
+    far = largest + axis.strips * weight.slopes(axis.strips)[0]
+    weighted = _least(axis, exponent + jnp.log(far), growth)
+    full, half = (jnp.exp(-((axis.noise * share * first) ** 2) / 2) for share in (1, HALF))
+    return plain * full, plain * half, weighted * full
+
+
+def _kinked(axis: Axis, bend: Bend, frequency, weight: Bend, largest):
+    places, _, slopes = _pieces(axis, bend, frequency)
+    jump = jnp.sum(jnp.abs(slopes[:, 1:] - slopes[:, :-1]), axis=1)
+    first = axis.step * (axis.order + 1)
+    nearest = axis.top - jnp.max(jnp.abs(slopes), axis=1)  # |nu| beyond the highest frequency, from below
+    safe = jnp.where(nearest > 0, nearest, 1)
+    # sum_{r > K} 1 / nu_r^2 <= 1 / (step nearest), for both signs; then the four ends of the window's two sides.
+    kinks = 2 / (axis.length * axis.step * safe)
+    sigma = edge_width(axis)
+    ends = 4 * jnp.exp(-((safe * sigma) ** 2) / 2) / (axis.length * safe)
+    ends = ends / -jnp.expm1(-(sigma**2) * axis.step * safe)
+    steepest = weight.steepest()[0]
+    bent = 2 * jnp.abs(weight.coefficient[0]) * weight.activation.strip.slope(jnp.zeros_like(axis.low))
+    plain = kinks * jump + ends
+    more = bent + largest * jump + 2 * steepest * jump / safe
+    weighted = kinks * more + ends * (largest + 2 * steepest / safe + steepest * sigma * (1 + 2 * sigma * safe))
+    full, half = (jnp.exp(-((axis.noise * share * first) ** 2) / 2) for share in (1, HALF))
+    return tuple(jnp.where(nearest > 0, one, jnp.inf) for one in (plain * full, plain * half, weighted * full))

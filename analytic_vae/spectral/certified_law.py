@@ -1,0 +1,230 @@
+"""The characteristic function of a layer's statistics, and its derivative towards one more, with bounds of the errors.
+
+For statistics `y'' = a'' + kappa''(b)` (`Statistic`) and one weight `F = a_F + c_F psi(b)`, both functions of the layer's
+output, `phi(w) = E exp(i <w, y'' - low>)` and `phi_F(w) = E F exp(i <w, y'' - low>)`, the latter by a derivative with
+respect to the frequency of F.
+"""
+
+import math
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+from ..layer import RidgeForm
+from ..model import FeatureModel
+from ..types import Array, Complex, Float, Scalar
+from .axis import Axis, sixteenth
+from .bend import Bend, coefficients, frequencies, missing
+from .certified import Plane
+from .characteristic import times
+from .projection import Projection
+from .statistic import Statistic, inverse_basis
+
+LARGEST = 0.86  # of x exp(-x^2 / 4)
+AT_ONCE = 2**21  # complex numbers of all features that are held together
+
+
+class Joint(eqx.Module):
+    """The joint law of D statistics less what bends, a weight F less the same, and the ridge variable b.
+
+    Fields: `law`, of `(a'', a_F, b)`: D + 2 projections; `scale: [D + 2]`, sizes of what they were summed from; `bend`,
+    of the D statistics, and `weight_bend`, of F, None for a linear layer; `ridge`, the axis of b; `axes`, those of `y''`;
+    `noise: [D, D]`, the Gaussian covariance of `y''` given b, from below.
+    """
+
+    law: Projection
+    scale: Float[Array, " E"]
+    bend: Bend | None
+    weight_bend: Bend | None
+    ridge: Axis
+    axes: tuple[Axis, ...]
+    noise: Float[Array, "D D"]
+
+    @classmethod
+    def of(
+        cls,
+        source: FeatureModel,
+        form: RidgeForm,
+        readout: Float[Array, "D n2"],
+        weight: tuple[Float[Array, " n2"], Scalar],
+        statistic: Statistic,
+        centre: Scalar,
+        order: int,
+        ridge_order: int,
+    ) -> "Joint":
+        """For `y = readout f(x)` in the coordinates of `statistic`, and `F = <weight_0, f(x)> + weight_1`."""
+        direction, offset = weight
+        rows = jnp.concatenate([statistic.rows, jnp.stack([direction @ form.linear, form.direction])])
+        constant = jnp.stack([direction @ form.offset + offset, form.bias])
+        law = Projection.of(source, rows, jnp.concatenate([jnp.zeros_like(statistic.centre), constant]))
+        D = statistic.dimension
+        law = eqx.tree_at(lambda one: one.mean, law, jnp.concatenate([statistic.law.mean, law.mean[D:]]))
+        scale = _sizes(source, form, readout, direction, constant, statistic, centre)
+        ridge = Axis.of(_alone(law, D + 1), _conditional(law.covariance, D), ridge_order)
+        shifts, elsewhere, bend, weight_bend = [None] * D, 0.0, None, None
+        if form.activation is not None:
+            bend = Bend(statistic.shear, statistic.coefficient, centre, form.activation)
+            weight_bend = Bend(jnp.zeros(1, scale.dtype), (direction @ form.output)[None], centre, form.activation)
+            shifts, elsewhere = list(zip(*bend.range(*ridge.inner), strict=True)), ridge.missed
+        noise = _given_last(law.covariance, D)
+        deviation = [jnp.sqrt(_given_other(noise, d)) for d in range(D)]
+        axes = tuple(Axis.of(_alone(law, d), deviation[d], order, shifts[d], elsewhere) for d in range(D))
+        return cls(law, scale, bend, weight_bend, ridge, axes, noise)
+
+    @property
+    def low(self) -> Float[Array, " D"]:
+        """The low ends of the boxes of `y''`."""
+        return jnp.stack([axis.low for axis in self.axes])
+
+    @property
+    def weight_deviation(self) -> Scalar:
+        """Of the Gaussian part of F."""
+        return jnp.sqrt(self.law.covariance[-2, -2])
+
+    @property
+    def weight_norm(self) -> tuple[Scalar, Scalar]:
+        """`(E a_F^2)^(1/2)`, and `(E F^16)^(1/16)`, from above."""
+        alone = _alone(self.law, -2)
+        second = jnp.sqrt(alone.total_covariance[0, 0] + alone.total_mean[0] ** 2)
+        centre = jnp.zeros_like(second)
+        high = sixteenth(alone, centre)
+        if self.bend is not None:
+            middle = self.ridge.centre
+            psi = jnp.abs(self.weight_bend(middle)[0]) + self.weight_bend.steepest()[0] * self.ridge.reach
+            high = high + psi
+        return second, high
+
+    def damping(self, frequency: Float[Array, "W D"], share: float = 1.0) -> Float[Array, " W"]:
+        """`exp(-share <w, noise w> / 2)`, a bound of `|phi(w)|`."""
+        quadratic = jnp.einsum("wd,de,we->w", frequency, self.noise, frequency)
+        return jnp.exp(-share * jnp.maximum(quadratic, 0) / 2)
+
+
+class Waves(NamedTuple):
+    """`phi(w)` and `phi_F(w)`, `[W]` each, and bounds of their errors."""
+
+    plain: Complex[Array, " W"]
+    plain_error: Float[Array, " W"]
+    weighted: Complex[Array, " W"]
+    weighted_error: Float[Array, " W"]
+
+
+def waves(joint: Joint, frequency: Float[Array, "W D"], weighted: bool) -> Waves:
+    """The characteristic function at these frequencies, with its derivative if it is `weighted` (or zeros)."""
+    ridge = 1 if joint.bend is None else 2 * joint.ridge.order + 1
+    size = max(1, AT_ONCE // (ridge * joint.law.masses.shape[0]))
+    count = -(-frequency.shape[0] // size)
+    size = -(-frequency.shape[0] // count)
+    padded = jnp.pad(frequency, ((0, count * size - frequency.shape[0]), (0, 0))).reshape(count, size, -1)
+    found = jax.lax.map(lambda w: _block(joint, w, weighted), padded)
+    return Waves(*(leaf.reshape(-1)[: frequency.shape[0]] for leaf in found))
+
+
+def _block(joint: Joint, frequency: Float[Array, "W D"], weighted: bool) -> Waves:
+    eps = jnp.finfo(frequency.dtype).eps
+    zero = jnp.zeros((1,), frequency.dtype)
+    omega = zero if joint.bend is None else frequencies(joint.ridge)
+    low = jnp.concatenate([joint.low, zero, joint.ridge.low[None]])
+
+    def grids(tau):
+        w = jnp.concatenate([frequency, jnp.broadcast_to(tau, frequency[:, :1].shape)], axis=1)
+        plane = Plane.of(joint.law, low, w, omega, joint.scale)
+        if joint.bend is None:
+            series = jnp.ones_like(plane.phi), jnp.zeros_like(plane.size)
+        else:
+            both = Bend(
+                jnp.concatenate([joint.bend.shear, zero]),
+                jnp.concatenate([joint.bend.coefficient, joint.weight_bend.coefficient]),
+                joint.bend.centre,
+                joint.bend.activation,
+            )
+            series = coefficients(joint.ridge, both, w)
+        return plane, series
+
+    def value(tau):
+        plane, (series, slack) = grids(tau)
+        return jnp.sum(times(series, plane.phi), axis=1), (plane, series, slack)
+
+    if not weighted:
+        plain, (plane, series, slack) = value(zero[0])
+        derivative = jnp.zeros_like(plain)
+    else:
+        plain, derivative, (plane, series, slack) = jax.jvp(value, (zero[0],), (jnp.ones_like(zero[0]),), has_aux=True)
+        derivative = -1j * derivative
+    size = jnp.abs(series)
+    rounding = size * plane.rounding + slack * (jnp.abs(plane.phi) + plane.rounding)
+    error = jnp.sum(rounding + 4 * eps * math.sqrt(omega.size) * size * jnp.abs(plane.phi), axis=1)
+    if joint.bend is not None:
+        lost = missing(joint.ridge, joint.bend, frequency, joint.weight_bend)
+        error = error + lost.full + 4 * joint.ridge.missed
+    if not weighted:
+        return Waves(plain, error, derivative, jnp.zeros_like(error))
+
+    # Of the derivative: F is at most so large, and its Gaussian part adds at most x exp(-x^2 / 2) of its deviation.
+    second, high = joint.weight_norm
+    spans = jnp.abs(joint.law.atoms[-2]).max(axis=1).sum() + jnp.abs(joint.law.mean[-2]) + joint.scale[-2]
+    spans = spans + 8 * joint.weight_deviation
+    largest = 0.0
+    if joint.bend is not None:
+        least, most = joint.weight_bend.range(*joint.ridge.extended)
+        largest = jnp.maximum(jnp.abs(least), jnp.abs(most))[0]
+    smaller = jnp.sqrt(plane.size)  # exp(-x^2 / 4)
+    root = 4 * eps * math.sqrt(omega.size)
+    of_rest = jnp.sum(size * (2 * plane.rounding + (8 * eps + root) * smaller) + slack * smaller, axis=1)
+    of_bend = jnp.sqrt(jnp.sum((plane.rounding + root * smaller) ** 2, axis=1)) + 4 * jnp.sum(slack * smaller, axis=1)
+    more = spans * of_rest + largest * of_bend
+    if joint.bend is not None:
+        more = more + lost.weighted + second * lost.full + LARGEST * joint.weight_deviation * lost.half
+        more = more + 4 * joint.ridge.missed ** (7 / 8) * high
+    return Waves(plain, error, derivative, more)
+
+
+def _alone(law: Projection, d: int) -> Projection:
+    return Projection(law.mean[d][None], law.atoms[d][None], law.masses, law.covariance[d, d][None, None])
+
+
+def _sizes(source, form, readout, direction, constant, statistic, centre) -> Float[Array, " E"]:
+    """Sizes of what the projections of `Joint.law` are summed from: their roundings are relative to these."""
+    inverse = jnp.abs(inverse_basis(statistic.basis))
+    shear = jnp.abs(statistic.basis @ statistic.shear)
+    bent = jnp.abs(form.direction)
+    of_y = jnp.abs(readout) @ jnp.abs(form.linear) + shear[:, None] * bent[None]
+    terms = jnp.concatenate([inverse @ of_y, jnp.stack([jnp.abs(direction) @ jnp.abs(form.linear), bent])])
+    states = jnp.tensordot(terms, jnp.abs(source.atom_vectors), axes=1).max(axis=2).sum(axis=1)
+    noise = jnp.sqrt(jnp.diagonal(source.covariance))
+    offsets = jnp.abs(readout) @ jnp.abs(form.offset) + jnp.abs(statistic.centre) + shear * jnp.abs(centre)
+    coefficient = jnp.abs(readout) @ jnp.abs(form.output)
+    psi = 0.0 if form.activation is None else jnp.abs(form.activation(centre)) + jnp.abs(centre)
+    constants = jnp.concatenate([inverse @ (offsets + coefficient * psi), jnp.abs(constant)])
+    return states + terms @ (jnp.abs(source.mean) + 8 * noise) + constants
+
+
+def _given_last(covariance: Float[Array, "E E"], D: int) -> Float[Array, "D D"]:
+    """Covariance of the first D Gaussians given the last, from below."""
+    own, shared, last = covariance[:D, :D], covariance[:D, -1], covariance[-1, -1]
+    rest = own - jnp.where(last > 0, jnp.outer(shared, shared) / jnp.where(last > 0, last, 1), 0)
+    return rest - 64 * jnp.finfo(own.dtype).eps * jnp.diag(jnp.diagonal(own))
+
+
+def _given_other(covariance: Float[Array, "D D"], d: int) -> Scalar:
+    """Variance of one of two Gaussians (or of the only one) given the other, from below."""
+    own = covariance[d, d]
+    if covariance.shape[0] == 2:
+        other, shared = covariance[1 - d, 1 - d], covariance[0, 1]
+        own = own - jnp.where(other > 0, shared**2 / jnp.where(other > 0, other, 1), jnp.where(shared == 0, 0, own))
+    return jnp.maximum(own - 64 * jnp.finfo(own.dtype).eps * covariance[d, d], 0)
+
+
+def _conditional(covariance: Float[Array, "E E"], D: int) -> Scalar:
+    """Standard deviation of the last Gaussian given the first D, from below."""
+    order = jnp.asarray([*range(D), covariance.shape[0] - 1])
+    rest = covariance[order][:, order]
+    own, least, sure = jnp.diagonal(rest), jnp.sqrt(jnp.finfo(rest.dtype).eps), True
+    for d in range(D):
+        pivot, row = rest[0, 0], rest[0]
+        known = pivot > least * own[d]  # a pivot that is rounding leaves everything open, unless nothing is shared
+        sure = sure & (known | jnp.all(row == 0))
+        rest = (rest - jnp.where(known, jnp.outer(row, row) / jnp.where(known, pivot, 1), 0))[1:, 1:]
+    return jnp.sqrt(jnp.where(sure, jnp.maximum(rest[0, 0] - 256 * least * own[-1], 0), 0))
