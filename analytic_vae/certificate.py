@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .layer import RidgeForm
-from .model import FeatureModel
+from .model import FeatureModel, whitening
 from .precision import exact_products
 from .spectral.certified import SAFETY, Bounded
 from .spectral.certified_latent import (
@@ -69,13 +69,14 @@ class Orders(eqx.Module):
 
 @exact_products
 @eqx.filter_jit
-def certificate(source, layer, target, encoder, resolution: Resolution, whiten, variance, log_det) -> Certificate:
-    """The terms with their bounds; the last three arguments are what whitens by the target's noise."""
+def certificate(source, layer, target, encoder, resolution: Resolution) -> Certificate:
+    """The terms of the loss with their bounds."""
     form = layer.form()
     axis = RidgeAxis.of(source, form, resolution)
     orders = Orders.of(resolution, encoder.statistics_read)
     eps = jnp.finfo(source.mean.dtype).eps
 
+    whiten, variance, log_det = whitening(target)
     units = whiten(jnp.eye(target.neurons, dtype=source.mean.dtype))
     decoder = units @ target.decoder
     gram = decoder.T @ decoder

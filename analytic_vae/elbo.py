@@ -13,7 +13,7 @@ from ._check import as_floating, is_concrete, require_finite, require_shape
 from .arguments import check_encoder, check_layer, check_memory, check_mesh
 from .encoder import AbstractEncoder
 from .layer import AbstractLayer
-from .model import FeatureModel
+from .model import FeatureModel, whitening
 from .parallel import Batches, spread
 from .plan import Plan, check_plan
 from .precision import exact_products
@@ -223,7 +223,7 @@ class Elbo(eqx.Module):
 @exact_products
 def elbo_of(given: Expectations, target: FeatureModel) -> Elbo:
     """The loss and its terms from the expectations and a target: algebra only."""
-    whiten, variance, log_det = _whitening(target)
+    whiten, variance, log_det = whitening(target)
     layer, form, decoder = given.layer, given.layer.form, whiten(target.decoder)
     linear, output, centre = whiten(form.linear), whiten(form.output), whiten(form.offset - target.mean)
     gram = decoder.T @ decoder
@@ -275,17 +275,6 @@ def elbo(
     """
     check_layer(source, layer, target)
     return elbo_of(_checked(source, layer, target.prior.atoms, encoder, resolution, plan, mesh, "target"), target)
-
-
-def _whitening(target: FeatureModel):
-    """What whitens by the target's noise, the variance left after it, and `log det L` (or `n log sigma`)."""
-    noise = target.noise
-    if noise.ndim == 0:
-        return (lambda a: a), noise**2, target.neurons * jnp.log(noise)
-    if noise.ndim == 1:
-        return (lambda a: a / (noise if a.ndim == 1 else noise[:, None])), jnp.ones_like(noise[0]), jnp.log(noise).sum()
-    solve = lambda a: jax.scipy.linalg.solve_triangular(noise, a, lower=True)  # noqa: E731
-    return solve, jnp.ones_like(noise[0, 0]), jnp.log(jnp.abs(jnp.diagonal(noise))).sum()
 
 
 def _cross_entropy(aggregate: Float[Array, "m K"], log_masses: Float[Array, "m K"]) -> Float[Array, " m"]:

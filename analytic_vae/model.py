@@ -142,6 +142,17 @@ def lower_triangular(factor: Float[Array, "D n"]) -> Float[Array, "D D"]:
     return rotated + jax.lax.stop_gradient(jnp.tril(rotated) - rotated)
 
 
+def whitening(target: FeatureModel):
+    """What whitens by the target's noise, the variance left after it, and `log det L` (or `n log sigma`)."""
+    noise = target.noise
+    if noise.ndim == 0:
+        return (lambda a: a), noise**2, target.neurons * jnp.log(noise)
+    if noise.ndim == 1:
+        return (lambda a: a / (noise if a.ndim == 1 else noise[:, None])), jnp.ones_like(noise[0]), jnp.log(noise).sum()
+    solve = lambda a: jax.scipy.linalg.solve_triangular(noise, a, lower=True)  # noqa: E731
+    return solve, jnp.ones_like(noise[0, 0]), jnp.log(jnp.abs(jnp.diagonal(noise))).sum()
+
+
 def _check_noise(noise: Array, neurons: int) -> None:
     if noise.ndim == 2:
         require_shape("noise", noise, (neurons, neurons), "a lower-triangular factor; neurons of the decoder twice")

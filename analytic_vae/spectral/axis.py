@@ -22,8 +22,10 @@ import numpy as np
 from ..types import Array, Float, Scalar
 from .box import floor, interval, mirror, spread
 from .projection import Projection
-from .series import MARGIN, widen
 
+EDGE = 0.18  # of the box, per side, in which the window falls: here more than the engine's, as all of it is charged
+LAYERS = 8  # in which the fall of the window is charged
+CELLS = 64  # of the ridge variable, and candidates for the end of a box
 GROWTH = 16  # functions that grow: E |g| 1{outside} by Hoelder's inequality, from (E |Y|^16)^(1/16)
 RATES = np.geomspace(0.25, 256.0, 61)  # w_K rho, among which the best strip is chosen
 WIDTHS = np.array([0.0, 1.0, 1.5, 2, 2.5, 3, 3.5, 4, 4.5, 5, 5.5, 6, 7, 8, 9, 10])  # w_K eta, for the smoothing
@@ -44,36 +46,33 @@ class Axis(eqx.Module):
     order: int = eqx.field(static=True)
 
     @classmethod
-    def of(
-        cls,
-        law: Projection,
-        noise: Scalar,
-        order: int,
-        shifts: tuple[Scalar, Scalar] | None = None,
-        elsewhere: Scalar | float = 0.0,
-    ) -> "Axis":
-        """The axis of a law of one projection; boxes carry no derivatives.
+    def of(cls, law: Projection, noise: Scalar, order: int, bend: "Cells | None" = None) -> "Axis":
+        """The axis of a law of one projection Y, or of `Y + h` with the cells of h; boxes carry no derivatives.
 
-        Or of `Y + h`, `h` in `shifts` but for a probability `elsewhere`, whatever the two have to do with each other;
-        then `reach` is that of Y alone.
+        Of `Y + h` the `reach` is that of Y alone.
         """
-        law, noise = jax.lax.stop_gradient((law, noise))
+        law, noise, bend = jax.lax.stop_gradient((law, noise, bend))
         inner_low, inner_high = interval(law, -math.log(jnp.finfo(law.mean.dtype).eps))
-        least, most = shifts or (0, 0)
-        low, length = widen(inner_low + least, inner_high + most)
-        s = edge_steepness(order)
-        edge = MARGIN * length
-        # Per side: 1 - W is at most 1 beyond the inner box, half of erfc(s) within an edge of it, then of erfc(3 s).
-        above = log_mass_above(law, inner_high, inner_high - edge)
-        below = log_mass_above(mirror(law), -inner_low, -inner_low - edge)
-        mass, near = jnp.exp(above[0]) + jnp.exp(below[0]), jnp.exp(above[1]) + jnp.exp(below[1])
-        missed = mass + math.erfc(s) / 2 * near + math.erfc(3 * s) + elsewhere
+        mirrored, elsewhere = mirror(law), 0.0
+        if bend is not None:
+            full = inner_low + bend.least.min(), inner_high + bend.most.max()
+            inner_low, inner_high = bend.shorter(law, mirrored, *full)
+            elsewhere = bend.elsewhere
+        length = (inner_high - inner_low) / (1 - 2 * EDGE)
+        # Per side: 1 - W is at most 1 beyond the inner box, and half of erfc(s (1 + 2 x)) at x edges inside of it.
+        s, x = edge_steepness(order), np.arange(1, LAYERS + 1) / LAYERS
+        lacks = jnp.asarray([1, *(math.erfc(s * (1 + 2 * (one - 1 / LAYERS))) / 2 for one in x)], length.dtype)
+        depths = EDGE * length * jnp.asarray([0, *x], length.dtype)
+        above = log_mass_above(law, inner_high - depths, bend)
+        below = log_mass_above(mirrored, -inner_low - depths, None if bend is None else bend.mirrored)
+        missed = lacks @ (jnp.exp(above) + jnp.exp(below)) + math.erfc(3 * s) + elsewhere
+        low = inner_low - EDGE * length
         return cls(low, length, noise, missed, sixteenth(law, low + length / 2), order)
 
     @property
     def inner(self) -> tuple[Scalar, Scalar]:
         """The part of the box where the window is 1."""
-        edge = MARGIN * self.length
+        edge = EDGE * self.length
         return self.low + edge, self.low + self.length - edge
 
     @property
@@ -104,7 +103,7 @@ class Axis(eqx.Module):
     @property
     def extended(self) -> tuple[Scalar, Scalar]:
         """The box and once more its edges: beyond, the window is nothing."""
-        edge = MARGIN * self.length
+        edge = EDGE * self.length
         return self.low - edge, self.low + self.length + edge
 
     @property
@@ -116,7 +115,7 @@ class Axis(eqx.Module):
         """`W` in box coordinates."""
         s = edge_steepness(self.order)
         erf = jax.scipy.special.erf
-        return (1 + erf(s * (2 * v / MARGIN - 1))) * (1 + erf(s * (2 * (1 - v) / MARGIN - 1))) / 4
+        return (1 + erf(s * (2 * v / EDGE - 1))) * (1 + erf(s * (2 * (1 - v) / EDGE - 1))) / 4
 
     def damping(self, index: Array | int, noise: Array | None = None) -> Array:
         """`exp(-noise^2 w_k^2 / 2)`; with the axis' own noise, the default, a bound of `|phi(w_k)|`."""
@@ -127,8 +126,8 @@ class Axis(eqx.Module):
     def log_share(self) -> Float[Array, " rho"]:
         """`log (1 / length) int |W(y + i rho)| dy` in the `strips`, from above; by `|erfc(x + iv)| <= e^(v^2) erfc(x)`."""
         s = edge_steepness(self.order)
-        shift = 2 * s / (MARGIN * self.length) * self.strips
-        return jnp.logaddexp(0.0, shift**2 + math.log(MARGIN / (s * math.sqrt(math.pi))) + 0.02)
+        shift = 2 * s / (EDGE * self.length) * self.strips
+        return jnp.logaddexp(0.0, shift**2 + math.log(EDGE / (s * math.sqrt(math.pi))) + 0.02)
 
     def analytic_tail(self, sup: Float[Array, " rho"], noise: Array, order: int) -> Scalar:
         """Bound of `sum_{|k| > order} |c_k| exp(-noise^2 w_k^2 / 2)` of a function at most `sup` in the `strips`."""
@@ -161,7 +160,7 @@ class Axis(eqx.Module):
 
 def edge_steepness(order: int) -> float:
     """Of the window's error function: that of `series.window`, but never as flat as it is for few frequencies."""
-    return float(np.clip(np.pi * MARGIN * order / 2, 6, 32)) ** 0.5
+    return float(np.clip(np.pi * EDGE * order / 2, 6, 32)) ** 0.5
 
 
 def log_mgf(law: Projection, theta: Float[Array, " T"]) -> Float[Array, " T"]:
@@ -171,22 +170,55 @@ def log_mgf(law: Projection, theta: Float[Array, " T"]) -> Float[Array, " T"]:
     return features + law.covariance[0, 0] * theta**2 / 2
 
 
-def log_mass_above(law: Projection, *heights: Scalar) -> list[Scalar]:
-    """Bounds of `log P(Y > h)`, D = 1: Chernoff's, or by the noise beyond the end of the exact support."""
+class Cells(eqx.Module):
+    """A function `h = kappa(b)` of the ridge variable by cells of b: `least <= h <= most: [C]` in each.
+
+    `log_mass: [C]` bounds the probability of each cell, `elsewhere` that of none.
+    """
+
+    least: Float[Array, " C"]
+    most: Float[Array, " C"]
+    log_mass: Float[Array, " C"]
+    elsewhere: Scalar
+
+    @property
+    def mirrored(self) -> "Cells":
+        """The cells of `-h`."""
+        return Cells(-self.most, -self.least, self.log_mass, self.elsewhere)
+
+    def shorter(self, law: Projection, mirrored: Projection, low: Scalar, high: Scalar) -> tuple[Scalar, Scalar]:
+        """The part of a box of `Y + h` outside of which hardly more than rounding is left, where that can be shown."""
+        share = jnp.arange(CELLS, dtype=low.dtype) / CELLS
+        limit = jnp.log(jnp.finfo(low.dtype).eps)
+        tops, bottoms = high - share * (high - low), low + share * (high - low)
+        above = log_mass_above(law, tops, self) <= limit
+        below = log_mass_above(mirrored, -bottoms, self.mirrored) <= limit
+        above, below = (jnp.cumprod(one.at[0].set(True)) > 0 for one in (above, below))
+        top, bottom = jnp.min(jnp.where(above, tops, high)), jnp.max(jnp.where(below, bottoms, low))
+        crossed = top <= bottom + (high - low) / CELLS
+        return jnp.where(crossed, low, bottom), jnp.where(crossed, high, top)
+
+
+def log_mass_above(law: Projection, heights: Float[Array, " H"], bend: Cells | None = None) -> Float[Array, " H"]:
+    """Bounds of `log P(Y > h)`, D = 1: Chernoff's, or by the noise beyond the end of the exact support.
+
+    With the cells of a function h of the ridge variable, of `P(Y + h > .)` but for what is in no cell: however the two
+    depend on each other, it is at most the sum over cells of the lesser of `P(cell)` and `P(Y > height - most)`.
+    """
+    if bend is not None:
+        apart = heights[:, None] - bend.most[None]
+        each = jnp.minimum(bend.log_mass[None], log_mass_above(law, apart.ravel()).reshape(apart.shape))
+        return jnp.minimum(0, jax.nn.logsumexp(each, axis=1))
     deviation = spread(law)[0]
     theta = jnp.geomspace(0.02, 400.0, 72, dtype=deviation.dtype) / deviation
     mgf = log_mgf(law, theta)
     highest = law.mean[0] + jnp.max(jnp.where(law.masses > 0, law.atoms[0], -jnp.inf), axis=1).sum()
     noise = jnp.sqrt(law.covariance[0, 0])
     slack = 8 * jnp.finfo(deviation.dtype).eps * (jnp.abs(highest) + jnp.abs(law.atoms[0]).max(axis=1).sum())
-
-    def above(h):
-        chernoff = jnp.min(mgf - theta * (h - law.mean[0]))
-        gap = h - highest - slack
-        beyond = jnp.where(noise > 0, -((gap / jnp.where(noise > 0, noise, 1)) ** 2) / 2, -jnp.inf)
-        return jnp.minimum(0, jnp.minimum(chernoff, jnp.where(gap > 0, beyond, 0)))
-
-    return [above(h) for h in heights]
+    chernoff = jnp.min(mgf[None] - theta[None] * (heights[:, None] - law.mean[0]), axis=1)
+    gap = heights - highest - slack
+    beyond = jnp.where(noise > 0, -((gap / jnp.where(noise > 0, noise, 1)) ** 2) / 2, -jnp.inf)
+    return jnp.minimum(0, jnp.minimum(chernoff, jnp.where(gap > 0, beyond, 0)))
 
 
 def smoothed_mass(axis: Axis, law: Projection, places: Float[Array, " P"], eta: Float[Array, " E"]) -> Array:

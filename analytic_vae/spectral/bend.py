@@ -16,12 +16,11 @@ import jax.numpy as jnp
 
 from ..activation import Activation
 from ..types import Array, Complex, Float, Scalar
-from .axis import Axis, edge_steepness, log_geometric
+from .axis import CELLS, EDGE, Axis, Cells, edge_steepness, log_geometric, log_mass_above
+from .box import mirror
 from .certified import PiecewiseLinear
 from .characteristic import cis
-from .series import MARGIN
-
-HALF = math.sqrt(0.5)  # of a standard deviation: half of the variance
+from .projection import Projection
 
 
 class Bend(eqx.Module):
@@ -55,9 +54,23 @@ class Bend(eqx.Module):
 
     def range(self, low: Scalar, high: Scalar) -> tuple[Float[Array, " D"], Float[Array, " D"]]:
         """The least and the most of `kappa_d` for b in an interval, or a little beyond."""
-        b = low + (high - low) * jnp.linspace(0, 1, 129, dtype=low.dtype)
-        values, between = self(b), self.steepest() * (high - low) / 256
-        return values.min(axis=1) - between, values.max(axis=1) + between
+        least, most = self._ranges(low + (high - low) * jnp.linspace(0, 1, 129, dtype=low.dtype))
+        return least.min(axis=1), most.max(axis=1)
+
+    def cells(self, law: Projection, axis: Axis) -> list[Cells]:
+        """Each `kappa_d` by cells of b, whose law and axis are given."""
+        low, high = axis.inner
+        ends = low + (high - low) * jnp.linspace(0, 1, CELLS + 1, dtype=low.dtype)
+        above, below = log_mass_above(law, ends[:-1]), log_mass_above(mirror(law), -ends[1:])
+        least, most = self._ranges(ends)
+        mass = jnp.minimum(above, below)
+        return [Cells(least[d], most[d], mass, axis.missed) for d in range(self.shear.size)]
+
+    def _ranges(self, b: Float[Array, " P"]) -> tuple[Float[Array, "D C"], Float[Array, "D C"]]:
+        # By Lipschitz' bound between neighbours.
+        values, between = self(b), self.steepest()[:, None] * (b[1:] - b[:-1])[None]
+        sums = values[:, 1:] + values[:, :-1]
+        return (sums - between) / 2, (sums + between) / 2
 
 
 def coefficients(axis: Axis, bend: Bend, frequency: Float[Array, "W D"]) -> tuple[Complex[Array, "W R"], Array]:
@@ -112,7 +125,7 @@ def _pieces(axis: Axis, bend: Bend, frequency):
 def _piecewise(axis: Axis, bend: Bend, frequency):
     places, phases, slopes = _pieces(axis, bend, frequency)
     omega = frequencies(axis)
-    sigma, half_edge = edge_width(axis), MARGIN * axis.length / 2
+    sigma, half_edge = edge_width(axis), EDGE * axis.length / 2
     start = phases[:, :, None] - (omega[None] * (places - axis.low)[:, None])[None]
     nu = slopes[:, :, None] - omega[None, None]
     before, after = places[0] - (axis.low + half_edge), axis.low + axis.length - half_edge - places[-1]
@@ -147,7 +160,7 @@ def _gaussian_end(nu, length, sigma):
 
 def edge_width(axis: Axis) -> Scalar:
     """Standard deviation of the Gaussian end of the window."""
-    return MARGIN * axis.length / (2 * math.sqrt(2) * edge_steepness(axis.order))
+    return EDGE * axis.length / (2 * math.sqrt(2) * edge_steepness(axis.order))
 
 
 # --------------------------------------------------------------------------------------------- what the series misses
@@ -164,21 +177,51 @@ class Missing(NamedTuple):
     weighted: Float[Array, " W"]
 
 
-def missing(axis: Axis, bend: Bend, frequency: Float[Array, "W D"], weight: Bend) -> Missing:
+class Damping(eqx.Module):
+    """How small the noise makes `E exp(i <w, a> + i omega b)` at the first omega beyond the grid, of either sign.
+
+    It is at most `exp(-q / 2)` with a quadratic form q of `(w, omega)`. Fields, `[2, W]`: q at that omega, from below, and
+    `slope`, half of how fast it grows from there.
+    """
+
+    q: Float[Array, "2 W"]
+    slope: Float[Array, "2 W"]
+    step: Scalar
+
+    @classmethod
+    def of(cls, axis: Axis, covariance: Float[Array, "E E"], frequency: Float[Array, "W D"]) -> "Damping":
+        """With the Gaussian covariance of `(a, b)`; where q falls beyond the grid, by the noise of b given a alone."""
+        own, cross, last = covariance[:-1, :-1], frequency @ covariance[:-1, -1], covariance[-1, -1]
+        first = axis.step * (axis.order + 1)
+        sizes = jnp.abs(frequency) @ jnp.sqrt(jnp.diagonal(own)) + first * jnp.sqrt(last)
+        rounding = 64 * jnp.finfo(first.dtype).eps * sizes**2
+        signed = jnp.stack([cross, -cross])
+        q = jnp.einsum("wd,de,we->w", frequency, own, frequency) + last * first**2 - rounding
+        q = q[None] + 2 * first * signed
+        slope = signed + (last * first - rounding / first)[None]
+        least = axis.noise**2 * first
+        return cls(jnp.maximum(least * first, jnp.where(slope > 0, q, 0)), jnp.maximum(least, slope), axis.step)
+
+    def largest(self, share: float = 1.0) -> Float[Array, " W"]:
+        """A bound of `exp(-share q / 2)` beyond the grid."""
+        return jnp.exp(-share * jnp.min(self.q, axis=0) / 2)
+
+    def root_sum(self, share: float = 1.0) -> Float[Array, " W"]:
+        """`(sum exp(-share q))^(1/2)` over all omega beyond the grid, from above."""
+        return jnp.sqrt(jnp.sum(jnp.exp(-share * self.q) / -jnp.expm1(-2 * share * self.slope * self.step), axis=0))
+
+
+def missing(axis: Axis, bend: Bend, frequency: Float[Array, "W D"], weight: Bend, damping: Damping) -> Missing:
     """What the series of the waves miss; `weight` is `kappa_F`, one function, with the same psi."""
     least, most = weight.range(*axis.extended)
     largest = jnp.maximum(jnp.abs(least), jnp.abs(most))[0]
-    full, half, weighted = (_kinked if bend.piecewise else _smooth)(axis, bend, frequency, weight, largest)
-    full = jnp.minimum(full, _parseval(axis, axis.noise))
-    half = jnp.minimum(half, _parseval(axis, axis.noise * HALF))
-    return Missing(full, half, jnp.minimum(weighted, largest * _parseval(axis, axis.noise)))
-
-
-def _parseval(axis: Axis, noise: Scalar) -> Scalar:
-    # sum |C_r|^2 <= 1.02: the wave times the window, made periodic, is hardly larger than 1.
-    first = axis.step * (axis.order + 1)
-    ratio = -jnp.expm1(-2 * noise**2 * first * axis.step)
-    return 1.01 * math.sqrt(2) * jnp.exp(-((noise * first) ** 2) / 2) / jnp.sqrt(ratio)
+    plain, weighted = (_kinked if bend.piecewise else _smooth)(axis, bend, frequency, weight, largest)
+    # Or by Parseval's identity: sum |C_r|^2 <= 1.02, as the wave times the window is hardly larger than 1.
+    full, half = (
+        jnp.fmin(plain * damping.largest(share), 1.01 * damping.root_sum(share)) for share in (1.0, 0.5)
+    )
+    weighted = jnp.fmin(weighted * damping.largest(), 1.01 * largest * damping.root_sum())
+    return Missing(full, half, weighted)
 
 
 def _smooth(axis: Axis, bend: Bend, frequency, weight: Bend, largest):
@@ -187,15 +230,12 @@ def _smooth(axis: Axis, bend: Bend, frequency, weight: Bend, largest):
     exponent = -first * axis.strips - log_geometric(axis.step * axis.strips)
     plain = _least(axis, exponent, growth)
     far = largest + axis.strips * weight.slopes(axis.strips)[0]
-    weighted = _least(axis, exponent + jnp.log(far), growth)
-    full, half = (jnp.exp(-((axis.noise * share * first) ** 2) / 2) for share in (1, HALF))
-    return plain * full, plain * half, weighted * full
+    return plain, _least(axis, exponent + jnp.log(far), growth)
 
 
 def _kinked(axis: Axis, bend: Bend, frequency, weight: Bend, largest):
-    places, _, slopes = _pieces(axis, bend, frequency)
+    _, _, slopes = _pieces(axis, bend, frequency)
     jump = jnp.sum(jnp.abs(slopes[:, 1:] - slopes[:, :-1]), axis=1)
-    first = axis.step * (axis.order + 1)
     nearest = axis.top - jnp.max(jnp.abs(slopes), axis=1)  # |nu| beyond the highest frequency, from below
     safe = jnp.where(nearest > 0, nearest, 1)
     # sum_{r > K} 1 / nu_r^2 <= 1 / (step nearest), for both signs; then the four ends of the window's two sides.
@@ -208,5 +248,4 @@ def _kinked(axis: Axis, bend: Bend, frequency, weight: Bend, largest):
     plain = kinks * jump + ends
     more = bent + largest * jump + 2 * steepest * jump / safe
     weighted = kinks * more + ends * (largest + 2 * steepest / safe + steepest * sigma * (1 + 2 * sigma * safe))
-    full, half = (jnp.exp(-((axis.noise * share * first) ** 2) / 2) for share in (1, HALF))
-    return tuple(jnp.where(nearest > 0, one, jnp.inf) for one in (plain * full, plain * half, weighted * full))
+    return tuple(jnp.where(nearest > 0, one, jnp.inf) for one in (plain, weighted))

@@ -15,10 +15,9 @@ import jax.numpy as jnp
 
 from ..activation import Activation
 from ..types import Array, Complex, Float, Scalar
-from .axis import WIDTHS, Axis, edge_steepness, smoothed_mass
+from .axis import EDGE, WIDTHS, Axis, edge_steepness, smoothed_mass
 from .characteristic import cis, gaussian_factor, product_over_features, ridge_table, times
 from .projection import Projection
-from .series import MARGIN
 
 HALF = math.sqrt(0.5)  # of a standard deviation: half of the variance
 SAFETY = 1.01  # for the rounding of the bounds themselves
@@ -170,7 +169,7 @@ def _analytic(axis: Axis, function: Analytic) -> Factor:
 
 
 def _piecewise_linear(axis: Axis, law: Projection, function: PiecewiseLinear) -> Factor:
-    edge, centre = MARGIN * axis.length, axis.centre
+    edge, centre = EDGE * axis.length, axis.centre
     inner_low, inner_high = axis.inner
     places, jumps, intercept, slope = function
     # Below the inner box a kink is a change of the line on all of it; above, it is nothing there, but not outside.
@@ -229,7 +228,7 @@ class Transform(NamedTuple):
     @classmethod
     def of(cls, axis: Axis, w: Float[Array, " W"], places: Array, jumps: Array, line: Float[Array, " 2"]):
         """The transform of `line_0 + line_1 (y - centre) + sum_i jumps_i relu(y - places_i)`."""
-        sigma, half_edge = _edge_width(axis), MARGIN * axis.length / 2
+        sigma, half_edge = _edge_width(axis), EDGE * axis.length / 2
         first, last = axis.low + half_edge, axis.low + axis.length - half_edge
         zero = w == 0
         safe = jnp.where(zero, 1, w)
@@ -265,7 +264,7 @@ def _end(axis: Axis, w: Array, edge: Array, mean: Array, sigma: Array, power: in
 
 def _edge_width(axis: Axis) -> Scalar:
     """Standard deviation of the Gaussian end."""
-    return MARGIN * axis.length / (2 * math.sqrt(2) * edge_steepness(axis.order))
+    return EDGE * axis.length / (2 * math.sqrt(2) * edge_steepness(axis.order))
 
 
 # ------------------------------------------------------------------------------------------------------ expectations

@@ -32,7 +32,7 @@ class Bounds(NamedTuple):
     sup: Float[Array, " F"]
 
 
-class Coefficients(NamedTuple):
+class Coefficients(eqx.Module):
     """Windowed functions `g_f` on the box of `y''` as `sum_k c_k exp(i <w_k, y'' - low>)`, all k or half of them.
 
     `index: [W, t]` of the kept k (the last index not negative; `twice: [W]` is 2 where `-k` counts, too), `kept: [F, W]`;
@@ -47,8 +47,8 @@ class Coefficients(NamedTuple):
     dropped_index: Float[Array, "V t"]
     dropped: Float[Array, "F V"]
     beyond: Float[Array, "F t"]
-    first: int
     sup: Float[Array, " F"]
+    first: int = eqx.field(static=True)
 
 
 def box_coefficients(
@@ -96,8 +96,8 @@ def box_coefficients(
         dropped_index=jnp.asarray(index[~inside], dtype),
         dropped=(jnp.abs(picked[:, ~inside]) + slack[:, None]) * jnp.asarray(twice[~inside], dtype)[None],
         beyond=jnp.stack(beyond, axis=1),
-        first=known + 1,
         sup=bounds.sup,
+        first=known + 1,
     )
 
 
@@ -155,16 +155,24 @@ def product(
     error = size @ found.plain_error + (left.slack[f] * size_b + right.slack[f] * size_a) * twice @ over
     error = error + 4 * eps * math.sqrt(over.size) * size @ over
 
-    def tail(one, axis, share):
-        noise = lambda k: jnp.exp(-share * (axis.noise * axis.step * k) ** 2 / 2)  # noqa: E731
-        return one.dropped[f] @ noise(one.dropped_index[:, 0]) + one.beyond[f, 0] * noise(one.first)
-
-    sums = [(jnp.abs(one.kept[f]) + one.slack[f]) @ one.twice for one in (left, right)]
-    tails = [tail(one, axis, 1.0) for one, axis in zip((left, right), joint.axes, strict=True)]
-    halves = [tail(one, axis, 0.5) for one, axis in zip((left, right), joint.axes, strict=True)]
-    error = error + tails[0] * sums[1] + tails[1] * sums[0] + halves[0] * halves[1]
+    # Dropped are all pairs of which one is beyond the order: of known sizes up to `first`, of bounded ones from there.
+    known_a, known_b = _known(left, f), _known(right, f)
+    k = jnp.arange(left.first, dtype=over.dtype)
+    grid = jnp.stack(jnp.meshgrid(jnp.concatenate([-k[:0:-1], k]), k, indexing="ij"), axis=-1).reshape(-1, 2)
+    sizes = jnp.outer(jnp.concatenate([known_a[:0:-1], known_a]), known_b * jnp.where(k > 0, 2, 1)).ravel()
+    outside = jnp.any(jnp.abs(grid) > order, axis=1)
+    error = error + jnp.where(outside, sizes, 0) @ joint.damping(frequencies(joint.axes, grid))
+    ends = [one.beyond[f, 0] * jnp.exp(-((axis.noise * axis.step * one.first) ** 2) / 2)
+            for one, axis in zip((left, right), joint.axes, strict=True)]  # fmt: skip
+    sums = [2 * jnp.sum(known) + one.beyond[f, 0] for known, one in zip((known_a, known_b), (left, right), strict=True)]
+    error = error + ends[0] * sums[1] + ends[1] * sums[0]
     error = error + 3 * (joint.axes[0].missed + joint.axes[1].missed) * left.sup[f] * right.sup[f]
     return _bounded(value, error)
+
+
+def _known(one: Coefficients, f: int) -> Float[Array, " V"]:
+    """Sizes of all known coefficients of a function of one statistic, `k = 0 .. first - 1`, from above."""
+    return jnp.concatenate([jnp.abs(one.kept[f]) + one.slack[f], one.dropped[f] / 2])
 
 
 def _bounded(value: Array, error: Array) -> Bounded:

@@ -11,12 +11,13 @@ from typing import NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ..layer import RidgeForm
 from ..model import FeatureModel
 from ..types import Array, Complex, Float, Scalar
 from .axis import Axis, sixteenth
-from .bend import Bend, coefficients, frequencies, missing
+from .bend import Bend, Damping, coefficients, frequencies, missing
 from .certified import Plane
 from .characteristic import times
 from .projection import Projection
@@ -63,14 +64,14 @@ class Joint(eqx.Module):
         law = eqx.tree_at(lambda one: one.mean, law, jnp.concatenate([statistic.law.mean, law.mean[D:]]))
         scale = _sizes(source, form, readout, direction, constant, statistic, centre)
         ridge = Axis.of(_alone(law, D + 1), _conditional(law.covariance, D), ridge_order)
-        shifts, elsewhere, bend, weight_bend = [None] * D, 0.0, None, None
+        cells, bend, weight_bend = [None] * D, None, None
         if form.activation is not None:
             bend = Bend(statistic.shear, statistic.coefficient, centre, form.activation)
             weight_bend = Bend(jnp.zeros(1, scale.dtype), (direction @ form.output)[None], centre, form.activation)
-            shifts, elsewhere = list(zip(*bend.range(*ridge.inner), strict=True)), ridge.missed
+            cells = bend.cells(_alone(law, D + 1), ridge)
         noise = _given_last(law.covariance, D)
         deviation = [jnp.sqrt(_given_other(noise, d)) for d in range(D)]
-        axes = tuple(Axis.of(_alone(law, d), deviation[d], order, shifts[d], elsewhere) for d in range(D))
+        axes = tuple(Axis.of(_alone(law, d), deviation[d], order, cells[d]) for d in range(D))
         return cls(law, scale, bend, weight_bend, ridge, axes, noise)
 
     @property
@@ -100,6 +101,13 @@ class Joint(eqx.Module):
         """`exp(-share <w, noise w> / 2)`, a bound of `|phi(w)|`."""
         quadratic = jnp.einsum("wd,de,we->w", frequency, self.noise, frequency)
         return jnp.exp(-share * jnp.maximum(quadratic, 0) / 2)
+
+
+    def ridge_damping(self, frequency: Float[Array, "W D"]) -> Damping:
+        """What the noise leaves beyond the ridge axis' frequencies."""
+        D = len(self.axes)
+        without_weight = np.array([*range(D), D + 1])
+        return Damping.of(self.ridge, self.law.covariance[without_weight][:, without_weight], frequency)
 
 
 class Waves(NamedTuple):
@@ -157,7 +165,7 @@ def _block(joint: Joint, frequency: Float[Array, "W D"], weighted: bool) -> Wave
     rounding = size * plane.rounding + slack * (jnp.abs(plane.phi) + plane.rounding)
     error = jnp.sum(rounding + 4 * eps * math.sqrt(omega.size) * size * jnp.abs(plane.phi), axis=1)
     if joint.bend is not None:
-        lost = missing(joint.ridge, joint.bend, frequency, joint.weight_bend)
+        lost = missing(joint.ridge, joint.bend, frequency, joint.weight_bend, joint.ridge_damping(frequency))
         error = error + lost.full + 4 * joint.ridge.missed
     if not weighted:
         return Waves(plain, error, derivative, jnp.zeros_like(error))
