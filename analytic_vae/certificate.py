@@ -1,33 +1,35 @@
 """The loss and its terms once more, on grids of their own and with a bound of every error: what `Elbo.bounds` is from."""
 
-import math
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .encoder import AbstractEncoder
 from .layer import RidgeForm
 from .model import FeatureModel, whitening
 from .precision import exact_products
 from .spectral.certified import SAFETY, Bounded
 from .spectral.certified_latent import (
     NAMES,
-    Coefficients,
     box_coefficients,
     encoder_functions,
     expectations,
     frequencies,
-    product,
 )
 from .spectral.certified_law import Joint, waves
+from .spectral.certified_pairs import by_grid, by_series
 from .spectral.certified_ridge import activation_mean, activation_square, activation_with
+from .spectral.expectation import least_squares_series, statistic_nodes
 from .spectral.projection import Projection
 from .spectral.resolution import Resolution
 from .spectral.ridge import RidgeAxis
 from .spectral.series import half_grid
+from .spectral.spectrum import Spectrum
 from .spectral.statistic import Statistic
-from .types import Array, Float, Scalar
+from .types import Array, Float
 
 TERMS = ("R1", "R2", "R3", "S1", "S2", "T1", "T2", "T3", "U1", "U2", "U3", "loss")
 
@@ -50,21 +52,23 @@ class Certificate(eqx.Module):
 
 
 class Orders(eqx.Module):
-    """Highest frequency indices of the certificate's grids: of one feature's statistics, of pairs, of the ridge axis."""
+    """Highest frequency indices of the certificate's grids: of one feature's statistics, of pairs, of the ridge axis of
+    each and alone; and of the series that stand for latent means of two statistics."""
 
     single: int = eqx.field(static=True)
     pair: int = eqx.field(static=True)
     single_ridge: int = eqx.field(static=True)
     pair_ridge: int = eqx.field(static=True)
     ridge: int = eqx.field(static=True)
+    series: int = eqx.field(static=True)
 
     @classmethod
     def of(cls, resolution: Resolution, statistics: int) -> "Orders":
         """For encoders that read so many statistics."""
         N = resolution.frequencies
         if statistics == 1:
-            return cls(4 * N, N, 8 * N, 2 * N, 16 * N)
-        return cls(2 * N, N, 4 * N, 2 * N, 16 * N)
+            return cls(4 * N, 2 * N, 8 * N, 4 * N, 16 * N, 0)
+        return cls(2 * N, 2 * N, 4 * N, 4 * N, 16 * N, max(4, N // 4))
 
 
 @exact_products
@@ -168,36 +172,12 @@ def _second_moments(
     source, form, axis, target, encoder, resolution, orders, gram, middles, mean: Bounded, square: Bounded
 ) -> Bounded:
     """`T3 = sum_jk H_jk E s_j s_k`, from moments of `s_j` less the middle of its atoms."""
-    m, f = target.features, NAMES.index("mean")
+    m = target.features
     first, second = np.triu_indices(m, 1)
     pairs = Bounded(jnp.zeros(0, gram.dtype), jnp.zeros(0, gram.dtype))
     if first.size:
-        arrays, static = eqx.partition(encoder, eqx.is_array)
-        index = half_grid(orders.pair, 2).astype(int)
-        nothing = jnp.zeros_like(target.mean), jnp.zeros((), gram.dtype)
-
-        def joint_of(statistic, readout):
-            return Joint.of(
-                source, form, readout, nothing, statistic, axis.centre, orders.pair, orders.pair_ridge
-            )  # fmt: skip
-
-        def one_feature(given):
-            arrays, atoms, log_masses = given
-            one = eqx.combine(arrays, static)
-            statistic = Statistic.of(source, form, one.readout, axis, resolution)
-            axes = joint_of(statistic, one.readout).axes
-            return statistic, box_coefficients(axes, *encoder_functions(one, atoms, log_masses, statistic, axes))
-
-        tables = jax.lax.map(one_feature, (arrays, target.prior.atoms, target.prior.log_masses))
-
-        def one_pair(given):
-            (left, a), (right, b) = (jax.tree.map(lambda leaf: leaf[i], tables) for i in given)
-            readout = jnp.concatenate([encoder.readout[i] for i in given])
-            joint = joint_of(_side_by_side(left, right), readout)
-            at = frequencies(joint.axes, jnp.asarray(index, gram.dtype))
-            return product(joint, waves(joint, at, weighted=False), a, b, f, index)
-
-        pairs = jax.lax.map(one_pair, (jnp.asarray(first), jnp.asarray(second)))
+        pair_moments = _by_grid if encoder.statistics_read == 1 else _by_series
+        pairs = pair_moments(_Parts(source, form, axis, target, encoder, resolution, orders), first, second, square)
     values = jnp.diag(square.value).at[first, second].set(pairs.value).at[second, first].set(pairs.value)
     errors = jnp.diag(square.error_bound).at[first, second].set(pairs.error_bound)
     errors = errors.at[second, first].set(pairs.error_bound)
@@ -209,18 +189,97 @@ def _second_moments(
     return Bounded(jnp.sum(gram * whole), SAFETY * jnp.sum(jnp.where(gram == 0, 0, jnp.abs(gram) * errors)))
 
 
+class _Parts(NamedTuple):
+    source: FeatureModel
+    form: RidgeForm
+    axis: RidgeAxis
+    target: FeatureModel
+    encoder: AbstractEncoder
+    resolution: Resolution
+    orders: Orders
+
+    def joint(self, statistic: Statistic, readout: Array, order: int, ridge_order: int) -> Joint:
+        nothing = jnp.zeros_like(self.target.mean), jnp.zeros_like(self.target.mean[0])
+        return Joint.of(self.source, self.form, readout, nothing, statistic, self.axis.centre, order, ridge_order)
+
+    def of_features(self, function) -> tuple:
+        """`function(encoder, atoms, log masses, statistic)` of every feature."""
+        arrays, static = eqx.partition(self.encoder, eqx.is_array)
+
+        def one(given):
+            arrays, atoms, log_masses = given
+            encoder = eqx.combine(arrays, static)
+            statistic = Statistic.of(self.source, self.form, encoder.readout, self.axis, self.resolution)
+            return statistic, function(encoder, atoms, log_masses, statistic)
+
+        return jax.lax.map(one, (arrays, self.target.prior.atoms, self.target.prior.log_masses))
+
+    def of_pairs(self, function, tables, first: np.ndarray, second: np.ndarray):
+        """`function(joint law, table, table)` of every pair."""
+
+        def one(given):
+            (left, a), (right, b) = (jax.tree.map(lambda leaf: leaf[i], tables) for i in given)
+            readout = jnp.concatenate([self.encoder.readout[i] for i in given])
+            joint = self.joint(_side_by_side(left, right), readout, self.orders.pair, self.orders.pair_ridge)
+            return function(joint, a, b)
+
+        return jax.lax.map(one, (jnp.asarray(first), jnp.asarray(second)))
+
+
+def _by_grid(parts: _Parts, first, second, square: Bounded) -> Bounded:
+    del square
+    orders, index = parts.orders, half_grid(parts.orders.pair, 2).astype(int)
+
+    def one_feature(encoder, atoms, log_masses, statistic):
+        axes = parts.joint(statistic, encoder.readout, orders.pair, orders.pair_ridge).axes
+        return box_coefficients(axes, *encoder_functions(encoder, atoms, log_masses, statistic, axes))
+
+    def one_pair(joint, a, b):
+        at = frequencies(joint.axes, jnp.asarray(index, joint.noise.dtype))
+        return by_grid(joint, waves(joint, at, weighted=False), a, b, NAMES.index("mean"), index)
+
+    return parts.of_pairs(one_pair, parts.of_features(one_feature), first, second)
+
+
+def _by_series(parts: _Parts, first, second, square: Bounded) -> Bounded:
+    orders, resolution = parts.orders, parts.resolution
+    grid = parts.axis.law_grid(resolution, parts.encoder.statistics_read)
+
+    def one_feature(encoder, atoms, log_masses, statistic):
+        nodes = statistic_nodes(Spectrum.of(statistic, grid, resolution), resolution)
+        q = jnp.exp(jax.vmap(lambda y: encoder.log_masses(y, atoms))(nodes.points))
+        means = q @ (atoms - (atoms.max() + atoms.min()) / 2)
+        series, _ = jax.lax.stop_gradient(least_squares_series(statistic, nodes, means, orders.series))
+        joint = parts.joint(statistic, encoder.readout, orders.single, orders.single_ridge)
+        functions = encoder_functions(encoder, atoms, log_masses, statistic, joint.axes, series)
+        coefficients = box_coefficients(joint.axes, *functions)
+        found = waves(joint, frequencies(joint.axes, coefficients.index), weighted=False)
+        plain, _ = expectations(joint, found, coefficients, NAMES.index("mean"))
+        return series, jnp.sqrt(jnp.maximum(plain.high[-1], 0))
+
+    statistics, (series, rest) = parts.of_features(one_feature)
+    norms = jnp.stack([jnp.sqrt(jnp.maximum(square.high, 0)), rest], axis=1)
+
+    def one_pair(joint, a, b):
+        return by_series(joint, a[0], b[0], jnp.stack([a[1], b[1]]))
+
+    return parts.of_pairs(one_pair, (statistics, (series, norms)), first, second)
+
+
 def _side_by_side(left: Statistic, right: Statistic) -> Statistic:
-    """Two statistics of one projection each as one of two, in the coordinates of each."""
-    law = Projection(
-        jnp.concatenate([left.law.mean, right.law.mean]),
-        jnp.concatenate([left.law.atoms, right.law.atoms]),
-        left.law.masses,
-        jnp.zeros((2, 2), left.low.dtype),  # nobody reads it: of the noise `Joint` asks the source
-    )
+    """The statistics of two features as those of one, in the coordinates of each."""
+    t = left.dimension
     both = lambda a, b: jnp.concatenate([a, b])  # noqa: E731
+    none = jnp.zeros((t, t), left.low.dtype)
+    law = Projection(
+        both(left.law.mean, right.law.mean),
+        both(left.law.atoms, right.law.atoms),
+        left.law.masses,
+        jnp.zeros((2 * t, 2 * t), left.low.dtype),  # nobody reads it: of the noise `Joint` asks the source
+    )
     return Statistic(
         centre=both(left.centre, right.centre),
-        basis=jnp.diag(both(jnp.diagonal(left.basis), jnp.diagonal(right.basis))),
+        basis=jnp.block([[left.basis, none], [none, right.basis]]),
         low=both(left.low, right.low),
         length=both(left.length, right.length),
         law=law,

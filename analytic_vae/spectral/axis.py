@@ -117,6 +117,11 @@ class Axis(eqx.Module):
         erf = jax.scipy.special.erf
         return (1 + erf(s * (2 * v / EDGE - 1))) * (1 + erf(s * (2 * (1 - v) / EDGE - 1))) / 4
 
+    def nodes(self, count: int) -> Float[Array, " Q"]:
+        """Box coordinates of a rule of `count` equal nodes, and of as many beyond as the window needs."""
+        beyond = math.ceil(EDGE * count)
+        return jnp.arange(-beyond, count + beyond, dtype=self.low.dtype) / count
+
     def damping(self, index: Array | int, noise: Array | None = None) -> Array:
         """`exp(-noise^2 w_k^2 / 2)`; with the axis' own noise, the default, a bound of `|phi(w_k)|`."""
         noise = self.noise if noise is None else noise
@@ -168,6 +173,14 @@ def log_mgf(law: Projection, theta: Float[Array, " T"]) -> Float[Array, " T"]:
     exponent = theta[:, None, None] * law.atoms[0][None]
     features = jax.nn.logsumexp(exponent, axis=2, b=law.masses[None]).sum(axis=1)
     return features + law.covariance[0, 0] * theta**2 / 2
+
+
+def periodic(values: Array, count: int, axis: int) -> Array:
+    """Values at `Axis.nodes(count)` along an axis of an array as one period of their periodic continuation."""
+    beyond = (values.shape[axis] - count) // 2
+    before, inside, after = jnp.split(values, [beyond, beyond + count], axis=axis)
+    start, middle, end = jnp.split(inside, [beyond, count - beyond], axis=axis)
+    return jnp.concatenate([start + after, middle, end + before], axis=axis)
 
 
 class Cells(eqx.Module):

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from ..activation import Activation
 from ..types import Array, Complex, Float, Scalar
-from .axis import CELLS, EDGE, Axis, Cells, edge_steepness, log_geometric, log_mass_above
+from .axis import CELLS, EDGE, Axis, Cells, edge_steepness, log_geometric, log_mass_above, periodic
 from .box import mirror
 from .certified import PiecewiseLinear
 from .characteristic import cis
@@ -50,7 +50,9 @@ class Bend(eqx.Module):
 
     def steepest(self) -> Float[Array, " D"]:
         """Bounds of `|kappa_d'|` on the real axis."""
-        return jnp.abs(self.shear) + jnp.abs(self.coefficient) * self.activation.strip.slope(jnp.zeros_like(self.centre))
+        return jnp.abs(self.shear) + jnp.abs(self.coefficient) * self.activation.strip.slope(
+            jnp.zeros_like(self.centre)
+        )
 
     def range(self, low: Scalar, high: Scalar) -> tuple[Float[Array, " D"], Float[Array, " D"]]:
         """The least and the most of `kappa_d` for b in an interval, or a little beyond."""
@@ -85,11 +87,10 @@ def frequencies(axis: Axis) -> Float[Array, " R"]:
 
 def _analytic(axis: Axis, bend: Bend, frequency):
     nodes = 4 * axis.order
-    v = jnp.arange(nodes, dtype=axis.low.dtype) / nodes
-    copies = jnp.concatenate([v - 1, v, v + 1])
-    phase = frequency @ bend(axis.low + axis.length * copies)
-    wave = cis(phase) * axis.window(copies)[None]
-    spectrum = jnp.fft.fft(wave.reshape(-1, 3, nodes).sum(axis=1), axis=1) / nodes
+    v = axis.nodes(nodes)
+    phase = frequency @ bend(axis.low + axis.length * v)
+    wave = periodic(cis(phase) * axis.window(v)[None], nodes, axis=1)
+    spectrum = jnp.fft.fft(wave, axis=1) / nodes
     kept = jnp.concatenate([spectrum[:, nodes - axis.order :], spectrum[:, : axis.order + 1]], axis=1)
     apart = axis.step * (nodes - axis.order) * axis.strips
     alias = _least(axis, -apart - log_geometric(axis.step * nodes * axis.strips), _growth(axis, bend, frequency))
@@ -217,9 +218,7 @@ def missing(axis: Axis, bend: Bend, frequency: Float[Array, "W D"], weight: Bend
     largest = jnp.maximum(jnp.abs(least), jnp.abs(most))[0]
     plain, weighted = (_kinked if bend.piecewise else _smooth)(axis, bend, frequency, weight, largest)
     # Or by Parseval's identity: sum |C_r|^2 <= 1.02, as the wave times the window is hardly larger than 1.
-    full, half = (
-        jnp.fmin(plain * damping.largest(share), 1.01 * damping.root_sum(share)) for share in (1.0, 0.5)
-    )
+    full, half = (jnp.fmin(plain * damping.largest(share), 1.01 * damping.root_sum(share)) for share in (1.0, 0.5))
     weighted = jnp.fmin(weighted * damping.largest(), 1.01 * largest * damping.root_sum())
     return Missing(full, half, weighted)
 

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from ..activation import Activation
 from ..types import Array, Complex, Float, Scalar
-from .axis import EDGE, WIDTHS, Axis, edge_steepness, smoothed_mass
+from .axis import EDGE, WIDTHS, Axis, edge_steepness, periodic, smoothed_mass
 from .characteristic import cis, gaussian_factor, product_over_features, ridge_table, times
 from .projection import Projection
 
@@ -73,7 +73,6 @@ class Analytic(NamedTuple):
     lipschitz: Scalar
     degree: int = 1
 
-
     @classmethod
     def of(cls, activation: Activation, dtype) -> "Analytic":
         """An activation, bounded on the real axis if the bound of its strip does not grow; else of bounded slope."""
@@ -130,10 +129,8 @@ def factor(axis: Axis, law: Projection, function: PiecewiseLinear | Analytic) ->
 
 def _analytic(axis: Axis, function: Analytic) -> Factor:
     nodes, known = 8 * axis.order, 3 * axis.order  # the coefficients beyond K are computed for their sizes only
-    v = jnp.arange(nodes, dtype=axis.low.dtype) / nodes
-    copies = jnp.concatenate([v - 1, v, v + 1])  # of the periodic continuation: the window ends a little beyond the box
-    values = function.function(axis.low + axis.length * copies) * axis.window(copies)
-    values = values.reshape(3, nodes).sum(axis=0)
+    v = axis.nodes(nodes)
+    values = periodic(function.function(axis.low + axis.length * v) * axis.window(v), nodes, axis=0)
     coefficients = jnp.fft.rfft(values)[: known + 1] / nodes
     sup = jax.vmap(lambda rho: function.sup(*axis.extended, rho))(axis.strips)
     bounded = function.lipschitz == 0

@@ -1,4 +1,4 @@
-"""Expectations of functions of a feature's statistics, and of products of two latent means, with bounds of the errors.
+"""Expectations of functions of a feature's statistics with bounds of their errors.
 
 A bounded function g of `y''`, analytic in a strip, is windowed and made periodic on the box (`axis.py`): with its
 coefficients `c_k` and `phi` of `certified_law.py`, `E g = sum_k c_k phi(w_k)` up to what is bounded here.
@@ -15,10 +15,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..encoder import AbstractEncoder
-from ..types import Array, Complex, Float, Scalar
-from .axis import Axis, log_geometric
+from ..types import Array, Complex, Float
+from .axis import Axis, log_geometric, periodic
 from .certified import SAFETY, Bounded
 from .certified_law import LARGEST, Joint, Waves
+from .characteristic import cis
+from .series import Series
 from .statistic import Statistic
 
 FEW = 4  # with two statistics every so many-th strip is tried on each axis
@@ -56,21 +58,22 @@ def box_coefficients(
 ) -> Coefficients:
     """The coefficients of `values: [Q, t] -> [F, Q]`, functions of `y''`; `rounding` is how wrong a value may be."""
     t, order, dtype = len(axes), axes[0].order, axes[0].low.dtype
-    nodes, known = (8, 3) if t == 1 else (4, 1.5)
-    nodes, known = int(nodes * order), int(known * order)
-    v = jnp.arange(nodes, dtype=dtype) / nodes
-    copies = jnp.concatenate([v - 1, v, v + 1])
-    grid = jnp.stack(jnp.meshgrid(*[axis.low + axis.length * copies for axis in axes], indexing="ij"), axis=-1)
-    window = axes[0].window(copies)
+    nodes, known = 8 * order, 3 * order  # coefficients beyond the order are computed for their sizes only
+    v = axes[0].nodes(nodes)
+    grid = jnp.stack(jnp.meshgrid(*[axis.low + axis.length * v for axis in axes], indexing="ij"), axis=-1)
+    window = axes[0].window(v)
     for axis in axes[1:]:
-        window = window[:, None] * axis.window(copies)[None]
-    found = values(grid.reshape(-1, t)) * window.ravel()[None]
-    found = found.reshape(-1, *[3, nodes] * t).sum(axis=tuple(range(1, 2 * t, 2)))
+        window = window[:, None] * axis.window(v)[None]
+    found = (values(grid.reshape(-1, t)) * window.ravel()[None]).reshape(-1, *[v.size] * t)
+    for d in range(t):
+        found = periodic(found, nodes, axis=1 + d)
     spectrum = jnp.fft.fftn(found, axes=tuple(range(1, t + 1))) / nodes**t
     size = jnp.sqrt(jnp.mean(found**2, axis=tuple(range(1, t + 1))))
     eps = jnp.finfo(dtype).eps
 
-    log = bounds.log_sup + sum(jnp.interp(bounds.strips[:, d], axes[d].strips, axes[d].log_share) for d in range(t))[None]
+    log = (
+        bounds.log_sup + sum(jnp.interp(bounds.strips[:, d], axes[d].strips, axes[d].log_share) for d in range(t))[None]
+    )
     least = lambda exponent: jnp.exp(jnp.min(_no_nan(log + exponent[None]), axis=1))  # noqa: E731
     step = [axis.step * bounds.strips[:, d] for d, axis in enumerate(axes)]
     aliases = [2 * jnp.exp(-(nodes - known) * x) / -jnp.expm1(-nodes * x) for x in step]
@@ -129,53 +132,18 @@ def expectations(joint: Joint, found: Waves, given: Coefficients, weighted: int)
     over = jnp.abs(found.plain)
     error = size @ found.plain_error + given.slack * (twice @ over) + root * (size @ over)
     error = error + _tail(joint, given) + 2 * missed * given.sup
+    error = jnp.fmin(error, given.sup + jnp.abs(plain))  # no expectation is larger than the function
     _, high = joint.weight_norm
     one = slice(weighted, weighted + 1)
     over = jnp.abs(found.weighted)
     more = size[one] @ found.weighted_error + given.slack[one] * (twice @ over) + root * (size[one] @ over)
     more = more + high * _tail(joint, given)[one] + LARGEST * joint.weight_deviation * _tail(joint, given, 0.5)[one]
     more = more + 2 * missed ** (7 / 8) * high * given.sup[one]
-    return _bounded(plain, error), _bounded(total(kept[one], found.weighted)[0], more[0])
+    return bounded(plain, error), bounded(total(kept[one], found.weighted)[0], more[0])
 
 
-def product(
-    joint: Joint, found: Waves, left: Coefficients, right: Coefficients, f: int, index: np.ndarray
-) -> Bounded:
-    """`E g_f(y_1) g_f(y_2)` of two features of one statistic each; `found` stands at `index: [W, 2]`, half of the grid."""
-    order = joint.axes[0].order
-    whole = lambda one: jnp.concatenate([jnp.conj(one.kept[f, :0:-1]), one.kept[f]])  # noqa: E731
-    a, b = whole(left)[index[:, 0] + order], right.kept[f][index[:, 1]]
-    twice = jnp.asarray(np.where(index[:, 1] > 0, 2.0, 1.0), a.real.dtype)
-    size_a, size_b = jnp.abs(a) + left.slack[f], jnp.abs(b) + right.slack[f]
-    size = size_a * size_b * twice
-    coefficients = a * b * twice
-    value = jnp.sum((coefficients * found.plain).real)
-    over = jnp.abs(found.plain)
-    eps = jnp.finfo(over.dtype).eps
-    error = size @ found.plain_error + (left.slack[f] * size_b + right.slack[f] * size_a) * twice @ over
-    error = error + 4 * eps * math.sqrt(over.size) * size @ over
-
-    # Dropped are all pairs of which one is beyond the order: of known sizes up to `first`, of bounded ones from there.
-    known_a, known_b = _known(left, f), _known(right, f)
-    k = jnp.arange(left.first, dtype=over.dtype)
-    grid = jnp.stack(jnp.meshgrid(jnp.concatenate([-k[:0:-1], k]), k, indexing="ij"), axis=-1).reshape(-1, 2)
-    sizes = jnp.outer(jnp.concatenate([known_a[:0:-1], known_a]), known_b * jnp.where(k > 0, 2, 1)).ravel()
-    outside = jnp.any(jnp.abs(grid) > order, axis=1)
-    error = error + jnp.where(outside, sizes, 0) @ joint.damping(frequencies(joint.axes, grid))
-    ends = [one.beyond[f, 0] * jnp.exp(-((axis.noise * axis.step * one.first) ** 2) / 2)
-            for one, axis in zip((left, right), joint.axes, strict=True)]  # fmt: skip
-    sums = [2 * jnp.sum(known) + one.beyond[f, 0] for known, one in zip((known_a, known_b), (left, right), strict=True)]
-    error = error + ends[0] * sums[1] + ends[1] * sums[0]
-    error = error + 3 * (joint.axes[0].missed + joint.axes[1].missed) * left.sup[f] * right.sup[f]
-    return _bounded(value, error)
-
-
-def _known(one: Coefficients, f: int) -> Float[Array, " V"]:
-    """Sizes of all known coefficients of a function of one statistic, `k = 0 .. first - 1`, from above."""
-    return jnp.concatenate([jnp.abs(one.kept[f]) + one.slack[f], one.dropped[f] / 2])
-
-
-def _bounded(value: Array, error: Array) -> Bounded:
+def bounded(value: Array, error: Array) -> Bounded:
+    """With a little more for the rounding of the bound itself; one that is not a number is infinite."""
     return Bounded(value, jnp.where(jnp.isnan(error), jnp.inf, SAFETY * error))
 
 
@@ -189,11 +157,17 @@ NAMES = ("rate", "variance", "mean", "square")  # the functions g_f of `encoder_
 
 
 def encoder_functions(
-    encoder: AbstractEncoder, atoms: Float[Array, " K"], log_masses: Float[Array, " K"], statistic: Statistic, axes
+    encoder: AbstractEncoder,
+    atoms: Float[Array, " K"],
+    log_masses: Float[Array, " K"],
+    statistic: Statistic,
+    axes: tuple[Axis, ...],
+    series: Series | None = None,
 ) -> tuple[Callable, Bounds, Float[Array, " F"]]:
     """Of one feature, the functions of y'' (`NAMES`): `KL(Q || prior)`, the variance and the mean of Q, its square.
 
-    The mean is less the middle of the atoms. Returns values, their bounds, and how wrong a value may be by rounding.
+    The mean is less the middle of the atoms. With a series for it there is a fifth, the square of what that leaves out.
+    Returns values, their bounds, and how wrong a value may be by rounding.
     If `l_k` are logits with `|Im (l_k - l_k')| <= theta < pi`, then `|q_k| <= sec(theta / 2) p_k` with masses `p` of the
     real parts: `|sum_k exp(l_k)| >= cos(theta / 2) sum_k |exp(l_k)|`.
     """
@@ -208,7 +182,10 @@ def encoder_functions(
         mean = q @ (atoms - middle)
         variance = jnp.sum(q * (atoms[None] - middle - mean[:, None]) ** 2, axis=1)
         rate = jnp.sum(jnp.where(q > 0, q * (log_q - reference[None]), 0), axis=1)
-        return jnp.stack([rate, variance, mean, mean**2])
+        found = [rate, variance, mean, mean**2]
+        if series is not None:
+            found.append((mean - (cis(points @ series.frequency.T) @ series.coefficients).real) ** 2)
+        return jnp.stack(found)
 
     low, high = (jnp.stack(ends) for ends in zip(*[axis.extended for axis in axes], strict=True))
     corners = jnp.stack([low, high])
@@ -222,12 +199,16 @@ def encoder_functions(
     sec = 1 / jnp.cos(turn / 2)
     states, prior = math.log(atoms.shape[0]), jnp.abs(reference).max()
 
-    def sups(sec, turn):
+    def sups(sec, turn, rho):
         rate = sec * (states + jnp.log(sec) + turn + prior)
-        return jnp.stack([rate, half**2 * (sec + sec**2), half * sec, (half * sec) ** 2])
+        found = [rate, half**2 * (sec + sec**2), half * sec, (half * sec) ** 2]
+        if series is not None:
+            grown = jnp.exp(rho @ jnp.abs(series.frequency.T)) @ jnp.abs(series.coefficients)
+            found.append((half * sec + grown) ** 2)
+        return jnp.stack(found)
 
-    log_sup = jnp.where(known[None], jnp.log(sups(sec, turn)), jnp.inf)
-    sup = sups(jnp.ones_like(half), jnp.zeros_like(half)).ravel()
+    log_sup = jnp.where(known[None], jnp.log(sups(sec, turn, strips)), jnp.inf)
+    sup = sups(jnp.ones(1, half.dtype), jnp.zeros(1, half.dtype), jnp.zeros((1, t), half.dtype))[:, 0]
     eps = jnp.finfo(atoms.dtype).eps
     # Slopes by Cauchy's estimate, and what rounding y and the logits does.
     slope = jnp.min(jnp.exp(log_sup)[:, :, None] / strips[None], axis=1)

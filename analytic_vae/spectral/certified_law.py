@@ -102,7 +102,6 @@ class Joint(eqx.Module):
         quadratic = jnp.einsum("wd,de,we->w", frequency, self.noise, frequency)
         return jnp.exp(-share * jnp.maximum(quadratic, 0) / 2)
 
-
     def ridge_damping(self, frequency: Float[Array, "W D"]) -> Damping:
         """What the noise leaves beyond the ridge axis' frequencies."""
         D = len(self.axes)
@@ -217,8 +216,10 @@ def _given_last(covariance: Float[Array, "E E"], D: int) -> Float[Array, "D D"]:
 
 
 def _given_other(covariance: Float[Array, "D D"], d: int) -> Scalar:
-    """Variance of one of two Gaussians (or of the only one) given the other, from below."""
+    """Variance of one of two Gaussians (or of the only one) given the other, from below; of one of more, 0."""
     own = covariance[d, d]
+    if covariance.shape[0] > 2:
+        return jnp.zeros_like(own)
     if covariance.shape[0] == 2:
         other, shared = covariance[1 - d, 1 - d], covariance[0, 1]
         own = own - jnp.where(other > 0, shared**2 / jnp.where(other > 0, other, 1), jnp.where(shared == 0, 0, own))

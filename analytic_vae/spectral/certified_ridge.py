@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 
 from ..activation import Activation
-from ..types import Float, Array, Scalar
+from ..types import Array, Float, Scalar
 from .axis import Axis, sixteenth
 from .bend import Bend, coefficients, edge_width, frequencies
-from .certified import SAFETY, Bounded, Plane, PiecewiseLinear, as_function, factor, product_expectation
+from .certified import SAFETY, Bounded, PiecewiseLinear, Plane, as_function, factor, product_expectation
 from .certified_law import LARGEST
 from .projection import Projection
 
