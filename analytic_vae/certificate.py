@@ -19,10 +19,11 @@ from .spectral.certified_latent import (
     expectations,
     frequencies,
 )
-from .spectral.certified_law import Joint, waves
+from .spectral.certified_law import AT_ONCE, Joint, waves
 from .spectral.certified_pairs import by_grid, by_series
 from .spectral.certified_ridge import activation_mean, activation_square, activation_with
 from .spectral.expectation import least_squares_series, statistic_nodes
+from .spectral.memory import require_memory
 from .spectral.projection import Projection
 from .spectral.resolution import Resolution
 from .spectral.ridge import RidgeAxis
@@ -124,6 +125,21 @@ def certificate(source, layer, target, encoder, resolution: Resolution) -> Certi
     R2 = target.neurons / 2 * jnp.log(2 * jnp.pi) + log_det
     R2 = Bounded(R2, 16 * eps * (target.neurons + jnp.abs(log_det)))
     return Certificate(R1, R2, R3, S1, S2, T1, T2, T3, U1, U2, U3, _add(R1, R2, R3))
+
+
+def check_certificate(source, layer, target, encoder, resolution: Resolution) -> None:
+    """Raise an error that names the argument if there can be no bounds, or the memory does not suffice for them."""
+    activation = layer.form().activation
+    if activation is not None and activation.strip is None:
+        raise ValueError(
+            f"layer: expected an activation with a strip, which bounds need, got {activation.name} without."
+        )
+    orders, t = Orders.of(resolution, encoder.statistics_read), encoder.statistics_read
+    (m, K), complex_number = target.prior.atoms.shape, 2 * source.mean.dtype.itemsize
+    points = (12 * orders.single) ** t * (K + 16)
+    pair = (4 * orders.pair + 2) * (orders.pair + 1) * 8 if t == 1 else (1.6 * orders.series**2) ** 2 * 40
+    tables = m * (40 * orders.pair + (source.features * source.prior.atoms.shape[1] + 8) * 4)
+    require_memory((16 * AT_ONCE + points + pair + tables) * complex_number, "certify", "lower resolution.frequencies")
 
 
 def _sum(terms: Bounded, weights: Float[Array, " m"]) -> Bounded:

@@ -7,10 +7,12 @@ them and a target into the loss and its named terms. The closed forms (`closed_f
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 
 from ._check import as_floating, is_concrete, require_finite, require_shape
 from .arguments import check_encoder, check_layer, check_memory, check_mesh
+from .certificate import TERMS, certificate, check_certificate
 from .encoder import AbstractEncoder
 from .layer import AbstractLayer
 from .model import FeatureModel, whitening
@@ -160,6 +162,23 @@ def _expectations(source, layer, atoms, encoder, resolution, plan, mesh) -> Expe
     )
 
 
+class ErrorBounds(eqx.Module):
+    """How far each term of an `Elbo` may be from the exact one: proved, but for roundings taken to be independent."""
+
+    R1: Scalar
+    R2: Scalar
+    R3: Scalar
+    S1: Scalar
+    S2: Scalar
+    T1: Scalar
+    T2: Scalar
+    T3: Scalar
+    U1: Scalar
+    U2: Scalar
+    U3: Scalar
+    loss: Scalar
+
+
 class Elbo(eqx.Module):
     """The loss `R1 + R2 + R3 >= -E log P2(f(x1))` in nats, and its named terms (Figure 2 of the paper).
 
@@ -178,7 +197,8 @@ class Elbo(eqx.Module):
     `f` and `A x1` are taken less the target's mean. For diagonal or full noise `S = L L'`, all of `f`, `A x1`, `w`
     and `B2` are multiplied by `L^-1` first, and `sigma` is 1. `rates: [m2]` are the summands of `R1`. `misfit` is the
     largest of `Expectations.misfit`: above 1e-4, say, the plan is too old or the resolution too coarse for the laws.
-    How well sharp encoders are resolved it does not tell; a second evaluation at a finer resolution does.
+    How well sharp encoders are resolved it does not tell; `bounds`, which `elbo(..., certify=True)` computes, do:
+    the exact value of every term is within `bounds.<term>` of it, the exact loss within `error_bound`.
     """
 
     R1: Scalar
@@ -194,6 +214,12 @@ class Elbo(eqx.Module):
     U3: Scalar
     rates: Float[Array, " m2"]
     misfit: Scalar
+    bounds: ErrorBounds | None = None
+
+    @property
+    def error_bound(self) -> Scalar | None:
+        """How far `loss` may be from the exact one, in nats; None unless it was asked for."""
+        return None if self.bounds is None else self.bounds.loss
 
     @property
     def loss(self) -> Scalar:
@@ -214,8 +240,9 @@ class Elbo(eqx.Module):
         if jnp.ndim(self.loss) or not is_concrete(self.loss):
             return repr(self)
         terms = ", ".join(f"{name} {float(getattr(self, name)):.6g}" for name in ("S1", "T1", "T2", "T3"))
+        error = "" if self.bounds is None else f" +- {float(self.error_bound):.1e}"
         return (
-            f"loss {float(self.loss):.6f} nats = rate {float(self.rate):.6f} + R2 {float(self.R2):.6f} "
+            f"loss {float(self.loss):.6f}{error} nats = rate {float(self.rate):.6f} + R2 {float(self.R2):.6f} "
             f"+ distortion {float(self.distortion):.6f} (of {terms}); misfit {float(self.misfit):.1e}"
         )
 
@@ -254,6 +281,7 @@ def elbo(
     resolution: Resolution | None = None,
     plan: Plan | None = None,
     mesh: Mesh | None = None,
+    certify: bool = False,
 ) -> Elbo:
     """The evidence bound of a target model on a layer's output, exact: `loss >= -E log P2(f(x1))`.
 
@@ -264,6 +292,9 @@ def elbo(
         encoder: `Q(z2 | x2)`, of the same `m2` features.
         resolution: how fine; `Resolution()` if not given.
         plan, mesh: as in `expectations`.
+        certify: whether to bound the error of every term, too (`Elbo.bounds`). The bounds come from a second
+            computation on grids of their own, which takes all pairs of features one by one: leave it out of training
+            steps. They have no gradient, and are infinite for an encoder that does not know its `strip`.
 
     Returns an `Elbo`: `loss`, `rate`, `distortion` and every named term. Differentiable in all arrays of all
     arguments, and jit-able. Raises `ValueError` that names the argument if the parts do not fit together, `MemoryError`
@@ -274,7 +305,32 @@ def elbo(
     >>> elbo(source, layer, target, encoder).loss
     """
     check_layer(source, layer, target)
-    return elbo_of(_checked(source, layer, target.prior.atoms, encoder, resolution, plan, mesh, "target"), target)
+    if not isinstance(certify, bool | np.bool_):
+        raise TypeError(f"certify: expected True or False, got {certify!r}.")
+    if certify:
+        check_certificate(source, layer, target, encoder, resolution or Resolution())
+    found = elbo_of(_checked(source, layer, target.prior.atoms, encoder, resolution, plan, mesh, "target"), target)
+    return certified(found, source, layer, target, encoder, resolution) if certify else found
+
+
+def certified(
+    found: Elbo,
+    source: FeatureModel,
+    layer: AbstractLayer,
+    target: FeatureModel,
+    encoder: AbstractEncoder,
+    resolution: Resolution | None = None,
+) -> Elbo:
+    """An `Elbo` of these arguments, however it was computed, with the bounds of its errors."""
+    given = jax.lax.stop_gradient((source, layer, target, encoder))
+    exact = certificate(*given, resolution or Resolution())
+
+    def bound(name):
+        term = getattr(exact, name)
+        return jax.lax.stop_gradient(jnp.abs(getattr(found, name) - term.value) + term.error_bound)
+
+    bounds = ErrorBounds(**{name: bound(name) for name in TERMS})
+    return eqx.tree_at(lambda one: one.bounds, found, bounds, is_leaf=lambda leaf: leaf is None)
 
 
 def _cross_entropy(aggregate: Float[Array, "m K"], log_masses: Float[Array, "m K"]) -> Float[Array, " m"]:

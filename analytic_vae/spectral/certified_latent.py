@@ -139,7 +139,9 @@ def expectations(joint: Joint, found: Waves, given: Coefficients, weighted: int)
     more = size[one] @ found.weighted_error + given.slack[one] * (twice @ over) + root * (size[one] @ over)
     more = more + high * _tail(joint, given)[one] + LARGEST * joint.weight_deviation * _tail(joint, given, 0.5)[one]
     more = more + 2 * missed ** (7 / 8) * high * given.sup[one]
-    return bounded(plain, error), bounded(total(kept[one], found.weighted)[0], more[0])
+    value = total(kept[one], found.weighted)
+    more = jnp.fmin(more, high * given.sup[one] + jnp.abs(value))
+    return bounded(plain, error), bounded(value[0], more[0])
 
 
 def bounded(value: Array, error: Array) -> Bounded:
