@@ -19,7 +19,7 @@ from .spectral.certified_latent import (
     expectations,
     frequencies,
 )
-from .spectral.certified_law import AT_ONCE, Joint, waves
+from .spectral.certified_law import AT_ONCE, Joint, source_sizes, waves
 from .spectral.certified_pairs import by_grid, by_series
 from .spectral.certified_ridge import activation_mean, activation_square, activation_with
 from .spectral.expectation import least_squares_series, statistic_nodes
@@ -113,7 +113,9 @@ def certificate(source, layer, target, encoder, resolution: Resolution) -> Certi
     # E F s = E F (s - middle) + middle E F
     bent = towards.T @ form.output
     weight_means = towards.T @ (form.linear @ source.moments()[0] + form.offset) + offsets + bent * moments["psi"].value
-    middle_error = jnp.abs(middles) @ (jnp.abs(bent) * moments["psi"].error_bound + eps * 64 * jnp.abs(weight_means))
+    weight_sizes = jnp.abs(towards.T) @ (jnp.abs(form.linear) @ source_sizes(source) + jnp.abs(form.offset))
+    weight_sizes = weight_sizes + jnp.abs(target.mean) @ jnp.abs(towards)
+    middle_error = jnp.abs(middles) @ (jnp.abs(bent) * moments["psi"].error_bound + eps * 8 * weight_sizes)
     T2 = _sum(weighted, -2 * jnp.ones_like(diagonal))
     T2 = Bounded(T2.value - 2 * middles @ weight_means, T2.error_bound + 2 * middle_error)
     T3 = _second_moments(source, form, axis, target, encoder, resolution, orders, gram, middles, mean, square)
@@ -159,14 +161,14 @@ def _layer_moments(source, form: RidgeForm, units, mean, orders: Orders) -> dict
     linear, output, centre = units @ form.linear, units @ form.output, units @ (form.offset - mean)
     input_mean, covariance = source.moments()
     mapped = linear @ input_mean + centre
-    sizes = jnp.abs(linear) @ _input_sizes(source) + jnp.abs(units) @ (jnp.abs(form.offset) + jnp.abs(mean))
-    U1 = Bounded(jnp.sum((linear @ covariance) * linear) + mapped @ mapped, 64 * eps * sizes @ sizes)
+    sizes = jnp.abs(linear) @ source_sizes(source) + jnp.abs(units) @ (jnp.abs(form.offset) + jnp.abs(mean))
+    U1 = Bounded(jnp.sum((linear @ covariance) * linear) + mapped @ mapped, 8 * eps * sizes @ sizes)
     zero = Bounded(jnp.zeros_like(U1.value), jnp.zeros_like(U1.value))
     if form.activation is None:
         return {"psi": zero, "U1": U1, "U2": zero, "U3": zero}
     rows = jnp.stack([output @ linear, form.direction])
     law = Projection.of(source, rows, jnp.stack([output @ centre, form.bias]))
-    scale = jnp.stack([jnp.abs(output) @ sizes, jnp.abs(form.direction) @ _input_sizes(source) + jnp.abs(form.bias)])
+    scale = jnp.stack([jnp.abs(output) @ sizes, jnp.abs(form.direction) @ source_sizes(source) + jnp.abs(form.bias)])
     alone = Projection(law.mean[1:], law.atoms[1:], law.masses, law.covariance[1:, 1:])
     psi = activation_mean(alone, scale[1:], form.activation, orders.ridge)
     square = activation_square(alone, scale[1:], form.activation, orders.ridge)
@@ -177,11 +179,6 @@ def _layer_moments(source, form: RidgeForm, units, mean, orders: Orders) -> dict
         "U2": Bounded(2 * with_psi.value, 2 * with_psi.error_bound),
         "U3": _sum(Bounded(square.value[None], square.error_bound[None]), (output @ output)[None]),
     }
-
-
-def _input_sizes(source: FeatureModel) -> Float[Array, " n1"]:
-    noise = jnp.sqrt(jnp.diagonal(source.covariance))
-    return jnp.abs(source.atom_vectors).max(axis=2).sum(axis=1) + jnp.abs(source.mean) + 8 * noise
 
 
 def _second_moments(

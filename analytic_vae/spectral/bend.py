@@ -75,8 +75,8 @@ class Bend(eqx.Module):
         return (sums - between) / 2, (sums + between) / 2
 
 
-def coefficients(axis: Axis, bend: Bend, frequency: Float[Array, "W D"]) -> tuple[Complex[Array, "W R"], Array]:
-    """`C_r(w)` of `exp(i omega_r (b - low))`, `r = -K .. K`, and bounds `[W, R]` of their errors."""
+def coefficients(axis: Axis, bend: Bend, frequency: Float[Array, "W D"]) -> tuple[Complex[Array, "W R"], Array, Array]:
+    """`C_r(w)` of `exp(i omega_r (b - low))`, `r = -K .. K`; bounds `[W, 1]` of their errors; and `[W, R]`, of rounding."""
     return _piecewise(axis, bend, frequency) if bend.piecewise else _analytic(axis, bend, frequency)
 
 
@@ -95,8 +95,9 @@ def _analytic(axis: Axis, bend: Bend, frequency):
     apart = axis.step * (nodes - axis.order) * axis.strips
     alias = _least(axis, -apart - log_geometric(axis.step * nodes * axis.strips), _growth(axis, bend, frequency))
     largest = jnp.max(jnp.abs(phase), axis=1)
-    rounding = jnp.finfo(v.dtype).eps * (16 + 2 * math.log2(nodes) + 4 * largest)
-    return kept, jnp.broadcast_to(jax.lax.stop_gradient(alias + rounding)[:, None], kept.shape)
+    rounding = jnp.finfo(v.dtype).eps / math.sqrt(nodes) * (8 + 2 * math.log2(nodes) + largest)
+    alias, rounding = jax.lax.stop_gradient((alias[:, None], rounding[:, None]))
+    return kept, alias, jnp.broadcast_to(rounding, kept.shape)
 
 
 def _growth(axis: Axis, bend: Bend, frequency) -> Float[Array, "W rho"]:
@@ -139,9 +140,9 @@ def _piecewise(axis: Axis, bend: Bend, frequency):
     # Relative to 1, not to the coefficient: of a segment at most 2 / |nu| remains.
     near = jnp.min(jnp.abs(nu), axis=1)
     size = jnp.minimum(1, (2 + places.size) / jnp.where(near > 0, near * axis.length, 1e-30))
-    relative = 16 + 4 * (largest[:, None] + (jnp.abs(omega) * axis.length)[None])
-    slack = jnp.finfo(axis.low.dtype).eps * size * relative
-    return total / axis.length, jax.lax.stop_gradient(slack)
+    relative = 8 + largest[:, None] + (jnp.abs(omega) * axis.length)[None]
+    rounding = jnp.finfo(axis.low.dtype).eps * size * relative
+    return total / axis.length, jnp.zeros_like(rounding[:, :1]), jax.lax.stop_gradient(rounding)
 
 
 def _segment(nu, length):

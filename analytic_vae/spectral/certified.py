@@ -21,12 +21,13 @@ from .projection import Projection
 
 HALF = math.sqrt(0.5)  # of a standard deviation: half of the variance
 SAFETY = 1.01  # for the rounding of the bounds themselves
+SIGMAS = 4  # independent roundings add up in squares; so many times the root of the sum is charged
 
 
 class Bounded(eqx.Module):
     """A number and how wrong it may be: the exact one lies in `value +- error_bound`.
 
-    Roundings are taken to be independent; all else is meant to be a proof. The bound has no gradient.
+    All is meant to be a proof but for roundings, which are taken to be independent. The bound has no gradient.
     """
 
     value: Array
@@ -103,14 +104,16 @@ def as_function(activation: Activation, dtype) -> PiecewiseLinear | Analytic:
 class Factor(NamedTuple):
     """A function of one axis as coefficients of the half-space of frequencies, with what they miss.
 
-    `coefficients: [K + 1]` are those of `exp(i w_k (y - low))`, already smoothed; `slack: [K + 1]` bounds their errors;
-    `tail` bounds the sum of their sizes beyond K, each times what the noise leaves of `phi`, and `half_tail` with half
-    of the noise's variance; `bias` is what smoothing changes, in L1 and (`bias_norm`) L2; `outside` bounds `E |g - P|` and `norm`
-    `(E |g|^8)^(1/8)`; `sup` is that of the smoothed function on the box.
+    `coefficients: [K + 1]` are those of `exp(i w_k (y - low))`, already smoothed; `slack` bounds the error of each, and
+    `jitter: [K + 1]` its rounding; `tail` bounds the sum of their sizes beyond K, each times what the noise leaves of
+    `phi`, and `half_tail` with half of the noise's variance; `bias` is what smoothing changes, in L1 and (`bias_norm`)
+    L2; `outside` bounds `E |g - P|` and `norm` `(E |g|^8)^(1/8)`; `sup` is that of the smoothed function on the box, and
+    `slope` of the function's slope there.
     """
 
     coefficients: Complex[Array, " K"]
-    slack: Float[Array, " K"]
+    slack: Scalar
+    jitter: Float[Array, " K"]
     tail: Scalar
     half_tail: Scalar
     bias: Scalar
@@ -118,6 +121,7 @@ class Factor(NamedTuple):
     outside: Scalar
     norm: Scalar
     sup: Scalar
+    slope: Scalar
 
 
 def factor(axis: Axis, law: Projection, function: PiecewiseLinear | Analytic) -> Factor:
@@ -137,8 +141,9 @@ def _analytic(axis: Axis, function: Analytic) -> Factor:
     steep = function.degree * function.lipschitz * jnp.max(jnp.abs(values)) ** (1 - 1 / function.degree)
     slope = jnp.where(bounded, jnp.min(sup / axis.strips), steep)  # Cauchy's estimate, or as given
     size = jnp.sqrt(jnp.mean(values**2))
-    rounding = (16 + 2 * math.log2(nodes)) * size + 2 * jnp.max(jnp.abs(values)) + slope * axis.farthest
-    slack = axis.alias(sup, nodes, known) + jnp.finfo(v.dtype).eps * rounding
+    slack = axis.alias(sup, nodes, known)
+    rounding = (4 + 2 * math.log2(nodes)) * size + 2 * jnp.max(jnp.abs(values)) + slope * axis.farthest
+    jitter = jnp.finfo(v.dtype).eps / math.sqrt(nodes) * rounding
     beyond = jnp.abs(coefficients[axis.order + 1 :]) + slack
 
     def missing(noise):
@@ -154,7 +159,8 @@ def _analytic(axis: Axis, function: Analytic) -> Factor:
     kept = coefficients[: axis.order + 1]
     return Factor(
         coefficients=kept,
-        slack=jnp.full(kept.shape, slack),
+        slack=slack,
+        jitter=jnp.full(kept.shape, jitter),
         tail=missing(axis.noise),
         half_tail=missing(axis.noise * HALF),
         bias=jnp.zeros_like(slack),
@@ -162,6 +168,7 @@ def _analytic(axis: Axis, function: Analytic) -> Factor:
         outside=outside,
         norm=norm,
         sup=largest,
+        slope=slope,
     )
 
 
@@ -190,7 +197,7 @@ def _piecewise_linear(axis: Axis, law: Projection, function: PiecewiseLinear) ->
     # What the window's ends leave beyond K falls by `exp(-sigma^2 w_1 w_k)` and more from one frequency to the next.
     ratio = jnp.exp(-(_edge_width(axis) ** 2) * axis.step * axis.top)
     rest = 2 * Transform.of(axis, axis.top[None] + axis.step, places, jumps, line).end_sizes[0] / (1 - ratio)
-    rounding = (transform.kink_sizes + transform.end_sizes) * (16 + 4 * w * jnp.maximum(axis.length, axis.farthest))
+    rounding = (transform.kink_sizes + transform.end_sizes) * (8 + w * jnp.maximum(axis.length, axis.farthest))
 
     def size(radius):
         return jnp.abs(line[0]) + jnp.abs(line[1]) * radius + jnp.abs(jumps) @ (radius + jnp.abs(places - centre))
@@ -198,7 +205,8 @@ def _piecewise_linear(axis: Axis, law: Projection, function: PiecewiseLinear) ->
     norm = size(axis.reach) + dropped
     return Factor(
         coefficients=coefficients,
-        slack=jnp.finfo(w.dtype).eps * rounding,
+        slack=jnp.zeros_like(axis.low),
+        jitter=jnp.finfo(w.dtype).eps * rounding,
         tail=tail[best] + rest * axis.damping(axis.order),
         half_tail=half[best] + rest,
         bias=bias[best],
@@ -206,6 +214,7 @@ def _piecewise_linear(axis: Axis, law: Projection, function: PiecewiseLinear) ->
         outside=2 * axis.missed ** (7 / 8) * norm,
         norm=norm,
         sup=2 * size(axis.length / 2 + edge / 2),  # the kernel's L1 norm is below 2
+        slope=jnp.abs(line[1]) + jnp.sum(jnp.abs(jumps)),
     )
 
 
@@ -270,7 +279,7 @@ def _edge_width(axis: Axis) -> Scalar:
 class Plane(NamedTuple):
     """`phi(w, omega) exp(-i <., low>)` of a law of D projections at some `w: [W, D - 1]` and all of `omega: [R]`.
 
-    `rounding: [W, R]` bounds its rounding errors, `size` is `|phi|` of the Gaussian part alone.
+    `rounding: [W, R]` bounds its own rounding errors, not those of the law; `size` is that of the Gaussian part alone.
     """
 
     phi: Complex[Array, "W R"]
@@ -284,9 +293,8 @@ class Plane(NamedTuple):
         low: Float[Array, " D"],
         frequency: Float[Array, "W C"],
         omega: Float[Array, " R"],
-        scale: Float[Array, " D"],
     ) -> "Plane":
-        """The characteristic function; `scale`: sizes of what the projections were summed from."""
+        """The characteristic function."""
         mean, atoms, covariance = law.mean - low, law.atoms, law.covariance
         # Not the recurrence of `waves`: its rounding is larger than what is charged here.
         left = jnp.moveaxis(cis(jnp.tensordot(frequency, atoms[:-1, :, 1:], axes=1)), 1, 0)
@@ -294,18 +302,19 @@ class Plane(NamedTuple):
         first = covariance[:-1, :-1], covariance[:-1, -1]
         gauss = gaussian_factor(frequency, omega, mean[:-1], mean[-1], *first, covariance[-1, -1])
         m, K = law.masses.shape
-        spans = jnp.abs(atoms).max(axis=2).sum(axis=1) + jnp.abs(mean) + scale
+        spans = jnp.abs(atoms).max(axis=2).sum(axis=1) + jnp.abs(mean)
         deviation = jnp.sqrt(jnp.diagonal(covariance))
         over = jnp.abs(frequency)
         reach = (over @ spans[:-1])[:, None] + (jnp.abs(omega) * spans[-1])[None]
         quadratic = ((over @ deviation[:-1])[:, None] + (jnp.abs(omega) * deviation[-1])[None]) ** 2  # may cancel
-        relative = 4 * reach + m * (2 * math.sqrt(K) + 12) + 2 * quadratic + 8
+        relative = reach + math.sqrt(m) * (2 * math.sqrt(K) + 6) + 2 * quadratic + 8
         size = jnp.abs(gauss)
         return cls(times(features, gauss), jnp.finfo(omega.dtype).eps * size * relative, size)
 
 
 def product_expectation(law: Projection, scale: Float[Array, " D"], functions: list, order: int) -> Bounded:
-    """`E[prod_d g_d(Y_d)]`, D = 1 or 2, of a `PiecewiseLinear` or `Analytic` each; `scale` as in `Plane.of`."""
+    """`E[prod_d g_d(Y_d)]`, D = 1 or 2, of a `PiecewiseLinear` or `Analytic` each; `scale`: sizes of what
+    the projections were summed from, by which their rounding goes."""
     alone = [
         Projection(law.mean[d : d + 1], law.atoms[d : d + 1], law.masses, law.covariance[d : d + 1, d : d + 1])
         for d in range(len(functions))
@@ -316,27 +325,40 @@ def product_expectation(law: Projection, scale: Float[Array, " D"], functions: l
     first = jnp.zeros((1, 0), omega.dtype)
     if len(axes) == 2:  # all frequencies of the first axis, half of the second's
         first = jnp.concatenate([-axes[0].frequency[:0:-1], axes[0].frequency])[:, None]
-    grid = Plane.of(law, low, first, omega, scale)
+    grid = Plane.of(law, low, first, omega)
     b = factors[-1]
-    twice = jnp.full(b.slack.shape, 2.0, b.slack.dtype).at[0].set(1.0)  # both signs of the half axis
-    value, slack = (b.coefficients * twice)[None], (b.slack * twice)[None]
+    twice = jnp.full(omega.shape, 2.0, omega.dtype).at[0].set(1.0)  # both signs of the half axis
+    value, jitter, slack = (b.coefficients * twice)[None], (b.jitter * twice)[None], (b.slack * twice)[None]
+    moved = b.slope * (scale[-1] + axes[-1].length)
     if len(functions) == 1:
         missed = b.outside + b.bias + b.tail
     else:
         a = factors[0]
-        whole = jnp.concatenate([jnp.conj(a.coefficients[:0:-1]), a.coefficients])[:, None]
-        whole_slack = jnp.concatenate([a.slack[:0:-1], a.slack])[:, None]
-        slack = whole_slack * (jnp.abs(value) + slack) + jnp.abs(whole) * slack
+        whole, whole_jitter = (
+            jnp.concatenate([f(one[:0:-1]), one])[:, None]
+            for f, one in ((jnp.conj, a.coefficients), (jnp.abs, a.jitter))
+        )
+        slack = a.slack * (jnp.abs(value) + slack) + jnp.abs(whole) * slack
+        jitter = jnp.hypot(whole_jitter * jnp.abs(value), jnp.abs(whole) * jitter)
         value = whole * value
         size_a, size_b = (2 * jnp.sum(jnp.abs(f.coefficients) + f.slack) for f in factors)
         missed = a.tail * size_b + b.tail * size_a + a.half_tail * b.half_tail + a.bias * b.sup + b.bias * a.sup
         missed = missed + 2 * (axes[0].missed ** (3 / 4) + axes[1].missed ** (3 / 4)) * a.norm * b.norm
-    size, phi = jnp.abs(value), jnp.abs(grid.phi)
-    rounding = jnp.sum(size * grid.rounding + slack * (phi + grid.rounding))
-    rounding = rounding + 4 * jnp.finfo(phi.dtype).eps * math.sqrt(value.size) * jnp.sum(size * phi)
+        moved = moved * a.norm + a.slope * (scale[0] + axes[0].length) * b.norm
+    size, phi, eps = jnp.abs(value), jnp.abs(grid.phi), jnp.finfo(omega.dtype).eps
+    missed = missed + jnp.sum(slack * phi) + 4 * eps * moved
+    rounding = jnp.hypot(
+        jnp.hypot(size * grid.rounding, jitter * grid.size), eps * math.log2(size.size + 1) * size * phi
+    )
+    error = missed + SIGMAS * jnp.sqrt(jnp.sum(rounding**2))
     # A bound is not to be differentiated: its gradient is zero, never NaN.
-    error = jax.lax.stop_gradient(SAFETY * (missed + rounding))
-    return Bounded(jnp.sum((value * grid.phi).real), jnp.where(jnp.isnan(error), jnp.inf, error))
+    return bounded(jnp.sum((value * grid.phi).real), error)
+
+
+def bounded(value: Array, error: Array) -> Bounded:
+    """With a little more for the rounding of the bound itself; one that is not a number is infinite."""
+    error = jax.lax.stop_gradient(SAFETY * error)
+    return Bounded(value, jnp.where(jnp.isnan(error), jnp.inf, error))
 
 
 def _conditional(covariance: Float[Array, "D D"], d: int) -> Scalar:

@@ -17,7 +17,7 @@ import numpy as np
 from ..encoder import AbstractEncoder
 from ..types import Array, Complex, Float
 from .axis import Axis, log_geometric, periodic
-from .certified import SAFETY, Bounded
+from .certified import SIGMAS, Bounded, bounded
 from .certified_law import LARGEST, Joint, Waves
 from .characteristic import cis
 from .series import Series
@@ -27,18 +27,22 @@ FEW = 4  # with two statistics every so many-th strip is tried on each axis
 
 
 class Bounds(NamedTuple):
-    """Of functions `g_f`: `log_sup: [F, S]` of their sizes in `strips: [S, t]` of half-widths; `sup: [F]` at real y."""
+    """Of functions `g_f`: `log_sup: [F, S]` of their sizes in `strips: [S, t]` of half-widths; `sup: [F]` at real y,
+    `slope: [F, t]` of their derivatives there; and `rounding: [F]` of their values, point by point.
+    """
 
     strips: Float[Array, "S t"]
     log_sup: Float[Array, "F S"]
     sup: Float[Array, " F"]
+    slope: Float[Array, "F t"]
+    rounding: Float[Array, " F"]
 
 
 class Coefficients(eqx.Module):
     """Windowed functions `g_f` on the box of `y''` as `sum_k c_k exp(i <w_k, y'' - low>)`, all k or half of them.
 
     `index: [W, t]` of the kept k (the last index not negative; `twice: [W]` is 2 where `-k` counts, too), `kept: [F, W]`;
-    `slack: [F]` bounds each coefficient's error; `dropped: [F, V]` are sizes of those at `dropped_index: [V, t]` (all
+    `slack: [F]` bounds each coefficient's error, `jitter: [F]` its rounding; `dropped: [F, V]` are sizes of those at `dropped_index: [V, t]` (all
     signs counted), and `beyond: [F, t]` those beyond on each axis, without damping, of which k = `first` is the first.
     """
 
@@ -46,17 +50,17 @@ class Coefficients(eqx.Module):
     twice: Float[Array, " W"]
     kept: Complex[Array, "F W"]
     slack: Float[Array, " F"]
+    jitter: Float[Array, " F"]
     dropped_index: Float[Array, "V t"]
     dropped: Float[Array, "F V"]
     beyond: Float[Array, "F t"]
     sup: Float[Array, " F"]
+    slope: Float[Array, "F t"]
     first: int = eqx.field(static=True)
 
 
-def box_coefficients(
-    axes: tuple[Axis, ...], values: Callable, bounds: Bounds, rounding: Float[Array, " F"]
-) -> Coefficients:
-    """The coefficients of `values: [Q, t] -> [F, Q]`, functions of `y''`; `rounding` is how wrong a value may be."""
+def box_coefficients(axes: tuple[Axis, ...], values: Callable, bounds: Bounds) -> Coefficients:
+    """The coefficients of `values: [Q, t] -> [F, Q]`, functions of `y''` with those bounds."""
     t, order, dtype = len(axes), axes[0].order, axes[0].low.dtype
     nodes, known = 8 * order, 3 * order  # coefficients beyond the order are computed for their sizes only
     v = axes[0].nodes(nodes)
@@ -78,7 +82,8 @@ def box_coefficients(
     step = [axis.step * bounds.strips[:, d] for d, axis in enumerate(axes)]
     aliases = [2 * jnp.exp(-(nodes - known) * x) / -jnp.expm1(-nodes * x) for x in step]
     more = aliases[0] if t == 1 else aliases[0] + aliases[1] + aliases[0] * aliases[1]
-    slack = least(jnp.log(more)) + eps * (16 + 2 * t * math.log2(nodes)) * size + rounding
+    slack = least(jnp.log(more))
+    jitter = (eps * (4 + 2 * t * math.log2(nodes)) * size + bounds.rounding) / math.sqrt(nodes**t)
 
     whole = [1 + 2 / jnp.expm1(x) for x in step]
     beyond = []
@@ -96,10 +101,12 @@ def box_coefficients(
         twice=jnp.asarray(twice[inside], dtype),
         kept=picked[:, inside],
         slack=slack,
+        jitter=jitter,
         dropped_index=jnp.asarray(index[~inside], dtype),
         dropped=(jnp.abs(picked[:, ~inside]) + slack[:, None]) * jnp.asarray(twice[~inside], dtype)[None],
         beyond=jnp.stack(beyond, axis=1),
         sup=bounds.sup,
+        slope=bounds.slope,
         first=known + 1,
     )
 
@@ -119,34 +126,36 @@ def _tail(joint: Joint, given: Coefficients, share: float = 1.0) -> Float[Array,
 def expectations(joint: Joint, found: Waves, given: Coefficients, weighted: int) -> tuple[Bounded, Bounded]:
     """`E g_f`, and `E F g` for the function of index `weighted`."""
     kept, twice = given.kept, given.twice
-    size = (jnp.abs(kept) + given.slack[:, None]) * twice[None]
+    size = jnp.abs(kept) * twice[None]
     eps, missed = jnp.finfo(twice.dtype).eps, joint.axes[0].missed
     for axis in joint.axes[1:]:
         missed = missed + axis.missed
-    root = 4 * eps * math.sqrt(twice.size)
+    moved, weight_moved = joint.moved
+    summed = eps * math.log2(twice.size + 1)
 
     def total(coefficients, phi):
         return (coefficients.real * phi.real[None] - coefficients.imag * phi.imag[None]) @ twice
 
-    plain = total(kept, found.plain)
-    over = jnp.abs(found.plain)
-    error = size @ found.plain_error + given.slack * (twice @ over) + root * (size @ over)
-    error = error + _tail(joint, given) + 2 * missed * given.sup
+    def rounding(size, jitter, phi, phi_jitter):
+        squares = (size * (phi_jitter + summed * jnp.abs(phi))[None]) ** 2
+        squares = squares + jitter[:, None] ** 2 * ((twice * jnp.abs(phi)) ** 2)[None]
+        return SIGMAS * jnp.sqrt(squares.sum(axis=1))
+
+    plain, over = total(kept, found.plain), twice @ jnp.abs(found.plain)
+    error = (size + given.slack[:, None] * twice[None]) @ found.plain_error + given.slack * over
+    error = error + rounding(size, given.jitter, found.plain, found.plain_jitter)
+    error = error + _tail(joint, given) + 2 * missed * given.sup + given.slope @ moved
     error = jnp.fmin(error, given.sup + jnp.abs(plain))  # no expectation is larger than the function
-    _, high = joint.weight_norm
     one = slice(weighted, weighted + 1)
-    over = jnp.abs(found.weighted)
-    more = size[one] @ found.weighted_error + given.slack[one] * (twice @ over) + root * (size[one] @ over)
+    value, over = total(kept[one], found.weighted), twice @ jnp.abs(found.weighted)
+    _, high = joint.weight_norm
+    more = (size[one] + given.slack[one, None] * twice[None]) @ found.weighted_error + given.slack[one] * over
+    more = more + rounding(size[one], given.jitter[one], found.weighted, found.weighted_jitter)
     more = more + high * _tail(joint, given)[one] + LARGEST * joint.weight_deviation * _tail(joint, given, 0.5)[one]
     more = more + 2 * missed ** (7 / 8) * high * given.sup[one]
-    value = total(kept[one], found.weighted)
+    more = more + high * (given.slope[one] @ moved) + weight_moved * given.sup[one]
     more = jnp.fmin(more, high * given.sup[one] + jnp.abs(value))
     return bounded(plain, error), bounded(value[0], more[0])
-
-
-def bounded(value: Array, error: Array) -> Bounded:
-    """With a little more for the rounding of the bound itself; one that is not a number is infinite."""
-    return Bounded(value, jnp.where(jnp.isnan(error), jnp.inf, SAFETY * error))
 
 
 def _no_nan(log: Array) -> Array:
@@ -165,11 +174,11 @@ def encoder_functions(
     statistic: Statistic,
     axes: tuple[Axis, ...],
     series: Series | None = None,
-) -> tuple[Callable, Bounds, Float[Array, " F"]]:
+) -> tuple[Callable, Bounds]:
     """Of one feature, the functions of y'' (`NAMES`): `KL(Q || prior)`, the variance and the mean of Q, its square.
 
     The mean is less the middle of the atoms. With a series for it there is a fifth, the square of what that leaves out.
-    Returns values, their bounds, and how wrong a value may be by rounding.
+    Returns values and their bounds.
     If `l_k` are logits with `|Im (l_k - l_k')| <= theta < pi`, then `|q_k| <= sec(theta / 2) p_k` with masses `p` of the
     real parts: `|sum_k exp(l_k)| >= cos(theta / 2) sum_k |exp(l_k)|`.
     """
@@ -216,5 +225,5 @@ def encoder_functions(
     slope = jnp.min(jnp.exp(log_sup)[:, :, None] / strips[None], axis=1)
     farther = jnp.maximum(jnp.abs(low), jnp.abs(high)) + jnp.abs(statistic.centre) / jnp.abs(jnp.diagonal(basis))
     size = strip.size.max()
-    rounding = eps * (4 * slope @ farther + sup * (16 + 8 * size))
-    return values, Bounds(strips, log_sup, sup), rounding
+    rounding = eps * (slope @ farther + sup * (8 + 2 * size))
+    return values, Bounds(strips, log_sup, sup, slope, rounding)

@@ -80,6 +80,16 @@ class Joint(eqx.Module):
         return jnp.stack([axis.low for axis in self.axes])
 
     @property
+    def moved(self) -> tuple[Float[Array, " D"], Scalar]:
+        """How far rounding may move `y''`, all states and frequencies alike, and F."""
+        eps = jnp.finfo(self.scale.dtype).eps
+        own = self.scale[:-1] + jnp.stack([*[axis.length for axis in self.axes], jnp.zeros_like(self.scale[0])])
+        if self.bend is not None:
+            steep = jnp.concatenate([self.bend.steepest(), self.weight_bend.steepest()])
+            own = own + steep * (self.scale[-1] + self.ridge.length)
+        return 4 * eps * own[:-1], 4 * eps * own[-1]
+
+    @property
     def weight_deviation(self) -> Scalar:
         """Of the Gaussian part of F."""
         return jnp.sqrt(self.law.covariance[-2, -2])
@@ -110,12 +120,14 @@ class Joint(eqx.Module):
 
 
 class Waves(NamedTuple):
-    """`phi(w)` and `phi_F(w)`, `[W]` each, and bounds of their errors."""
+    """`phi(w)` and `phi_F(w)`, `[W]` each; bounds of their errors, and of their rounding."""
 
     plain: Complex[Array, " W"]
     plain_error: Float[Array, " W"]
+    plain_jitter: Float[Array, " W"]
     weighted: Complex[Array, " W"]
     weighted_error: Float[Array, " W"]
+    weighted_jitter: Float[Array, " W"]
 
 
 def waves(joint: Joint, frequency: Float[Array, "W D"], weighted: bool) -> Waves:
@@ -137,9 +149,9 @@ def _block(joint: Joint, frequency: Float[Array, "W D"], weighted: bool) -> Wave
 
     def grids(tau):
         w = jnp.concatenate([frequency, jnp.broadcast_to(tau, frequency[:, :1].shape)], axis=1)
-        plane = Plane.of(joint.law, low, w, omega, joint.scale)
+        plane = Plane.of(joint.law, low, w, omega)
         if joint.bend is None:
-            series = jnp.ones_like(plane.phi), jnp.zeros_like(plane.size)
+            series = jnp.ones_like(plane.phi), jnp.zeros_like(plane.size), jnp.zeros_like(plane.size)
         else:
             both = Bend(
                 jnp.concatenate([joint.bend.shear, zero]),
@@ -151,41 +163,43 @@ def _block(joint: Joint, frequency: Float[Array, "W D"], weighted: bool) -> Wave
         return plane, series
 
     def value(tau):
-        plane, (series, slack) = grids(tau)
-        return jnp.sum(times(series, plane.phi), axis=1), (plane, series, slack)
+        plane, series = grids(tau)
+        return jnp.sum(times(series[0], plane.phi), axis=1), (plane, *series)
 
     if not weighted:
-        plain, (plane, series, slack) = value(zero[0])
+        plain, (plane, series, slack, jitter) = value(zero[0])
         derivative = jnp.zeros_like(plain)
     else:
-        plain, derivative, (plane, series, slack) = jax.jvp(value, (zero[0],), (jnp.ones_like(zero[0]),), has_aux=True)
+        found = jax.jvp(value, (zero[0],), (jnp.ones_like(zero[0]),), has_aux=True)
+        plain, derivative, (plane, series, slack, jitter) = found
         derivative = -1j * derivative
-    size = jnp.abs(series)
-    rounding = size * plane.rounding + slack * (jnp.abs(plane.phi) + plane.rounding)
-    error = jnp.sum(rounding + 4 * eps * math.sqrt(omega.size) * size * jnp.abs(plane.phi), axis=1)
+    size, summed = jnp.abs(series), eps * math.log2(omega.size + 1)
+    root = lambda *terms: jnp.sqrt(sum(jnp.sum(term**2, axis=1) for term in terms))  # noqa: E731
+    rounding = root(size * plane.rounding, jitter * plane.size, summed * size * plane.size)
+    error = slack[:, 0] * jnp.sum(plane.size, axis=1)
     if joint.bend is not None:
         lost = missing(joint.ridge, joint.bend, frequency, joint.weight_bend, joint.ridge_damping(frequency))
         error = error + lost.full + 4 * joint.ridge.missed
     if not weighted:
-        return Waves(plain, error, derivative, jnp.zeros_like(error))
+        return Waves(plain, error, rounding, derivative, jnp.zeros_like(error), jnp.zeros_like(error))
 
     # Of the derivative: F is at most so large, and its Gaussian part adds at most x exp(-x^2 / 2) of its deviation.
     second, high = joint.weight_norm
-    spans = jnp.abs(joint.law.atoms[-2]).max(axis=1).sum() + jnp.abs(joint.law.mean[-2]) + joint.scale[-2]
-    spans = spans + 8 * joint.weight_deviation
-    largest = 0.0
+    span = jnp.abs(joint.law.atoms[-2]).max(axis=1).sum() + jnp.abs(joint.law.mean[-2]) + 8 * joint.weight_deviation
+    largest = jnp.zeros_like(span)
     if joint.bend is not None:
         least, most = joint.weight_bend.range(*joint.ridge.extended)
         largest = jnp.maximum(jnp.abs(least), jnp.abs(most))[0]
-    smaller = jnp.sqrt(plane.size)  # exp(-x^2 / 4)
-    root = 4 * eps * math.sqrt(omega.size)
-    of_rest = jnp.sum(size * (2 * plane.rounding + (8 * eps + root) * smaller) + slack * smaller, axis=1)
-    of_bend = jnp.sqrt(jnp.sum((plane.rounding + root * smaller) ** 2, axis=1)) + 4 * jnp.sum(slack * smaller, axis=1)
-    more = spans * of_rest + largest * of_bend
+    both, smaller = span + largest, jnp.sqrt(plane.size)  # exp(-x^2 / 4)
+    own = (2 * plane.rounding + (8 * eps + summed) * smaller) * span
+    # The derivatives of the waves' coefficients are those of a function of that size: in squares, by Parseval.
+    weighted_rounding = root(size * own, largest * plane.rounding, 2 * both * jitter * smaller)
+    weighted_error = 2 * both * slack[:, 0] * jnp.sum(smaller, axis=1)
     if joint.bend is not None:
-        more = more + lost.weighted + second * lost.full + LARGEST * joint.weight_deviation * lost.half
-        more = more + 4 * joint.ridge.missed ** (7 / 8) * high
-    return Waves(plain, error, derivative, more)
+        weighted_error = weighted_error + lost.weighted + second * lost.full
+        weighted_error = weighted_error + LARGEST * joint.weight_deviation * lost.half
+        weighted_error = weighted_error + 4 * joint.ridge.missed ** (7 / 8) * high
+    return Waves(plain, error, rounding, derivative, weighted_error, weighted_rounding)
 
 
 def _alone(law: Projection, d: int) -> Projection:
@@ -193,19 +207,24 @@ def _alone(law: Projection, d: int) -> Projection:
 
 
 def _sizes(source, form, readout, direction, constant, statistic, centre) -> Float[Array, " E"]:
-    """Sizes of what the projections of `Joint.law` are summed from: their roundings are relative to these."""
+    """Mean sizes of what the projections of `Joint.law` are summed from: their roundings are relative to these."""
     inverse = jnp.abs(inverse_basis(statistic.basis))
     shear = jnp.abs(statistic.basis @ statistic.shear)
     bent = jnp.abs(form.direction)
     of_y = jnp.abs(readout) @ jnp.abs(form.linear) + shear[:, None] * bent[None]
     terms = jnp.concatenate([inverse @ of_y, jnp.stack([jnp.abs(direction) @ jnp.abs(form.linear), bent])])
-    states = jnp.tensordot(terms, jnp.abs(source.atom_vectors), axes=1).max(axis=2).sum(axis=1)
-    noise = jnp.sqrt(jnp.diagonal(source.covariance))
+    states = terms @ source_sizes(source)
     offsets = jnp.abs(readout) @ jnp.abs(form.offset) + jnp.abs(statistic.centre) + shear * jnp.abs(centre)
     coefficient = jnp.abs(readout) @ jnp.abs(form.output)
     psi = 0.0 if form.activation is None else jnp.abs(form.activation(centre)) + jnp.abs(centre)
     constants = jnp.concatenate([inverse @ (offsets + coefficient * psi), jnp.abs(constant)])
-    return states + terms @ (jnp.abs(source.mean) + 8 * noise) + constants
+    return states + constants
+
+
+def source_sizes(source: FeatureModel) -> Float[Array, " n1"]:
+    """The mean sizes of what each input is summed from."""
+    states = jnp.einsum("nmk,mk->n", jnp.abs(source.atom_vectors), source.prior.masses)
+    return states + jnp.abs(source.mean) + jnp.sqrt(jnp.diagonal(source.covariance))
 
 
 def _given_last(covariance: Float[Array, "E E"], D: int) -> Float[Array, "D D"]:

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..types import Array, Float
-from .certified import Bounded
-from .certified_latent import Coefficients, bounded, frequencies
+from .certified import SIGMAS, Bounded, bounded
+from .certified_latent import Coefficients, frequencies
 from .certified_law import Joint, Waves, waves
 from .characteristic import cis
 from .series import Series, full_coefficients, full_frequencies
@@ -24,15 +24,18 @@ def by_grid(joint: Joint, found: Waves, left: Coefficients, right: Coefficients,
     whole = lambda one: jnp.concatenate([jnp.conj(one.kept[f, :0:-1]), one.kept[f]])  # noqa: E731
     a, b = whole(left)[index[:, 0] + order], right.kept[f][index[:, 1]]
     twice = jnp.asarray(np.where(index[:, 1] > 0, 2.0, 1.0), a.real.dtype)
-    size_a, size_b = jnp.abs(a) + left.slack[f], jnp.abs(b) + right.slack[f]
-    size = size_a * size_b * twice
+    size_a, size_b = jnp.abs(a), jnp.abs(b)
     coefficients = a * b * twice
     value = jnp.sum((coefficients * found.plain).real)
-    over = jnp.abs(found.plain)
+    size, over = jnp.abs(coefficients), jnp.abs(found.plain)
     eps = jnp.finfo(over.dtype).eps
-    error = size @ found.plain_error + (left.slack[f] * size_b + right.slack[f] * size_a) * twice @ over
-    error = error + 4 * eps * math.sqrt(over.size) * size @ over
-
+    slack = (left.slack[f] * (size_b + right.slack[f]) + right.slack[f] * size_a) * twice
+    error = (size + slack) @ found.plain_error + slack @ over
+    jitter = jnp.hypot(left.jitter[f] * size_b, right.jitter[f] * size_a) * twice
+    rounding = jnp.hypot(size * (found.plain_jitter + eps * math.log2(over.size) * over), jitter * over)
+    moved, _ = joint.moved
+    error = error + SIGMAS * jnp.sqrt(jnp.sum(rounding**2))
+    error = error + left.slope[f, 0] * moved[0] * right.sup[f] + right.slope[f, 0] * moved[1] * left.sup[f]
     # Dropped are all pairs of which one is beyond the order: of known sizes up to `first`, of bounded ones from there.
     known_a, known_b = _known(left, f), _known(right, f)
     k = jnp.arange(left.first, dtype=over.dtype)
@@ -44,8 +47,9 @@ def by_grid(joint: Joint, found: Waves, left: Coefficients, right: Coefficients,
             for one, axis in zip((left, right), joint.axes, strict=True)]  # fmt: skip
     sums = [2 * jnp.sum(known) + one.beyond[f, 0] for known, one in zip((known_a, known_b), (left, right), strict=True)]
     error = error + ends[0] * sums[1] + ends[1] * sums[0]
-    error = error + 3 * (joint.axes[0].missed + joint.axes[1].missed) * left.sup[f] * right.sup[f]
-    return bounded(value, error)
+    sup = left.sup[f] * right.sup[f]
+    error = error + 3 * (joint.axes[0].missed + joint.axes[1].missed) * sup
+    return bounded(value, jnp.fmin(error, sup + jnp.abs(value)))
 
 
 def by_series(joint: Joint, left: Series, right: Series, sizes: Float[Array, "2 2"]) -> Bounded:
@@ -61,8 +65,10 @@ def by_series(joint: Joint, left: Series, right: Series, sizes: Float[Array, "2 
     value = jnp.sum((product * found.plain).real)
     size, over = jnp.abs(product), jnp.abs(found.plain)
     eps = jnp.finfo(over.dtype).eps
-    turned = 4 * jnp.abs(frequency) @ jnp.abs(joint.low) + 16 + 4 * math.sqrt(over.size)
-    error = size @ (found.plain_error + eps * turned * over)
+    turned = jnp.abs(frequency) @ jnp.abs(joint.low) + 8 + math.log2(over.size)
+    rounding = size * (found.plain_jitter + eps * turned * over)
+    moved, _ = joint.moved
+    error = size @ found.plain_error + SIGMAS * jnp.sqrt(jnp.sum(rounding**2)) + size @ (jnp.abs(frequency) @ moved)
     (mean_j, rest_j), (mean_k, rest_k) = sizes
     return bounded(value, error + rest_j * mean_k + (mean_j + rest_j) * rest_k)
 

@@ -9,7 +9,7 @@ from ..activation import Activation
 from ..types import Array, Float, Scalar
 from .axis import Axis, sixteenth
 from .bend import Bend, coefficients, edge_width, frequencies
-from .certified import SAFETY, Bounded, PiecewiseLinear, Plane, as_function, factor, product_expectation
+from .certified import SIGMAS, Bounded, PiecewiseLinear, Plane, as_function, bounded, factor, product_expectation
 from .certified_law import LARGEST
 from .projection import Projection
 
@@ -35,7 +35,7 @@ def activation_with(law: Projection, scale: Float[Array, " 2"], activation: Acti
     low, omega = jnp.stack([zero[0], axis.low]), axis.frequency
 
     def phi(tau):
-        plane = Plane.of(law, low, tau[None, None], omega, scale)
+        plane = Plane.of(law, low, tau[None, None], omega)
         return plane.phi[0], plane
 
     _, derivative, plane = jax.jvp(phi, (zero[0],), (jnp.ones_like(zero[0]),), has_aux=True)
@@ -43,13 +43,15 @@ def activation_with(law: Projection, scale: Float[Array, " 2"], activation: Acti
     product = given.coefficients * -1j * derivative * twice
     size, eps = jnp.abs(given.coefficients) * twice, jnp.finfo(omega.dtype).eps
     deviation, high = jnp.sqrt(law.covariance[0, 0]), sixteenth(alone[0], zero[0])
-    span = jnp.abs(law.atoms[0]).max(axis=1).sum() + jnp.abs(law.mean[0]) + scale[0] + 8 * deviation
-    smaller = jnp.sqrt(plane.size[0])
-    error = span * size @ (2 * plane.rounding[0] + 8 * eps * smaller) + span * 2 * given.slack @ (twice * smaller)
-    error = error + 4 * eps * math.sqrt(omega.size) * span * size @ smaller
+    span = jnp.abs(law.atoms[0]).max(axis=1).sum() + jnp.abs(law.mean[0]) + 8 * deviation
+    smaller, summed = jnp.sqrt(plane.size[0]), eps * math.log2(omega.size)
+    rounding = size * (2 * plane.rounding[0] + (8 * eps + summed) * smaller)
+    error = 2 * span * SIGMAS * jnp.sqrt(jnp.sum(rounding**2 + (twice * given.jitter * smaller) ** 2))
+    error = error + 2 * span * given.slack * twice @ smaller
+    error = error + 4 * eps * (scale[0] * given.norm + high * given.slope * (scale[1] + axis.length))
     error = error + high * (given.tail + given.bias_norm) + LARGEST * deviation * given.half_tail
     error = error + 2 * axis.missed ** (7 / 8) * high * given.norm
-    return _bounded(jnp.sum(product.real), error)
+    return bounded(jnp.sum(product.real), error)
 
 
 def _square_of_pieces(law: Projection, scale, activation: Activation, order: int) -> Bounded:
@@ -66,14 +68,18 @@ def _square_of_pieces(law: Projection, scale, activation: Activation, order: int
     square = -jax.jvp(first, (zero[0],), (one[0],))[1]
     omega = frequencies(axis)
     inside = jnp.abs(jnp.arange(-last, last + 1)) <= order
-    plane = Plane.of(law, axis.low[None], jnp.zeros((1, 0), omega.dtype), jnp.where(inside, omega, 0), scale)
+    plane = Plane.of(law, axis.low[None], jnp.zeros((1, 0), omega.dtype), jnp.where(inside, omega, 0))
     size, eps = jnp.abs(square), jnp.finfo(omega.dtype).eps
     most = jnp.maximum(*jnp.abs(jnp.stack(bend.range(*axis.extended)))[:, 0])
     falls = jnp.minimum(1, 4 / (1e-30 + jnp.abs(omega) * axis.length))
-    slack = eps * (16 + 4 * jnp.abs(omega) * axis.length) * falls * (most**2 + (bend.steepest()[0] * axis.length) ** 2)
+    jitter = eps * (8 + jnp.abs(omega) * axis.length) * falls * (most**2 + (bend.steepest()[0] * axis.length) ** 2)
     value = jnp.sum(jnp.where(inside, square * plane.phi[0], 0).real)
-    rounding = size * plane.rounding[0] + (slack + 4 * eps * math.sqrt(omega.size) * size) * plane.size[0]
-    error = jnp.sum(jnp.where(inside, rounding, (size + slack) * jnp.exp(-((axis.noise * omega) ** 2) / 2)))
+    summed = eps * math.log2(omega.size)
+    rounding = jnp.hypot(size * (plane.rounding[0] + summed * plane.size[0]), jitter * plane.size[0])
+    error = SIGMAS * jnp.sqrt(jnp.sum(jnp.where(inside, rounding, 0) ** 2))
+    error = error + jnp.sum(jnp.where(inside, 0, (size + jitter) * jnp.exp(-((axis.noise * omega) ** 2) / 2)))
+    norm = jnp.abs(activation(axis.centre)) + bend.steepest()[0] * axis.reach
+    error = error + 8 * eps * norm * bend.steepest()[0] * (scale[0] + axis.length)
     # Beyond: jumps of the slope of psi^2 and of its second derivative, and the window's ends.
     line = PiecewiseLinear.of(activation, omega.dtype)
     slopes = line.slope + jnp.concatenate([zero, jnp.cumsum(line.jumps)])
@@ -84,14 +90,8 @@ def _square_of_pieces(law: Projection, scale, activation: Activation, order: int
     ends = 4 * jnp.exp(-(x**2) / 2) * (1 + x**2) ** 2 * most**2 / (axis.length * axis.top)
     ends = ends / -jnp.expm1(-x * edge_width(axis) * axis.step)
     error = error + (kinks + ends) * axis.damping(last)
-    norm = jnp.abs(activation(axis.centre)) + bend.steepest()[0] * axis.reach
-    return _bounded(value, error + 4 * axis.missed ** (7 / 8) * norm**2)
+    return bounded(value, error + 4 * axis.missed ** (7 / 8) * norm**2)
 
 
 def _alone(law: Projection, d: int) -> Projection:
     return Projection(law.mean[d][None], law.atoms[d][None], law.masses, law.covariance[d, d][None, None])
-
-
-def _bounded(value: Scalar, error: Array) -> Bounded:
-    error = jax.lax.stop_gradient(SAFETY * error)
-    return Bounded(value, jnp.where(jnp.isnan(error), jnp.inf, error))
