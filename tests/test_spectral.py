@@ -286,8 +286,13 @@ def ridge_expectation(prior, decoder, noise: float, mean: float, frequencies: in
     """`E relu(x - kink)` for a law of one neuron, by the ridge axis alone."""
     source = av.FeatureModel(prior, decoder, noise, [mean])
     layer = av.RidgeLayer([[1.0]], [1.0], [1.0], -kink, "relu")
-    axis = RidgeAxis.of(source, layer.form(), av.Resolution(frequencies))
-    return float(axis.weights @ axis.values)
+
+    @jax.jit
+    def expectation(source):
+        axis = RidgeAxis.of(source, layer.form(), av.Resolution(frequencies))
+        return axis.weights @ axis.values
+
+    return float(expectation(source))
 
 
 NOTHING = av.Prior([[0.0, 0.0]], [[0.0, 0.0]])
