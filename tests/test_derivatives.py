@@ -109,7 +109,8 @@ def test_hessian_vector_products():
     def loss(learnt):
         return av.elbo(*eqx.combine(learnt, static), RESOLUTION).loss
 
-    run = jax.jit(lambda learnt: jax.jvp(jax.grad(loss), (learnt,), (direction,)))
+    quick = {"xla_backend_optimization_level": 0}  # to compile, which takes far longer than five runs
+    run = jax.jit(lambda learnt: jax.jvp(jax.grad(loss), (learnt,), (direction,)), compiler_options=quick)
 
     def gradient(step):
         return run(jax.tree.map(lambda leaf, d: leaf + step * d, learnt, direction))[0]

@@ -115,7 +115,8 @@ def test_float32_is_float32_throughout():
     wide = cases.problem(0)
     parts = cases.cast(wide, jnp.float32)
     loss_and_grad = jax.value_and_grad(lambda parts: av.elbo(*parts, av.Resolution(16)).loss)
-    program = jax.jit(loss_and_grad)
+    quick = {"xla_backend_optimization_level": 0}  # to compile, which takes far longer than one run
+    program = jax.jit(loss_and_grad, compiler_options=quick)
     assert "f32[" in (text := str(jax.make_jaxpr(loss_and_grad)(parts)))
     assert not re.findall(r"f64\[\d+", text)  # arrays; literal scalars take the dtype of what they meet
     slopes = [jax.tree.leaves(program(given)[1]) for given in (parts, wide)]

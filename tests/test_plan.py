@@ -1,5 +1,7 @@
 """Plans: the same numbers while they fit, a misfit that says so when they do not, and errors for wrong ones."""
 
+from functools import partial
+
 import cases
 import equinox as eqx
 import jax
@@ -12,9 +14,9 @@ import analytic_vae as av
 RESOLUTION = av.Resolution(24)
 
 
-@eqx.filter_jit
+@partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})  # compiling takes far longer than one run
 def value_and_grad(parts, plan):
-    return eqx.filter_value_and_grad(lambda p: av.elbo(*p, RESOLUTION, plan).loss)(parts)
+    return jax.value_and_grad(lambda p: av.elbo(*p, RESOLUTION, plan).loss)(parts)
 
 
 @eqx.filter_jit
@@ -58,7 +60,7 @@ def test_an_old_plan_costs_accuracy_and_says_so():
 
 def test_a_misfit_of_a_coarse_resolution_falls():
     parts = cases.problem(0)
-    coarse, fine = (float(av.elbo(*parts, av.Resolution(n)).misfit) for n in (8, 32))
+    coarse, fine = float(av.elbo(*parts, av.Resolution(8)).misfit), float(elbo(parts, None).misfit)
     assert fine < coarse / 100 and fine < 1e-6
 
 

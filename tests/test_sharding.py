@@ -15,7 +15,7 @@ import pytest
 from analytic_vae.parallel import _pack
 
 SCRIPT = Path(__file__).with_name("sharded.py")
-QUICK = "--xla_backend_optimization_level=0"  # to compile: running takes no time here
+QUICK = os.environ.get("XLA_FLAGS", "") + " --xla_backend_optimization_level=0"  # running takes no time here
 
 
 def start(*arguments, **environment):

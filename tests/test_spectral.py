@@ -187,8 +187,8 @@ def test_the_projection_is_differentiated(moved):
     step = 1e-3
     slope = (8 * (exact(step) - exact(-step)) - exact(2 * step) + exact(-2 * step)) / (12 * step)
     curvature = (exact(step) - 2 * exact(0.0) + exact(-step)) / step**2
-    np.testing.assert_allclose(jax.grad(fitted)(0.0), slope, rtol=1e-8)
-    np.testing.assert_allclose(jax.hessian(fitted)(0.0), curvature, rtol=1e-4)
+    np.testing.assert_allclose(jax.jit(jax.grad(fitted))(0.0), slope, rtol=1e-8)
+    np.testing.assert_allclose(jax.jit(jax.hessian(fitted))(0.0), curvature, rtol=1e-4)
 
 
 def test_directions_that_the_law_does_not_know_are_left_alone():
@@ -259,29 +259,40 @@ def test_the_series_of_a_law_has_the_expectation_of_its_values(t, frequencies):
     source, layer, *_ = cases.problem(3)
     readout = RNG(1).normal(size=(t, cases.N2)) / np.sqrt(cases.N2)
     resolution, form = av.Resolution(frequencies), layer.form()
-    axis = RidgeAxis.of(source, form, resolution)
-    one = statistic.Statistic.of(source, form, jnp.asarray(readout), axis, resolution)
-    spectrum = Spectrum.of(one, axis.law_grid(resolution, t), resolution)
-    nodes = statistic_nodes(spectrum, resolution)
+
+    @jax.jit
+    def law(source):
+        axis = RidgeAxis.of(source, form, resolution)
+        one = statistic.Statistic.of(source, form, jnp.asarray(readout), axis, resolution)
+        spectrum = Spectrum.of(one, axis.law_grid(resolution, t), resolution)
+        return one, spectrum, statistic_nodes(spectrum, resolution)
+
+    one, spectrum, nodes = law(source)
+    values = jnp.stack([jnp.sign(nodes.points[:, 0]), RNG(2).normal(size=len(nodes.weights))])
+    series = jax.jit(jax.vmap(lambda v: law_series(spectrum, resolution, v)))(values)
+    frequency, coefficients = np.asarray(series.frequency[0]), np.asarray(series.coefficients)
     oracle_layer = cases.oracle_layer(layer)
-    for values in (np.sign(np.asarray(nodes.points[:, 0])), RNG(2).normal(size=len(nodes.weights))):
-        series = law_series(spectrum, resolution, jnp.asarray(values))
 
-        def function(x, series=series):
-            y = oracle_layer(x) @ readout.T - np.asarray(one.centre)
-            standardised = np.linalg.solve(np.asarray(one.basis), y.T).T
-            return np.real(np.exp(1j * standardised @ np.asarray(series.frequency).T) @ np.asarray(series.coefficients))
+    def function(x):
+        y = oracle_layer(x) @ readout.T - np.asarray(one.centre)
+        standardised = np.linalg.solve(np.asarray(one.basis), y.T).T
+        return np.real(np.exp(1j * standardised @ frequency.T) @ coefficients.T)
 
-        exact = reference.expectation(cases.oracle_model(source), oracle_layer, function, reference.Rule(12, 14))
-        assert float(nodes.weights @ values) == pytest.approx(exact, abs=1e-6)
+    exact = reference.expectation(cases.oracle_model(source), oracle_layer, function, reference.Rule(12, 14))
+    np.testing.assert_allclose(values @ nodes.weights, exact, rtol=0, atol=1e-6)
 
 
 def ridge_expectation(prior, decoder, noise: float, mean: float, frequencies: int, kink: float = 0.0) -> float:
     """`E relu(x - kink)` for a law of one neuron, by the ridge axis alone."""
     source = av.FeatureModel(prior, decoder, noise, [mean])
     layer = av.RidgeLayer([[1.0]], [1.0], [1.0], -kink, "relu")
-    axis = RidgeAxis.of(source, layer.form(), av.Resolution(frequencies))
-    return float(axis.weights @ axis.values)
+
+    @jax.jit
+    def expectation(source):
+        axis = RidgeAxis.of(source, layer.form(), av.Resolution(frequencies))
+        return axis.weights @ axis.values
+
+    return float(expectation(source))
 
 
 NOTHING = av.Prior([[0.0, 0.0]], [[0.0, 0.0]])
