@@ -52,10 +52,11 @@ def require_finite(name: str, array: Array) -> None:
             raise ValueError(f"{name}: expected finite numbers, got {bad} NaN or infinite of {np.size(array)}.")
 
 
-def require_positive(name: str, array: Array) -> None:
-    """Raise `ValueError` if any known value of `array` is zero or negative."""
-    if is_concrete(array) and not np.all(np.asarray(array) > 0):
-        raise ValueError(f"{name}: expected positive numbers, got a smallest value of {np.min(np.asarray(array)):.3g}.")
+def require_not_negative(name: str, array: Array) -> None:
+    """Raise `ValueError` if any known value of `array` is negative."""
+    if is_concrete(array) and not np.all(np.asarray(array) >= 0):
+        least = np.min(np.asarray(array))
+        raise ValueError(f"{name}: expected positive numbers or zero, got a smallest value of {least:.3g}.")
 
 
 def require_instance(name: str, value: Any, kinds: type | tuple[type, ...], expected: str) -> None:

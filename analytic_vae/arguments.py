@@ -2,9 +2,11 @@
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 
-from ._check import require_instance
+from ._check import is_concrete, require_instance
 from .encoder import AbstractEncoder, encode
 from .layer import AbstractLayer, LinearLayer
 from .model import FeatureModel
@@ -27,6 +29,9 @@ def check_layer(source, layer, target=None) -> None:
         raise ValueError(f"target: expected {layer.outputs} neurons, the outputs of layer, got {target.neurons}.")
     if target.decoder.ndim != 2:
         raise ValueError(f"target: expected a decoder of shape [n, m], got {target.decoder.shape}.")
+    noise = target.noise if target.noise.ndim < 2 else jnp.diagonal(target.noise)
+    if is_concrete(noise) and not np.all(np.asarray(noise) > 0):
+        raise ValueError("target: expected noise in every direction, got one without: its density would be infinite.")
 
 
 def check_encoder(layer, encoder, atoms, resolution, name: str = "atoms") -> None:

@@ -3,20 +3,23 @@
 from collections.abc import Sequence
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ._check import as_floating, require_finite, require_instance, require_shape
+from ._check import as_floating, is_concrete, require_finite, require_instance, require_shape
 from .activation import Activation, get_activation
 from .arguments import check_layer
 from .layer import LinearLayer
 from .model import FeatureModel
 from .precision import exact_products
-from .spectral.certified import Bounded, as_function, product_expectation
+from .spectral.certified import SAFETY, Bounded, as_function, product_expectation
+from .spectral.certified_law import source_sizes
 from .spectral.memory import require_memory
 from .spectral.projection import Projection
 from .spectral.resolution import Resolution
-from .types import ArrayLike
+from .spectral.support import support
+from .types import Array, ArrayLike
 
 
 @exact_products
@@ -30,7 +33,8 @@ def bounded_expectation(
     """`E[psi_1(Y_1)]` or `E[psi_1(Y_1) psi_2(Y_2)]`, `Y = V f(x1)`, with a bound of its error.
 
     Arguments:
-        source: law of the layer's input `x1: [n1]`.
+        source: law of the layer's input `x1: [n1]`. Without noise, and where Y has few different values (on a lattice,
+            say), they are summed over: then all but rounding is exact.
         layer: `f`, linear so far.
         readout: `V: [D, n2]`, D = 1 or 2.
         activations: D names, or `Activation`s that have a `strip`.
@@ -59,21 +63,63 @@ def bounded_expectation(
     for one in chosen:
         if one.strip is None:
             raise ValueError(f"activations: expected a strip, which bounds need, got {one.name} without one.")
+    readout = readout.astype(source.mean.dtype)
+    states = _states(source, layer, readout)
+    if states is not None:
+        return _over_states(states, chosen)
     order = 2 * resolution.law_order(readout.shape[0])
     _require_memory(source, readout.shape[0], order)
-    return _bounded_expectation(source, layer, readout.astype(source.mean.dtype), chosen, order)
+    return _bounded_expectation(source, layer, readout, chosen, order)
+
+
+def _states(source, layer, readout):
+    """A law without noise as values, masses and what rounding may have moved, if it can be looked at and is small."""
+    arrays = jax.tree.leaves(eqx.filter((source, layer, readout), eqx.is_array))
+    if not all(is_concrete(array) for array in arrays) or np.any(np.asarray(source.noise) != 0):
+        return None
+    law, sizes = _law(source, layer, readout)
+    found = support(law)
+    if found is None:
+        return None
+    values, masses, moved = found
+    return values, masses, moved + 4 * np.finfo(source.mean.dtype).eps * np.asarray(sizes, float), law
+
+
+def _over_states(states, activations) -> Bounded:
+    """`E prod_d psi_d(Y_d)` as a sum over the values of a law without noise."""
+    values, masses, moved, law = states
+    dtype = law.mean.dtype
+    eps = np.finfo(dtype).eps
+    columns = [np.asarray(one(jnp.asarray(values[:, d], dtype)), float) for d, one in enumerate(activations)]
+    slopes = [float(one.strip.slope(jnp.zeros((), dtype))) for one in activations]
+    # Of each value: that of its argument, and of the function itself.
+    errors = [
+        slope * (shift + eps * np.abs(values[:, d])) + 8 * eps * np.abs(column)
+        for d, (column, slope, shift) in enumerate(zip(columns, slopes, moved, strict=True))
+    ]
+    value, error = columns[0], errors[0]
+    if len(columns) == 2:
+        error = (np.abs(columns[0]) + errors[0]) * errors[1] + errors[0] * np.abs(columns[1])
+        value = columns[0] * columns[1]
+    relative = 8 * eps * law.masses.shape[0]  # of the masses, all of them positive
+    error = masses @ error + relative * masses @ np.abs(value)
+    return Bounded(jnp.asarray(masses @ value, dtype), jnp.asarray(SAFETY * error + eps * abs(masses @ value), dtype))
 
 
 @eqx.filter_jit
 def _bounded_expectation(source, layer, readout, activations, order) -> Bounded:
-    rows, offset = readout @ layer.weight, readout @ layer.bias
-    law = Projection.of(source, rows, offset)
-    terms = jnp.abs(readout) @ jnp.abs(layer.weight)  # what the rows were summed from: they may cancel
-    noise = jnp.sqrt(jnp.diagonal(source.covariance))
-    sizes = jnp.tensordot(terms, jnp.abs(source.atom_vectors), axes=1).max(axis=2).sum(axis=1)
-    sizes = sizes + terms @ (jnp.abs(source.mean) + 8 * noise) + jnp.abs(readout) @ jnp.abs(layer.bias)
+    law, sizes = _law(source, layer, readout)
     functions = [as_function(one, source.mean.dtype) for one in activations]
     return product_expectation(law, sizes, functions, order)
+
+
+@eqx.filter_jit
+def _law(source, layer, readout) -> tuple[Projection, Array]:
+    """The law of the projections, and mean sizes of what they are summed from."""
+    rows, offset = readout @ layer.weight, readout @ layer.bias
+    law = Projection.of(source, rows, offset)
+    terms = jnp.abs(readout) @ jnp.abs(layer.weight)  # the rows themselves may cancel
+    return law, terms @ source_sizes(source) + jnp.abs(readout) @ jnp.abs(layer.bias)
 
 
 def _require_memory(source: FeatureModel, dimension: int, order: int) -> None:

@@ -1,5 +1,6 @@
-"""The loss and its terms once more, on grids of their own and with a bound of every error: what `Elbo.bounds` is from."""
+"""The loss and its terms once more, on grids of their own, with a bound of every error: where `Elbo.bounds` is from."""
 
+from operator import itemgetter
 from typing import NamedTuple
 
 import equinox as eqx
@@ -231,7 +232,7 @@ class _Parts(NamedTuple):
         """`function(joint law, table, table)` of every pair."""
 
         def one(given):
-            (left, a), (right, b) = (jax.tree.map(lambda leaf: leaf[i], tables) for i in given)
+            (left, a), (right, b) = (jax.tree.map(itemgetter(i), tables) for i in given)
             readout = jnp.concatenate([self.encoder.readout[i] for i in given])
             joint = self.joint(_side_by_side(left, right), readout, self.orders.pair, self.orders.pair_ridge)
             return function(joint, a, b)

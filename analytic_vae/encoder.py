@@ -49,7 +49,7 @@ class AbstractEncoder(eqx.Module):
     def strip(
         self, low: Float[Array, " t"], high: Float[Array, " t"], width: Float[Array, " t"], atoms: Float[Array, " K"]
     ) -> LogitStrip:
-        """The `LogitStrip` of one feature; of an encoder that does not say, nothing is known and bounds are infinite."""
+        """The `LogitStrip` of one feature; if it is not known, bounds are infinite."""
         del low, high, width
         return LogitStrip(jnp.full((), jnp.inf, atoms.dtype), jnp.zeros((), atoms.dtype))
 

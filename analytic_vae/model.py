@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ._check import as_floating, is_concrete, require_finite, require_instance, require_positive, require_shape
+from ._check import as_floating, is_concrete, require_finite, require_instance, require_not_negative, require_shape
 from .prior import Prior
 from .types import Array, ArrayLike, Float, PRNGKeyArray
 
@@ -19,11 +19,12 @@ class FeatureModel(eqx.Module):
         prior: the law of the `m` features.
         decoder: `B: [n, m]`, a direction per feature that its atoms scale; or `[n, m, K]`, a vector per atom.
         noise: a standard deviation (scalar: `S = noise^2 I`), `[n]` standard deviations (`S` diagonal), or an
-            `[n, n]` lower-triangular factor `L` (`S = L L'`). All positive (the factor: on its diagonal).
+            `[n, n]` lower-triangular factor `L` (`S = L L'`). Not negative (the factor: on its diagonal); a target of
+            a fit or a loss needs positive noise.
         mean: `[n]`; zero if not given.
 
-    Raises `ValueError` that names the argument if a shape does not fit, a number is not finite, or a noise is not
-    positive. A model that comes out of `project` may have a singular factor: the projected law is then degenerate.
+    Raises `ValueError` that names the argument if a shape does not fit, a number is not finite, or a noise is
+    negative. With little or no noise many frequencies are needed: ask for the bounds (`elbo(certify=True)`).
 
     Source: P1(x1 | z1) of "Analytically Learning Variational Auto-Encoders", section 2.4 (there `S = sigma^2 I`).
 
@@ -156,7 +157,7 @@ def whitening(target: FeatureModel):
 def _check_noise(noise: Array, neurons: int) -> None:
     if noise.ndim == 2:
         require_shape("noise", noise, (neurons, neurons), "a lower-triangular factor; neurons of the decoder twice")
-        require_positive("noise (the diagonal of its factor)", jnp.diagonal(noise))
+        require_not_negative("noise (the diagonal of its factor)", jnp.diagonal(noise))
         if is_concrete(noise) and np.any(np.triu(np.asarray(noise), 1) != 0):
             raise ValueError(
                 "noise: expected a lower-triangular factor L of the covariance L L', got entries above the diagonal. "
@@ -165,4 +166,4 @@ def _check_noise(noise: Array, neurons: int) -> None:
         return
     if noise.ndim > 0:
         require_shape("noise", noise, (neurons,), "a scalar, a standard deviation per neuron, or a factor [n, n]")
-    require_positive("noise", noise)
+    require_not_negative("noise", noise)

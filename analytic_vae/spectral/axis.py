@@ -129,7 +129,7 @@ class Axis(eqx.Module):
 
     @property
     def log_share(self) -> Float[Array, " rho"]:
-        """`log (1 / length) int |W(y + i rho)| dy` in the `strips`, from above; by `|erfc(x + iv)| <= e^(v^2) erfc(x)`."""
+        """`log (1 / length) int |W(y + i rho)| dy` in the `strips`, by `|erfc(x + iv)| <= e^(v^2) erfc(x)`."""
         s = edge_steepness(self.order)
         shift = 2 * s / (EDGE * self.length) * self.strips
         return jnp.logaddexp(0.0, shift**2 + math.log(EDGE / (s * math.sqrt(math.pi))) + 0.02)

@@ -33,6 +33,11 @@ class Bounded(eqx.Module):
     value: Array
     error_bound: Array
 
+    def __str__(self) -> str:
+        if jnp.ndim(self.value) or isinstance(self.value, jax.core.Tracer):
+            return repr(self)
+        return f"{float(self.value):.12g} +- {float(self.error_bound):.1e}"
+
     @property
     def low(self) -> Array:
         """The least that the exact number can be."""
@@ -107,8 +112,8 @@ class Factor(NamedTuple):
     `coefficients: [K + 1]` are those of `exp(i w_k (y - low))`, already smoothed; `slack` bounds the error of each, and
     `jitter: [K + 1]` its rounding; `tail` bounds the sum of their sizes beyond K, each times what the noise leaves of
     `phi`, and `half_tail` with half of the noise's variance; `bias` is what smoothing changes, in L1 and (`bias_norm`)
-    L2; `outside` bounds `E |g - P|` and `norm` `(E |g|^8)^(1/8)`; `sup` is that of the smoothed function on the box, and
-    `slope` of the function's slope there.
+    L2; `outside` bounds `E |g - P|` and `norm` `(E |g|^8)^(1/8)`; `sup` bounds the smoothed function on the box, and
+    `slope` the slope there.
     """
 
     coefficients: Complex[Array, " K"]

@@ -41,9 +41,10 @@ class Bounds(NamedTuple):
 class Coefficients(eqx.Module):
     """Windowed functions `g_f` on the box of `y''` as `sum_k c_k exp(i <w_k, y'' - low>)`, all k or half of them.
 
-    `index: [W, t]` of the kept k (the last index not negative; `twice: [W]` is 2 where `-k` counts, too), `kept: [F, W]`;
-    `slack: [F]` bounds each coefficient's error, `jitter: [F]` its rounding; `dropped: [F, V]` are sizes of those at `dropped_index: [V, t]` (all
-    signs counted), and `beyond: [F, t]` those beyond on each axis, without damping, of which k = `first` is the first.
+    `index: [W, t]` of the `kept: [F, W]` (the last index not negative; `twice: [W]` is 2 where `-k` counts, too); `slack: [F]`
+    bounds each coefficient's error, `jitter: [F]` its rounding; `dropped: [F, V]` are sizes of those at
+    `dropped_index: [V, t]` (all signs counted), and `beyond: [F, t]` of all beyond on each axis, from k = `first` on,
+    without damping; `sup` and `slope` are those of `Bounds`.
     """
 
     index: Float[Array, "W t"]
@@ -179,8 +180,8 @@ def encoder_functions(
 
     The mean is less the middle of the atoms. With a series for it there is a fifth, the square of what that leaves out.
     Returns values and their bounds.
-    If `l_k` are logits with `|Im (l_k - l_k')| <= theta < pi`, then `|q_k| <= sec(theta / 2) p_k` with masses `p` of the
-    real parts: `|sum_k exp(l_k)| >= cos(theta / 2) sum_k |exp(l_k)|`.
+    If `l_k` are logits with `|Im (l_k - l_k')| <= theta < pi`, then `|q_k| <= sec(theta / 2) p_k` with masses `p` of
+    the real parts, as `|sum_k exp(l_k)| >= cos(theta / 2) sum_k |exp(l_k)|`.
     """
     middle = (jnp.max(atoms) + jnp.min(atoms)) / 2
     half = (jnp.max(atoms) - jnp.min(atoms)) / 2

@@ -1,8 +1,8 @@
 """The characteristic function of a layer's statistics, and its derivative towards one more, with bounds of the errors.
 
-For statistics `y'' = a'' + kappa''(b)` (`Statistic`) and one weight `F = a_F + c_F psi(b)`, both functions of the layer's
-output, `phi(w) = E exp(i <w, y'' - low>)` and `phi_F(w) = E F exp(i <w, y'' - low>)`, the latter by a derivative with
-respect to the frequency of F.
+For statistics `y'' = a'' + kappa''(b)` (`Statistic`) and one weight `F = a_F + c_F psi(b)`, all linear in the layer's
+output: `phi(w) = E exp(i <w, y'' - low>)` and `phi_F(w) = E F exp(i <w, y'' - low>)`, the latter by a derivative by
+the frequency of F.
 """
 
 import math
@@ -31,8 +31,8 @@ class Joint(eqx.Module):
     """The joint law of D statistics less what bends, a weight F less the same, and the ridge variable b.
 
     Fields: `law`, of `(a'', a_F, b)`: D + 2 projections; `scale: [D + 2]`, sizes of what they were summed from; `bend`,
-    of the D statistics, and `weight_bend`, of F, None for a linear layer; `ridge`, the axis of b; `axes`, those of `y''`;
-    `noise: [D, D]`, the Gaussian covariance of `y''` given b, from below.
+    of the D statistics, and `weight_bend`, of F, None for a linear layer; `ridge`, the axis of b; `axes`, those
+    of `y''`; `noise: [D, D]`, the Gaussian covariance of `y''` given b, from below.
     """
 
     law: Projection

@@ -1,8 +1,8 @@
 """Second moments of two features' latent means with bounds of their errors: by grids, or by short series.
 
-Of features of one statistic each, all coefficients of both are multiplied (`by_grid`). For two statistics each that would
-be a grid of four axes; there short series stand for the means (`by_series`), and what they leave out is bounded by
-Cauchy and Schwarz' inequality, so that the bound is of the first order in it while the error is of the second.
+Of features of one statistic each, all coefficients of both are multiplied (`by_grid`). For two statistics each that
+would be a grid of four axes; there short series stand for the means (`by_series`), and what they leave out is bounded
+by Cauchy and Schwarz' inequality, so that the bound is of the first order in it while the error is of the second.
 """
 
 import math
@@ -19,7 +19,7 @@ from .series import Series, full_coefficients, full_frequencies
 
 
 def by_grid(joint: Joint, found: Waves, left: Coefficients, right: Coefficients, f: int, index: np.ndarray) -> Bounded:
-    """`E g_f(y_1) g_f(y_2)` of two features of one statistic each; `found` stands at `index: [W, 2]`, half of the grid."""
+    """`E g_f(y_1) g_f(y_2)` of two features of one statistic each; `found` is at `index: [W, 2]`, half of a grid."""
     order = joint.axes[0].order
     whole = lambda one: jnp.concatenate([jnp.conj(one.kept[f, :0:-1]), one.kept[f]])  # noqa: E731
     a, b = whole(left)[index[:, 0] + order], right.kept[f][index[:, 1]]
@@ -53,7 +53,7 @@ def by_grid(joint: Joint, found: Waves, left: Coefficients, right: Coefficients,
 
 
 def by_series(joint: Joint, left: Series, right: Series, sizes: Float[Array, "2 2"]) -> Bounded:
-    """`E s_j s_k` from series for both; `sizes[i]` bounds the L2 norms of the mean and of what its series leaves out."""
+    """`E s_j s_k` from series for both; `sizes[i]`: L2 norms of the mean and of what its series leaves out."""
     t = left.frequency.shape[1]
     far = full_frequencies(right.frequency)
     F, E = left.frequency.shape[0], far.shape[0]

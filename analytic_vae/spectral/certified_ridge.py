@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from ..activation import Activation
-from ..types import Array, Float, Scalar
+from ..types import Array, Float
 from .axis import Axis, sixteenth
 from .bend import Bend, coefficients, edge_width, frequencies
 from .certified import SIGMAS, Bounded, PiecewiseLinear, Plane, as_function, bounded, factor, product_expectation
