@@ -76,7 +76,7 @@ class Bend(eqx.Module):
 
 
 def coefficients(axis: Axis, bend: Bend, frequency: Float[Array, "W D"]) -> tuple[Complex[Array, "W R"], Array, Array]:
-    """`C_r(w)` of `exp(i omega_r (b - low))`, `r = -K .. K`; bounds of their errors, `[W, 1]`, and rounding, `[W, R]`."""
+    """`C_r(w)` of `exp(i omega_r (b - low))`, `r = -K .. K`; bounds of errors, `[W, 1]`, and rounding, `[W, R]`."""
     return _piecewise(axis, bend, frequency) if bend.piecewise else _analytic(axis, bend, frequency)
 
 
@@ -182,8 +182,8 @@ class Missing(NamedTuple):
 class Damping(eqx.Module):
     """How small the noise makes `E exp(i <w, a> + i omega b)` at the first omega beyond the grid, of either sign.
 
-    It is at most `exp(-q / 2)` with a quadratic form q of `(w, omega)`. Fields, `[2, W]`: q there, from below, and `slope`,
-    half of how fast it grows from there.
+    It is at most `exp(-q / 2)` with a quadratic form q of `(w, omega)`. Fields, `[2, W]`: q there, from below, and
+    `slope`, half of how fast it grows from there.
     """
 
     q: Float[Array, "2 W"]
