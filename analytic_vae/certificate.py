@@ -21,14 +21,13 @@ from .spectral.certified_latent import (
     frequencies,
 )
 from .spectral.certified_law import AT_ONCE, Joint, source_sizes, waves
-from .spectral.certified_pairs import by_grid, by_series
+from .spectral.certified_pairs import Parts, by_parts, by_series
 from .spectral.certified_ridge import activation_mean, activation_square, activation_with
 from .spectral.expectation import least_squares_series, statistic_nodes
 from .spectral.memory import require_memory
 from .spectral.projection import Projection
 from .spectral.resolution import Resolution
 from .spectral.ridge import RidgeAxis
-from .spectral.series import half_grid
 from .spectral.spectrum import Spectrum
 from .spectral.statistic import Statistic
 from .types import Array, Float
@@ -55,7 +54,7 @@ class Certificate(eqx.Module):
 
 class Orders(eqx.Module):
     """Highest frequency indices of the certificate's grids: of one feature's statistics, of pairs, of the ridge axis of
-    each and alone; and of the series that stand for latent means of two statistics."""
+    each and alone; and of the series that stand for latent means."""
 
     single: int = eqx.field(static=True)
     pair: int = eqx.field(static=True)
@@ -69,7 +68,7 @@ class Orders(eqx.Module):
         """For encoders that read so many statistics."""
         N = resolution.frequencies
         if statistics == 1:
-            return cls(4 * N, 2 * N, 8 * N, 4 * N, 16 * N, 0)
+            return cls(4 * N, 4 * N, 8 * N, 4 * N, 16 * N, max(4, N // 2))
         return cls(2 * N, 2 * N, 4 * N, 4 * N, 16 * N, max(4, N // 4))
 
 
@@ -190,8 +189,7 @@ def _second_moments(
     first, second = np.triu_indices(m, 1)
     pairs = Bounded(jnp.zeros(0, gram.dtype), jnp.zeros(0, gram.dtype))
     if first.size:
-        pair_moments = _by_grid if encoder.statistics_read == 1 else _by_series
-        pairs = pair_moments(_Parts(source, form, axis, target, encoder, resolution, orders), first, second, square)
+        pairs = _pair_moments(_Parts(source, form, axis, target, encoder, resolution, orders), first, second, square)
     values = jnp.diag(square.value).at[first, second].set(pairs.value).at[second, first].set(pairs.value)
     errors = jnp.diag(square.error_bound).at[first, second].set(pairs.error_bound)
     errors = errors.at[second, first].set(pairs.error_bound)
@@ -240,44 +238,33 @@ class _Parts(NamedTuple):
         return jax.lax.map(one, (jnp.asarray(first), jnp.asarray(second)))
 
 
-def _by_grid(parts: _Parts, first, second, square: Bounded) -> Bounded:
-    del square
-    orders, index = parts.orders, half_grid(parts.orders.pair, 2).astype(int)
-
-    def one_feature(encoder, atoms, log_masses, statistic):
-        axes = parts.joint(statistic, encoder.readout, orders.pair, orders.pair_ridge).axes
-        return box_coefficients(axes, *encoder_functions(encoder, atoms, log_masses, statistic, axes))
-
-    def one_pair(joint, a, b):
-        at = frequencies(joint.axes, jnp.asarray(index, joint.noise.dtype))
-        return by_grid(joint, waves(joint, at, weighted=False), a, b, NAMES.index("mean"), index)
-
-    return parts.of_pairs(one_pair, parts.of_features(one_feature), first, second)
-
-
-def _by_series(parts: _Parts, first, second, square: Bounded) -> Bounded:
-    orders, resolution = parts.orders, parts.resolution
-    grid = parts.axis.law_grid(resolution, parts.encoder.statistics_read)
+def _pair_moments(parts: _Parts, first: np.ndarray, second: np.ndarray, square: Bounded) -> Bounded:
+    """`E s_j s_k` of all pairs, from a short series for each latent mean and what that leaves out."""
+    orders, resolution, f = parts.orders, parts.resolution, NAMES.index("mean")
+    t = parts.encoder.statistics_read
+    grid = parts.axis.law_grid(resolution, t)
 
     def one_feature(encoder, atoms, log_masses, statistic):
         nodes = statistic_nodes(Spectrum.of(statistic, grid, resolution), resolution)
         q = jnp.exp(jax.vmap(lambda y: encoder.log_masses(y, atoms))(nodes.points))
         means = q @ (atoms - (atoms.max() + atoms.min()) / 2)
         series, _ = jax.lax.stop_gradient(least_squares_series(statistic, nodes, means, orders.series))
-        joint = parts.joint(statistic, encoder.readout, orders.single, orders.single_ridge)
+        joint = parts.joint(statistic, encoder.readout, orders.pair, orders.single_ridge)
         functions = encoder_functions(encoder, atoms, log_masses, statistic, joint.axes, series)
         coefficients = box_coefficients(joint.axes, *functions)
         found = waves(joint, frequencies(joint.axes, coefficients.index), weighted=False)
-        plain, _ = expectations(joint, found, coefficients, NAMES.index("mean"))
-        return series, jnp.sqrt(jnp.maximum(plain.high[-1], 0))
+        plain, _ = expectations(joint, found, coefficients, f)
+        return Parts(series, coefficients, jnp.sqrt(jnp.maximum(plain.high[-1], 0)))
 
-    statistics, (series, rest) = parts.of_features(one_feature)
-    norms = jnp.stack([jnp.sqrt(jnp.maximum(square.high, 0)), rest], axis=1)
+    statistics, features = parts.of_features(one_feature)
+    if t == 1:
+        return parts.of_pairs(lambda joint, a, b: by_parts(joint, a, b, f), (statistics, features), first, second)
+    norms = jnp.stack([jnp.sqrt(jnp.maximum(square.high, 0)), features.rest], axis=1)
 
     def one_pair(joint, a, b):
         return by_series(joint, a[0], b[0], jnp.stack([a[1], b[1]]))
 
-    return parts.of_pairs(one_pair, (statistics, (series, norms)), first, second)
+    return parts.of_pairs(one_pair, (statistics, (features.series, norms)), first, second)
 
 
 def _side_by_side(left: Statistic, right: Statistic) -> Statistic:

@@ -41,7 +41,7 @@ class Bounds(NamedTuple):
 class Coefficients(eqx.Module):
     """Windowed functions `g_f` on the box of `y''` as `sum_k c_k exp(i <w_k, y'' - low>)`, all k or half of them.
 
-    `index: [W, t]` of the `kept: [F, W]` (the last not negative; `twice: [W]` is 2 where `-k` counts, too). `slack: [F]`
+    `index: [W, t]` of the `kept: [F, W]` (the last not negative; `twice: [W]` is 2 where `-k` counts). `slack: [F]`
     bounds each coefficient's error, `jitter: [F]` its rounding. `dropped: [F, V]` are sizes of those at `dropped_index:
     [V, t]` (all signs counted), and `beyond: [F, t]` of all beyond on each axis, from k = `first` on, without damping.
     `sup` and `slope` are those of `Bounds`.

@@ -1,55 +1,85 @@
-"""Second moments of two features' latent means with bounds of their errors: by grids, or by short series.
+"""Second moments of two features' latent means with bounds of their errors.
 
-Of features of one statistic each, all coefficients of both are multiplied (`by_grid`). For two statistics each that
-would be a grid of four axes; there short series stand for the means (`by_series`), and what they leave out is bounded
-by Cauchy and Schwarz' inequality, so that the bound is of the first order in it while the error is of the second.
+A short series `g` stands for each latent mean `s = g + r`; what it leaves out is known by its L2 norm. For features of
+one statistic each (`by_parts`), `E s_j s_k = E g_j (s_k - g_k) + E s_j g_k + E r_j r_k`: the first two from the series
+of one and all coefficients of the other; the third is at most the product of two norms. For two statistics each that
+would be grids of six axes: there (`by_series`) it is `E g_j g_k`, and the bound of the first order in what is left out.
 """
 
 import math
 
+import equinox as eqx
 import jax.numpy as jnp
-import numpy as np
 
-from ..types import Array, Float
+from ..types import Array, Float, Scalar
 from .certified import SIGMAS, Bounded, bounded
-from .certified_latent import Coefficients, frequencies
-from .certified_law import Joint, Waves, waves
+from .certified_latent import Coefficients
+from .certified_law import Joint, waves
 from .characteristic import cis
 from .series import Series, full_coefficients, full_frequencies
 
 
-def by_grid(joint: Joint, found: Waves, left: Coefficients, right: Coefficients, f: int, index: np.ndarray) -> Bounded:
-    """`E g_f(y_1) g_f(y_2)` of two features of one statistic each; `found` is at `index: [W, 2]`, half of a grid."""
-    order = joint.axes[0].order
-    whole = lambda one: jnp.concatenate([jnp.conj(one.kept[f, :0:-1]), one.kept[f]])  # noqa: E731
-    a, b = whole(left)[index[:, 0] + order], right.kept[f][index[:, 1]]
-    twice = jnp.asarray(np.where(index[:, 1] > 0, 2.0, 1.0), a.real.dtype)
-    size_a, size_b = jnp.abs(a), jnp.abs(b)
-    coefficients = a * b * twice
-    value = jnp.sum((coefficients * found.plain).real)
-    size, over = jnp.abs(coefficients), jnp.abs(found.plain)
-    eps = jnp.finfo(over.dtype).eps
-    slack = (left.slack[f] * (size_b + right.slack[f]) + right.slack[f] * size_a) * twice
-    error = (size + slack) @ found.plain_error + slack @ over
-    jitter = jnp.hypot(left.jitter[f] * size_b, right.jitter[f] * size_a) * twice
-    rounding = jnp.hypot(size * (found.plain_jitter + eps * math.log2(over.size) * over), jitter * over)
-    moved, _ = joint.moved
-    error = error + SIGMAS * jnp.sqrt(jnp.sum(rounding**2))
-    error = error + left.slope[f, 0] * moved[0] * right.sup[f] + right.slope[f, 0] * moved[1] * left.sup[f]
-    # Dropped are all pairs of which one is beyond the order: of known sizes up to `first`, of bounded ones from there.
-    known_a, known_b = _known(left, f), _known(right, f)
-    k = jnp.arange(left.first, dtype=over.dtype)
-    grid = jnp.stack(jnp.meshgrid(jnp.concatenate([-k[:0:-1], k]), k, indexing="ij"), axis=-1).reshape(-1, 2)
-    sizes = jnp.outer(jnp.concatenate([known_a[:0:-1], known_a]), known_b * jnp.where(k > 0, 2, 1)).ravel()
-    outside = jnp.any(jnp.abs(grid) > order, axis=1)
-    error = error + jnp.where(outside, sizes, 0) @ joint.damping(frequencies(joint.axes, grid))
-    ends = [one.beyond[f, 0] * jnp.exp(-((axis.noise * axis.step * one.first) ** 2) / 2)
-            for one, axis in zip((left, right), joint.axes, strict=True)]  # fmt: skip
-    sums = [2 * jnp.sum(known) + one.beyond[f, 0] for known, one in zip((known_a, known_b), (left, right), strict=True)]
-    error = error + ends[0] * sums[1] + ends[1] * sums[0]
-    sup = left.sup[f] * right.sup[f]
-    error = error + 3 * (joint.axes[0].missed + joint.axes[1].missed) * sup
+class Parts(eqx.Module):
+    """A latent mean of one statistic: its series g, the coefficients of the functions of `NAMES`, and `|r|` in L2."""
+
+    series: Series
+    whole: Coefficients
+    rest: Scalar
+
+
+def by_parts(joint: Joint, left: Parts, right: Parts, f: int) -> Bounded:
+    """`E s_j s_k`; the coefficients of `s` are those of index f, on the axes of `joint`."""
+    first, second = _with_series(joint, left, right, f, 0), _with_series(joint, right, left, f, 1)
+    sup = left.whole.sup[f] * right.whole.sup[f]
+    value = first.value + second.value
+    error = first.error_bound + second.error_bound + left.rest * right.rest
     return bounded(value, jnp.fmin(error, sup + jnp.abs(value)))
+
+
+def _with_series(joint: Joint, one: Parts, other: Parts, f: int, side: int) -> Bounded:
+    """`E g_j (s_k - g_k)` for side 0, j on the first axis of `joint`; `E g_k s_j` for side 1."""
+    axis, given = joint.axes[1 - side], other.whole
+    k = jnp.arange(-axis.order, axis.order + 1, dtype=axis.low.dtype)
+    frequency = (axis.step * k)[:, None]
+    b = jnp.concatenate([jnp.conj(given.kept[f, :0:-1]), given.kept[f]])
+    slack, jitter = jnp.full(k.shape, given.slack[f]), jnp.full(k.shape, given.jitter[f])
+    if side == 0:
+        far = full_frequencies(other.series.frequency)
+        more = -full_coefficients(other.series.coefficients) * cis(far[:, 0] * axis.low)
+        frequency, b = jnp.concatenate([frequency, far]), jnp.concatenate([b, more])
+        slack = jnp.concatenate([slack, jnp.zeros_like(far[:, 0])])
+        jitter = jnp.concatenate([jitter, jnp.abs(more) * jnp.finfo(k.dtype).eps * (8 + jnp.abs(far[:, 0] * axis.low))])
+    mine = one.series.frequency[:, 0]
+    a = one.series.coefficients * cis(mine * joint.axes[side].low)
+    F, E = mine.size, b.size
+    pair = [jnp.repeat(mine, E), jnp.tile(frequency[:, 0], F)]
+    at = jnp.stack(pair if side == 0 else pair[::-1], axis=1)
+    found = waves(joint, at, weighted=False)
+    product, over = jnp.outer(a, b).ravel(), jnp.abs(found.plain)
+    size = jnp.abs(product)
+    error = (size + jnp.outer(jnp.abs(a), slack).ravel()) @ found.plain_error + jnp.outer(
+        jnp.abs(a), slack
+    ).ravel() @ over
+    eps = jnp.finfo(k.dtype).eps
+    turned = 8 + math.log2(over.size) + jnp.repeat(jnp.abs(mine * joint.axes[side].low), E)
+    rounding = jnp.hypot(
+        size * (found.plain_jitter + eps * turned * over), jnp.outer(jnp.abs(a), jitter).ravel() * over
+    )
+    error = error + SIGMAS * jnp.sqrt(jnp.sum(rounding**2))
+    # Rounding that moves both statistics alike; dropped coefficients; what is outside of the box.
+    moved, _ = joint.moved
+    total = jnp.sum(jnp.abs(a))
+    slope = given.slope[f, 0] + (
+        jnp.abs(other.series.coefficients) @ jnp.abs(other.series.frequency[:, 0]) if side == 0 else 0
+    )
+    error = error + total * slope * moved[1 - side] + (jnp.abs(a) @ jnp.abs(mine)) * 2 * given.sup[f] * moved[side]
+    dropped = axis.step * given.dropped_index[:, 0]
+    both = [jnp.repeat(mine, 2 * dropped.size), jnp.tile(jnp.concatenate([dropped, -dropped]), F)]
+    damping = joint.damping(jnp.stack(both if side == 0 else both[::-1], axis=1)).reshape(F, -1)
+    error = error + jnp.abs(a) @ damping @ jnp.concatenate([given.dropped[f], given.dropped[f]]) / 2
+    last = jnp.exp(-((axis.noise * axis.step * given.first) ** 2) / 2)
+    error = error + total * (given.beyond[f, 0] * last + 2 * axis.missed * given.sup[f])
+    return bounded(jnp.sum((product * found.plain).real), error)
 
 
 def by_series(joint: Joint, left: Series, right: Series, sizes: Float[Array, "2 2"]) -> Bounded:
@@ -71,8 +101,3 @@ def by_series(joint: Joint, left: Series, right: Series, sizes: Float[Array, "2 
     error = size @ found.plain_error + SIGMAS * jnp.sqrt(jnp.sum(rounding**2)) + size @ (jnp.abs(frequency) @ moved)
     (mean_j, rest_j), (mean_k, rest_k) = sizes
     return bounded(value, error + rest_j * mean_k + (mean_j + rest_j) * rest_k)
-
-
-def _known(one: Coefficients, f: int) -> Float[Array, " V"]:
-    """Sizes of all known coefficients of a function of one statistic, `k = 0 .. first - 1`, from above."""
-    return jnp.concatenate([jnp.abs(one.kept[f]) + one.slack[f], one.dropped[f] / 2])
