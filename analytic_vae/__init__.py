@@ -4,7 +4,7 @@ from .activation import Activation
 from .bounded import bounded_expectation
 from .checkpoint import load_fit, load_model, save_fit, save_model
 from .closed_form import best_decoder, best_noise, best_prior, best_target
-from .elbo import Elbo, Expectations, elbo, expectations
+from .elbo import Elbo, ErrorBounds, Expectations, elbo, expectations
 from .encoder import ExponentialEncoder, GaussianEncoder, NeuralEncoder, SoftmaxEncoder
 from .fit import Fit, fit, profiled_loss
 from .layer import LinearLayer, Network, RidgeLayer
@@ -16,6 +16,7 @@ from .parallel import replicate
 from .plan import Plan, plan
 from .prior import Prior
 from .pushforward import Law, linear_pushforward, pushforward
+from .resolve import Resolved, resolve
 from .sources import load_source, source_from_data
 from .sparse_autoencoder import SparseAutoencoder, SparseLoss, sparse_loss
 from .spectral.certified import Bounded
@@ -25,6 +26,7 @@ __all__ = [
     "Activation",
     "Bounded",
     "Elbo",
+    "ErrorBounds",
     "Expectations",
     "ExponentialEncoder",
     "FeatureModel",
@@ -37,6 +39,7 @@ __all__ = [
     "Plan",
     "Prior",
     "Resolution",
+    "Resolved",
     "RidgeLayer",
     "SoftmaxEncoder",
     "SparseAutoencoder",
@@ -63,6 +66,7 @@ __all__ = [
     "profiled_loss",
     "pushforward",
     "replicate",
+    "resolve",
     "save_fit",
     "save_model",
     "source_from_data",

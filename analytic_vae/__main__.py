@@ -69,6 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--frequencies", type=int, default=24, help="resolution: frequencies per axis")
     one.add_argument("--steps", type=int, default=60, help="largest number of steps per layer")
     one.add_argument("--tolerance", type=float, default=2e-3, help="stop when ten steps gain fewer nats than this")
+    one.add_argument("--certify", action="store_true", help="prove how far each loss may be from the exact one (slow)")
     one.add_argument("--samples", type=int, default=200_000, help="samples to compare with")
     one.add_argument("--hidden", type=int, default=8, help="hidden units of the digits network")
     one.add_argument("--seed", type=int, default=0, help="of the training, the sampling and random encoders")
@@ -107,6 +108,7 @@ def _learn(options: argparse.Namespace) -> int:
         tolerance=options.tolerance,
         floor=1e-8,
         resolution=resolution,
+        certify=options.certify,
         key=jax.random.key(options.seed),
         mesh=mesh,
     )

@@ -129,13 +129,53 @@ def certificate(source, layer, target, encoder, resolution: Resolution) -> Certi
     return Certificate(R1, R2, R3, S1, S2, T1, T2, T3, U1, U2, U3, _add(R1, R2, R3))
 
 
-def check_certificate(source, layer, target, encoder, resolution: Resolution) -> None:
-    """Raise an error that names the argument if there can be no bounds, or the memory does not suffice for them."""
+@exact_products
+@eqx.filter_jit
+def output_moments(source, layer, readout: Float[Array, "D n2"], resolution: Resolution) -> tuple[Bounded, Bounded]:
+    """Mean `[D]` and covariance `[D, D]` of `readout f(x)`, with bounds of their errors."""
+    form, order = layer.form(), Orders.of(resolution, 1).ridge
+    eps = jnp.finfo(source.mean.dtype).eps
+    mean, covariance = source.moments()
+    rows, bent = readout @ form.linear, readout @ form.output
+    inputs = jnp.abs(readout) @ jnp.abs(form.linear) @ source_sizes(source)
+    sizes = inputs + jnp.abs(readout) @ jnp.abs(form.offset)
+    linear, plain = rows @ mean + readout @ form.offset, rows @ covariance @ rows.T
+    mean_error, error = 8 * eps * sizes, 8 * eps * jnp.outer(sizes, sizes)
+    if form.activation is None:
+        return Bounded(linear, mean_error), Bounded(plain, error)
+    bias_size = jnp.abs(form.direction) @ source_sizes(source) + jnp.abs(form.bias)
+
+    def with_psi(given):
+        row, constant, size = given
+        law = Projection.of(source, jnp.stack([row, form.direction]), jnp.stack([constant, form.bias]))
+        return activation_with(law, jnp.stack([2 * size, bias_size]), form.activation, order)
+
+    shared = jax.lax.map(with_psi, (rows, -rows @ mean, inputs))  # Cov(row x, psi)
+    alone = Projection.of(source, form.direction[None], form.bias[None])
+    psi, square = (of(alone, bias_size[None], form.activation, order) for of in (activation_mean, activation_square))
+    variance = square.value - psi.value**2
+    variance_error = square.error_bound + (2 * jnp.abs(psi.value) + psi.error_bound) * psi.error_bound
+    variance_error = variance_error + 4 * eps * square.value
+    cross, outer = jnp.outer(shared.value, bent), jnp.outer(bent, bent)
+    cross_error = jnp.outer(shared.error_bound + 4 * eps * jnp.abs(shared.value), jnp.abs(bent))
+    error = error + cross_error + cross_error.T + jnp.abs(outer) * (variance_error + 4 * eps * jnp.abs(variance))
+    mean_error = mean_error + jnp.abs(bent) * (psi.error_bound + 4 * eps * jnp.abs(psi.value))
+    total = plain + cross + cross.T + outer * variance
+    return Bounded(linear + bent * psi.value, SAFETY * mean_error), Bounded(total, SAFETY * error)
+
+
+def check_strip(layer) -> None:
+    """Raise an error that names the argument if nothing is known of the layer's activation off the real axis."""
     activation = layer.form().activation
     if activation is not None and activation.strip is None:
         raise ValueError(
             f"layer: expected an activation with a strip, which bounds need, got {activation.name} without."
         )
+
+
+def check_certificate(source, layer, target, encoder, resolution: Resolution) -> None:
+    """Raise an error that names the argument if there can be no bounds, or the memory does not suffice for them."""
+    check_strip(layer)
     orders, t = Orders.of(resolution, encoder.statistics_read), encoder.statistics_read
     (m, K), complex_number = target.prior.atoms.shape, 2 * source.mean.dtype.itemsize
     points = (12 * orders.single) ** t * (K + 16)

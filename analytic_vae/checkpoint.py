@@ -15,7 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from ._check import require_finite
-from .elbo import Elbo
+from .certificate import TERMS
+from .elbo import Elbo, ErrorBounds
 from .encoder import AbstractEncoder, ExponentialEncoder, GaussianEncoder, NeuralEncoder, SoftmaxEncoder
 from .files import read_arrays, real_array
 from .fit import Fit
@@ -55,6 +56,8 @@ def save_fit(path: str | os.PathLike[str], fit: Fit) -> None:
     arrays |= {"history": fit.history, "start_losses": fit.start_losses}
     if fit.elbo is not None:
         arrays |= {f"elbo.{name}": np.asarray(getattr(fit.elbo, name)) for name in _ELBO}
+        if fit.elbo.bounds is not None:
+            arrays |= {f"bounds.{name}": np.asarray(getattr(fit.elbo.bounds, name)) for name in TERMS}
     if fit.encoder is not None:
         header["encoder"], encoder_arrays = savable_parts(fit.encoder)
         arrays |= {f"encoder.{name}": array for name, array in encoder_arrays.items()}
@@ -69,7 +72,7 @@ def load_fit(path: str | os.PathLike[str]) -> Fit:
         terms = _under("elbo.", arrays)
         terms = {"misfit": np.array(np.nan)} | terms if terms else {}  # files of before there was one
         target = _model(_under("target.", arrays))
-        elbo = _elbo(terms, target.features) if terms else None
+        elbo = _elbo(terms, _under("bounds.", arrays), target.features) if terms else None
         encoder = None
         if "encoder" in header:
             encoder = _encoder(header["encoder"], _under("encoder.", arrays))
@@ -108,7 +111,7 @@ def _model_arrays(model: FeatureModel) -> dict[str, np.ndarray]:
 
 
 def _model(arrays: dict[str, np.ndarray]) -> FeatureModel:
-    """The model; a singular noise factor, which `project` makes and the constructor refuses, is put in after."""
+    """The model; a factor of the noise is put in after, as `project` left it."""
     noise, decoder = jnp.asarray(arrays["noise"]), arrays["decoder"]
     prior = Prior(arrays["atoms"], arrays["logits"])
     if noise.ndim < 2:
@@ -175,12 +178,17 @@ def _encoder(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> AbstractE
     return eqx.combine(jax.tree.unflatten(tree, loaded), static)
 
 
-def _elbo(terms: dict[str, np.ndarray], features: int) -> Elbo:
+def _elbo(terms: dict[str, np.ndarray], bounds: dict[str, np.ndarray], features: int) -> Elbo:
     for name in _ELBO:
         expected = (features,) if name == "rates" else ()
         if real_array(name, terms[name]).shape != expected:
             raise ValueError(f"elbo.{name}: expected shape {expected}, got {terms[name].shape}.")
-    return Elbo(**{name: jnp.asarray(terms[name]) for name in _ELBO})
+    if bounds:
+        for name in TERMS:
+            if real_array(name, bounds[name]).shape != ():
+                raise ValueError(f"bounds.{name}: expected a number, got shape {bounds[name].shape}.")
+        bounds = ErrorBounds(**{name: jnp.asarray(bounds[name]) for name in TERMS})
+    return Elbo(**{name: jnp.asarray(terms[name]) for name in _ELBO}, bounds=bounds or None)
 
 
 def _number(name: str, value: Any) -> float:

@@ -80,16 +80,21 @@ def markdown(report: dict[str, Any]) -> str:
         "errors of the samples, too. Before the first learnt layer nothing is approximated; after it, errors add up "
         "from layer to layer.",
         "",
-        "| layer | neurons | learnt | loss (nats) | +- | rate | distortion | seconds | mean error | in standard errors "
-        "| spread error |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
+        "| layer | neurons | learnt | loss (nats) | estimate | bound | rate | distortion | seconds | mean error "
+        "| in standard errors | spread error |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in report["layers"]:
         cells = [str(row["layer"]), str(row["neurons"]), "no" if row["exact"] else "yes"]
-        cells += [_number(row[name]) for name in ("loss", "error_estimate", "rate", "distortion", "seconds")]
+        numbers = ("loss", "error_estimate", "error_bound", "rate", "distortion", "seconds")
+        cells += [_number(row.get(name)) for name in numbers]
         cells += [f"{row['mean_error']:.4f}", f"{row['mean_error_se']:.1f}", f"{row['spread_error']:.4f}"]
         lines.append("| " + " | ".join(cells) + " |")
-    lines += ["", "`+-` is how far the loss moves at 1.5 times the frequencies: an estimate, not a bound."]
+    lines += [
+        "",
+        "Of the loss's error: the estimate is how far it moves at 1.5 times the frequencies; the bound, where it was "
+        "asked for (`--certify`), is proved.",
+    ]
     doubtful = [str(row["layer"]) for row in report["layers"] if (row["error_estimate"] or 0) > 0.01]
     if doubtful:
         lines[-1] += f" **Too coarse in layers {', '.join(doubtful)}: raise --frequencies.**"
@@ -211,6 +216,7 @@ def _layer_row(index, fit, learnt, sampled_mean, sampled_spread, samples) -> dic
         "before_learning": not learnt,
         "loss": fit.loss,
         "error_estimate": fit.error_estimate,
+        "error_bound": None if fit.elbo is None or fit.elbo.bounds is None else float(fit.elbo.error_bound),
         "rate": None if fit.elbo is None else float(fit.elbo.rate),
         "distortion": None if fit.elbo is None else float(fit.elbo.distortion),
         "seconds": fit.seconds,
