@@ -107,8 +107,8 @@ def _growth(axis: Axis, bend: Bend, frequency) -> Float[Array, "W rho"]:
     return jnp.sum(jnp.where(size > 0, size * steep, 0), axis=1) * axis.strips[None]
 
 
-def _least(axis: Axis, exponent: Float[Array, " rho"], log_sup: Float[Array, "*s rho"]) -> Float[Array, "*s"]:
-    log = exponent + axis.log_share + log_sup
+def _least(axis: Axis, exponent: Float[Array, " rho"], log_sup: Float[Array, "W rho"]) -> Float[Array, " W"]:
+    log = (exponent + axis.log_share)[None] + log_sup
     return 2 * jnp.exp(jnp.min(jnp.where(jnp.isnan(log), jnp.inf, log), axis=-1))
 
 
