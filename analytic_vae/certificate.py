@@ -209,7 +209,7 @@ def _layer_moments(source, form: RidgeForm, units, mean, orders: Orders) -> dict
     rows = jnp.stack([output @ linear, form.direction])
     law = Projection.of(source, rows, jnp.stack([output @ centre, form.bias]))
     scale = jnp.stack([jnp.abs(output) @ sizes, jnp.abs(form.direction) @ source_sizes(source) + jnp.abs(form.bias)])
-    alone = Projection(law.mean[1:], law.atoms[1:], law.masses, law.covariance[1:, 1:])
+    alone = law.alone(1)
     psi = activation_mean(alone, scale[1:], form.activation, orders.ridge)
     square = activation_square(alone, scale[1:], form.activation, orders.ridge)
     with_psi = activation_with(law, scale, form.activation, orders.ridge)

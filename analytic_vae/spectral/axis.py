@@ -70,6 +70,11 @@ class Axis(eqx.Module):
         return cls(low, length, noise, missed, sixteenth(law, low + length / 2), order)
 
     @property
+    def edge_width(self) -> Scalar:
+        """Standard deviation of each end of the box, which is Gaussian: its step is an error function then."""
+        return EDGE * self.length / (2 * math.sqrt(2) * edge_steepness(self.order))
+
+    @property
     def inner(self) -> tuple[Scalar, Scalar]:
         """The part of the box where the window is 1."""
         edge = EDGE * self.length

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from ..activation import Activation
 from ..types import Array, Complex, Float, Scalar
-from .axis import CELLS, EDGE, Axis, Cells, edge_steepness, log_geometric, log_mass_above, periodic
+from .axis import CELLS, EDGE, Axis, Cells, log_geometric, log_mass_above, periodic
 from .box import mirror
 from .certified import PiecewiseLinear
 from .characteristic import cis
@@ -127,7 +127,7 @@ def _pieces(axis: Axis, bend: Bend, frequency):
 def _piecewise(axis: Axis, bend: Bend, frequency):
     places, phases, slopes = _pieces(axis, bend, frequency)
     omega = frequencies(axis)
-    sigma, half_edge = edge_width(axis), EDGE * axis.length / 2
+    sigma, half_edge = axis.edge_width, EDGE * axis.length / 2
     start = phases[:, :, None] - (omega[None] * (places - axis.low)[:, None])[None]
     nu = slopes[:, :, None] - omega[None, None]
     before, after = places[0] - (axis.low + half_edge), axis.low + axis.length - half_edge - places[-1]
@@ -158,11 +158,6 @@ def _gaussian_end(nu, length, sigma):
     safe = jnp.where(small, 1, u)
     share = jnp.where(small, 1 - u / 2 + u**2 / 6 - u**3 / 24, -jnp.expm1(-safe) / safe)
     return _segment(nu, length) + cis(nu * length) * jax.lax.complex(jnp.zeros_like(nu), nu * sigma**2 / 2 * share)
-
-
-def edge_width(axis: Axis) -> Scalar:
-    """Standard deviation of the Gaussian end of the window."""
-    return EDGE * axis.length / (2 * math.sqrt(2) * edge_steepness(axis.order))
 
 
 # --------------------------------------------------------------------------------------------- what the series misses
@@ -240,7 +235,7 @@ def _kinked(axis: Axis, bend: Bend, frequency, weight: Bend, largest):
     safe = jnp.where(nearest > 0, nearest, 1)
     # sum_{r > K} 1 / nu_r^2 <= 1 / (step nearest), for both signs; then the four ends of the window's two sides.
     kinks = 2 / (axis.length * axis.step * safe)
-    sigma = edge_width(axis)
+    sigma = axis.edge_width
     ends = 4 * jnp.exp(-((safe * sigma) ** 2) / 2) / (axis.length * safe)
     ends = ends / -jnp.expm1(-(sigma**2) * axis.step * safe)
     steepest = weight.steepest()[0]

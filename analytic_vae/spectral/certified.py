@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from ..activation import Activation
 from ..types import Array, Complex, Float, Scalar
-from .axis import EDGE, WIDTHS, Axis, edge_steepness, periodic, smoothed_mass
+from .axis import EDGE, WIDTHS, Axis, periodic, smoothed_mass
 from .characteristic import cis, gaussian_factor, product_over_features, ridge_table, times
 from .projection import Projection
 
@@ -200,7 +200,7 @@ def _piecewise_linear(axis: Axis, law: Projection, function: PiecewiseLinear) ->
     # Only the kinks are smoothed: smoothed ends of the window could reach into the law.
     coefficients = transform.ends + (1 + x) * jnp.exp(-x) * transform.kinks
     # What the window's ends leave beyond K falls by `exp(-sigma^2 w_1 w_k)` and more from one frequency to the next.
-    ratio = jnp.exp(-(_edge_width(axis) ** 2) * axis.step * axis.top)
+    ratio = jnp.exp(-(axis.edge_width**2) * axis.step * axis.top)
     rest = 2 * Transform.of(axis, axis.top[None] + axis.step, places, jumps, line).end_sizes[0] / (1 - ratio)
     rounding = (transform.kink_sizes + transform.end_sizes) * (8 + w * jnp.maximum(axis.length, axis.farthest))
 
@@ -239,7 +239,7 @@ class Transform(NamedTuple):
     @classmethod
     def of(cls, axis: Axis, w: Float[Array, " W"], places: Array, jumps: Array, line: Float[Array, " 2"]):
         """The transform of `line_0 + line_1 (y - centre) + sum_i jumps_i relu(y - places_i)`."""
-        sigma, half_edge = _edge_width(axis), EDGE * axis.length / 2
+        sigma, half_edge = axis.edge_width, EDGE * axis.length / 2
         first, last = axis.low + half_edge, axis.low + axis.length - half_edge
         zero = w == 0
         safe = jnp.where(zero, 1, w)
@@ -271,11 +271,6 @@ def _end(axis: Axis, w: Array, edge: Array, mean: Array, sigma: Array, power: in
     terms = [1 / iw] if power == 0 else [1 / iw**2, (mean - iw * sigma**2) / iw]
     damp = jnp.exp(-((sigma * w) ** 2) / 2)
     return -cis(-w * (edge - axis.low)) * damp * sum(terms), damp * sum(jnp.abs(term) for term in terms)
-
-
-def _edge_width(axis: Axis) -> Scalar:
-    """Standard deviation of the Gaussian end."""
-    return EDGE * axis.length / (2 * math.sqrt(2) * edge_steepness(axis.order))
 
 
 # ------------------------------------------------------------------------------------------------------ expectations
@@ -320,10 +315,7 @@ class Plane(NamedTuple):
 def product_expectation(law: Projection, scale: Float[Array, " D"], functions: list, order: int) -> Bounded:
     """`E[prod_d g_d(Y_d)]`, D = 1 or 2, of a `PiecewiseLinear` or `Analytic` each; `scale`: sizes of what
     the projections were summed from, by which their rounding goes."""
-    alone = [
-        Projection(law.mean[d : d + 1], law.atoms[d : d + 1], law.masses, law.covariance[d : d + 1, d : d + 1])
-        for d in range(len(functions))
-    ]
+    alone = [law.alone(d) for d in range(len(functions))]
     axes = [Axis.of(one, _conditional(law.covariance, d), order) for d, one in enumerate(alone)]
     factors = [factor(axis, jax.lax.stop_gradient(one), g) for axis, one, g in zip(axes, alone, functions, strict=True)]
     low, omega = jnp.stack([axis.low for axis in axes]), axes[-1].frequency

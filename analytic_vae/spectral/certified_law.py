@@ -63,15 +63,15 @@ class Joint(eqx.Module):
         D = statistic.dimension
         law = eqx.tree_at(lambda one: one.mean, law, jnp.concatenate([statistic.law.mean, law.mean[D:]]))
         scale = _sizes(source, form, readout, direction, constant, statistic, centre)
-        ridge = Axis.of(_alone(law, D + 1), _conditional(law.covariance, D), ridge_order)
+        ridge = Axis.of(law.alone(D + 1), _conditional(law.covariance, D), ridge_order)
         cells, bend, weight_bend = [None] * D, None, None
         if form.activation is not None:
             bend = Bend(statistic.shear, statistic.coefficient, centre, form.activation)
             weight_bend = Bend(jnp.zeros(1, scale.dtype), (direction @ form.output)[None], centre, form.activation)
-            cells = bend.cells(_alone(law, D + 1), ridge)
+            cells = bend.cells(law.alone(D + 1), ridge)
         noise = _given_last(law.covariance, D)
         deviation = [jnp.sqrt(_given_other(noise, d)) for d in range(D)]
-        axes = tuple(Axis.of(_alone(law, d), deviation[d], order, cells[d]) for d in range(D))
+        axes = tuple(Axis.of(law.alone(d), deviation[d], order, cells[d]) for d in range(D))
         return cls(law, scale, bend, weight_bend, ridge, axes, noise)
 
     @property
@@ -97,7 +97,7 @@ class Joint(eqx.Module):
     @property
     def weight_norm(self) -> tuple[Scalar, Scalar]:
         """`(E a_F^2)^(1/2)`, and `(E F^16)^(1/16)`, from above."""
-        alone = _alone(self.law, -2)
+        alone = self.law.alone(len(self.axes))
         second = jnp.sqrt(alone.total_covariance[0, 0] + alone.total_mean[0] ** 2)
         centre = jnp.zeros_like(second)
         high = sixteenth(alone, centre)
@@ -200,10 +200,6 @@ def _block(joint: Joint, frequency: Float[Array, "W D"], weighted: bool) -> Wave
         weighted_error = weighted_error + LARGEST * joint.weight_deviation * lost.half
         weighted_error = weighted_error + 4 * joint.ridge.missed ** (7 / 8) * high
     return Waves(plain, error, rounding, derivative, weighted_error, weighted_rounding)
-
-
-def _alone(law: Projection, d: int) -> Projection:
-    return Projection(law.mean[d][None], law.atoms[d][None], law.masses, law.covariance[d, d][None, None])
 
 
 def _sizes(source, form, readout, direction, constant, statistic, centre) -> Float[Array, " E"]:

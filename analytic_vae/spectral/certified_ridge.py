@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from ..activation import Activation
 from ..types import Array, Float
 from .axis import Axis, sixteenth
-from .bend import Bend, coefficients, edge_width, frequencies
+from .bend import Bend, coefficients, frequencies
 from .certified import SIGMAS, Bounded, PiecewiseLinear, Plane, as_function, bounded, factor, product_expectation
 from .certified_law import LARGEST
 from .projection import Projection
@@ -28,7 +28,7 @@ def activation_square(law: Projection, scale: Float[Array, " 1"], activation: Ac
 
 def activation_with(law: Projection, scale: Float[Array, " 2"], activation: Activation, order: int) -> Bounded:
     """`E a psi(b)` for the law of `(a, b)`: from the derivative of its characteristic function."""
-    alone = [_alone(law, d) for d in range(2)]
+    alone = [law.alone(d) for d in range(2)]
     axis = Axis.of(alone[1], jnp.sqrt(law.covariance[1, 1]), order)
     given = factor(axis, jax.lax.stop_gradient(alone[1]), as_function(activation, law.mean.dtype))
     zero = jnp.zeros(1, law.mean.dtype)
@@ -86,12 +86,8 @@ def _square_of_pieces(law: Projection, scale, activation: Activation, order: int
     slope_jumps = 2 * jnp.sum(jnp.abs(activation(jnp.clip(line.places, *axis.inner)) * line.jumps))
     bends = 2 * jnp.sum(jnp.abs(slopes[1:] ** 2 - slopes[:-1] ** 2))
     kinks = 2 / (axis.length * axis.step * axis.top) * (slope_jumps + bends / (2 * axis.top))
-    x = edge_width(axis) * axis.top
+    x = axis.edge_width * axis.top
     ends = 4 * jnp.exp(-(x**2) / 2) * (1 + x**2) ** 2 * most**2 / (axis.length * axis.top)
-    ends = ends / -jnp.expm1(-x * edge_width(axis) * axis.step)
+    ends = ends / -jnp.expm1(-x * axis.edge_width * axis.step)
     error = error + (kinks + ends) * axis.damping(last)
     return bounded(value, error + 4 * axis.missed ** (7 / 8) * norm**2)
-
-
-def _alone(law: Projection, d: int) -> Projection:
-    return Projection(law.mean[d][None], law.atoms[d][None], law.masses, law.covariance[d, d][None, None])

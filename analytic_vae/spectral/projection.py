@@ -45,6 +45,11 @@ class Projection(eqx.Module):
             matrix @ self.covariance @ matrix.T,
         )
 
+    def alone(self, d: int) -> "Projection":
+        """The law of one of the projections."""
+        one = slice(d, d + 1)
+        return Projection(self.mean[one], self.atoms[one], self.masses, self.covariance[one, one])
+
     @property
     def total_covariance(self) -> Float[Array, "D D"]:
         """Covariance of `Y`, features and Gaussian part together."""
