@@ -16,7 +16,7 @@ class Strip(NamedTuple):
 
     Fields:
         sup: `(low, high, width) -> ` a bound of `|psi|` for `low <= b <= high`, infinity where psi is not analytic.
-        slope: `width -> ` a bound of `|psi'|` for all real `b`.
+        slope: `width -> ` a bound of `|psi'|` for all real `b` and `|v| <= width`; with kinks, of every piece's slope.
         jumps: by how much the slope jumps at each kink. A psi with kinks must be continuous and linear between them.
     """
 

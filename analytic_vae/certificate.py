@@ -12,6 +12,7 @@ from .encoder import AbstractEncoder
 from .layer import RidgeForm
 from .model import FeatureModel, whitening
 from .precision import exact_products
+from .spectral.axis import Axis
 from .spectral.certified import SAFETY, Bounded
 from .spectral.certified_latent import (
     NAMES,
@@ -20,7 +21,7 @@ from .spectral.certified_latent import (
     expectations,
     frequencies,
 )
-from .spectral.certified_law import AT_ONCE, Joint, source_sizes, waves
+from .spectral.certified_law import AT_ONCE, Joint, activation_size, source_sizes, waves
 from .spectral.certified_pairs import Parts, by_parts, by_series
 from .spectral.certified_ridge import activation_mean, activation_square, activation_with
 from .spectral.expectation import least_squares_series, statistic_nodes
@@ -86,6 +87,7 @@ def certificate(source, layer, target, encoder, resolution: Resolution) -> Certi
     decoder = units @ target.decoder
     gram = decoder.T @ decoder
     towards = units.T @ decoder  # F_j = <towards_j, f - mean>
+    towards_size = jnp.abs(units).T @ (jnp.abs(units) @ jnp.abs(target.decoder))
     offsets = -target.mean @ towards
     middles = (target.prior.atoms.max(axis=1) + target.prior.atoms.min(axis=1)) / 2
     moments = _layer_moments(source, form, units, target.mean, orders)
@@ -93,28 +95,30 @@ def certificate(source, layer, target, encoder, resolution: Resolution) -> Certi
     arrays, static = eqx.partition(encoder, eqx.is_array)
 
     def one_feature(given):
-        arrays, atoms, log_masses, direction, offset = given
+        arrays, atoms, log_masses, *weight = given
         one = eqx.combine(arrays, static)
         statistic = Statistic.of(source, form, one.readout, axis, resolution)
         joint = Joint.of(
-            source, form, one.readout, (direction, offset), statistic, axis.centre, orders.single, orders.single_ridge
+            source, form, one.readout, tuple(weight), statistic, axis.centre, orders.single, orders.single_ridge
         )
         functions = box_coefficients(joint.axes, *encoder_functions(one, atoms, log_masses, statistic, joint.axes))
         found = waves(joint, frequencies(joint.axes, functions.index), weighted=True)
         return expectations(joint, found, functions, NAMES.index("mean"))
 
-    given = arrays, target.prior.atoms, target.prior.log_masses, towards.T, offsets
+    given = arrays, target.prior.atoms, target.prior.log_masses, towards.T, towards_size.T, offsets
     single, weighted = jax.lax.map(one_feature, given)
     rate, spread, mean, square = (Bounded(single.value[:, f], single.error_bound[:, f]) for f in range(len(NAMES)))
 
     diagonal = jnp.diagonal(gram)
     R1 = _sum(rate, jnp.ones_like(diagonal))
+    impossible = jnp.any(jnp.isneginf(target.prior.log_masses))  # for the target, not for the encoder
+    R1 = Bounded(R1.value, jnp.where(impossible, jnp.inf, R1.error_bound))
     S1 = _sum(spread, diagonal)
     # E F s = E F (s - middle) + middle E F
     bent = towards.T @ form.output
     weight_means = towards.T @ (form.linear @ source.moments()[0] + form.offset) + offsets + bent * moments["psi"].value
-    weight_sizes = jnp.abs(towards.T) @ (jnp.abs(form.linear) @ source_sizes(source) + jnp.abs(form.offset))
-    weight_sizes = weight_sizes + jnp.abs(target.mean) @ jnp.abs(towards)
+    weight_sizes = jnp.abs(form.linear) @ source_sizes(source) + jnp.abs(form.offset) + jnp.abs(target.mean)
+    weight_sizes = towards_size.T @ (weight_sizes + jnp.abs(form.output) * moments["size"].value)
     middle_error = jnp.abs(middles) @ (jnp.abs(bent) * moments["psi"].error_bound + eps * 8 * weight_sizes)
     T2 = _sum(weighted, -2 * jnp.ones_like(diagonal))
     T2 = Bounded(T2.value - 2 * middles @ weight_means, T2.error_bound + 2 * middle_error)
@@ -143,7 +147,11 @@ def output_moments(source, layer, readout: Float[Array, "D n2"], resolution: Res
     mean_error, error = 8 * eps * sizes, 8 * eps * jnp.outer(sizes, sizes)
     if form.activation is None:
         return Bounded(linear, mean_error), Bounded(plain, error)
-    bias_size = jnp.abs(form.direction) @ source_sizes(source) + jnp.abs(form.bias)
+    bias_size = form.direction_size @ source_sizes(source) + jnp.abs(form.bias)
+    alone = Projection.of(source, form.direction[None], form.bias[None])
+    size = activation_size(form, Axis.of(alone, jnp.zeros_like(form.bias), order))
+    sizes = sizes + jnp.abs(readout) @ jnp.abs(form.output) * size
+    mean_error, error = 8 * eps * sizes, 8 * eps * jnp.outer(sizes, sizes)
 
     def with_psi(given):
         row, constant, size = given
@@ -151,7 +159,6 @@ def output_moments(source, layer, readout: Float[Array, "D n2"], resolution: Res
         return activation_with(law, jnp.stack([2 * size, bias_size]), form.activation, order)
 
     shared = jax.lax.map(with_psi, (rows, -rows @ mean, inputs))  # Cov(row x, psi)
-    alone = Projection.of(source, form.direction[None], form.bias[None])
     psi, square = (of(alone, bias_size[None], form.activation, order) for of in (activation_mean, activation_square))
     variance = square.value - psi.value**2
     variance_error = square.error_bound + (2 * jnp.abs(psi.value) + psi.error_bound) * psi.error_bound
@@ -201,23 +208,32 @@ def _layer_moments(source, form: RidgeForm, units, mean, orders: Orders) -> dict
     linear, output, centre = units @ form.linear, units @ form.output, units @ (form.offset - mean)
     input_mean, covariance = source.moments()
     mapped = linear @ input_mean + centre
-    sizes = jnp.abs(linear) @ source_sizes(source) + jnp.abs(units) @ (jnp.abs(form.offset) + jnp.abs(mean))
+    output_size = jnp.abs(units) @ jnp.abs(form.output)
+    sizes = jnp.abs(units) @ jnp.abs(form.linear) @ source_sizes(source) + jnp.abs(units) @ (
+        jnp.abs(form.offset) + jnp.abs(mean)
+    )
     U1 = Bounded(jnp.sum((linear @ covariance) * linear) + mapped @ mapped, 8 * eps * sizes @ sizes)
     zero = Bounded(jnp.zeros_like(U1.value), jnp.zeros_like(U1.value))
     if form.activation is None:
-        return {"psi": zero, "U1": U1, "U2": zero, "U3": zero}
+        return {"psi": zero, "size": zero, "U1": U1, "U2": zero, "U3": zero}
     rows = jnp.stack([output @ linear, form.direction])
     law = Projection.of(source, rows, jnp.stack([output @ centre, form.bias]))
-    scale = jnp.stack([jnp.abs(output) @ sizes, jnp.abs(form.direction) @ source_sizes(source) + jnp.abs(form.bias)])
+    scale = jnp.stack([output_size @ sizes, form.direction_size @ source_sizes(source) + jnp.abs(form.bias)])
     alone = law.alone(1)
     psi = activation_mean(alone, scale[1:], form.activation, orders.ridge)
     square = activation_square(alone, scale[1:], form.activation, orders.ridge)
     with_psi = activation_with(law, scale, form.activation, orders.ridge)
+    size = activation_size(form, Axis.of(alone, jnp.zeros_like(form.bias), orders.single))
+    bent_error = 8 * eps * output_size @ output_size * size**2
     return {
         "psi": psi,
+        "size": Bounded(size, jnp.zeros_like(size)),
         "U1": U1,
-        "U2": Bounded(2 * with_psi.value, 2 * with_psi.error_bound),
-        "U3": _sum(Bounded(square.value[None], square.error_bound[None]), (output @ output)[None]),
+        "U2": Bounded(2 * with_psi.value, 2 * with_psi.error_bound + 8 * eps * size * output_size @ sizes),
+        "U3": _add(
+            _sum(Bounded(square.value[None], square.error_bound[None]), (output @ output)[None]),
+            Bounded(jnp.zeros_like(size), bent_error),
+        ),
     }
 
 
@@ -251,8 +267,10 @@ class _Parts(NamedTuple):
     orders: Orders
 
     def joint(self, statistic: Statistic, readout: Array, order: int, ridge_order: int) -> Joint:
-        nothing = jnp.zeros_like(self.target.mean), jnp.zeros_like(self.target.mean[0])
-        return Joint.of(self.source, self.form, readout, nothing, statistic, self.axis.centre, order, ridge_order)
+        none = jnp.zeros_like(self.target.mean)
+        return Joint.of(
+            self.source, self.form, readout, (none, none, none[0]), statistic, self.axis.centre, order, ridge_order
+        )
 
     def of_features(self, function) -> tuple:
         """`function(encoder, atoms, log masses, statistic)` of every feature."""

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from ._check import as_floating, is_concrete, require_finite, require_shape
+from ._check import as_floating, is_concrete, require_finite, require_instance, require_shape
 from .arguments import check_encoder, check_layer, check_memory, check_mesh
 from .certificate import TERMS, certificate, check_certificate
 from .encoder import AbstractEncoder
@@ -294,7 +294,7 @@ def elbo(
         plan, mesh: as in `expectations`.
         certify: whether to bound the error of every term, too (`Elbo.bounds`). The bounds come from a second
             computation on grids of their own, which takes all pairs of features one by one: leave it out of training
-            steps. They have no gradient, and are infinite for an encoder that does not know its `strip`.
+            steps. They have no gradient, and say next to nothing for an encoder that does not know its `strip`.
 
     Returns an `Elbo`: `loss`, `rate`, `distortion` and every named term. Differentiable in all arrays of all
     arguments, and jit-able. Raises `ValueError` that names the argument if the parts do not fit together, `MemoryError`
@@ -307,7 +307,9 @@ def elbo(
     check_layer(source, layer, target)
     if not isinstance(certify, bool | np.bool_):
         raise TypeError(f"certify: expected True or False, got {certify!r}.")
+    require_instance("target", target, FeatureModel, "a FeatureModel")
     if certify:
+        check_encoder(layer, encoder, target.prior.atoms, resolution, "target")
         check_certificate(source, layer, target, encoder, resolution or Resolution())
     found = elbo_of(_checked(source, layer, target.prior.atoms, encoder, resolution, plan, mesh, "target"), target)
     return certified(found, source, layer, target, encoder, resolution) if certify else found
@@ -327,7 +329,8 @@ def certified(
 
     def bound(name):
         term = getattr(exact, name)
-        return jax.lax.stop_gradient(jnp.abs(getattr(found, name) - term.value) + term.error_bound)
+        error = jax.lax.stop_gradient(jnp.abs(getattr(found, name) - term.value) + term.error_bound)
+        return jnp.where(jnp.isnan(error), jnp.inf, error)
 
     bounds = ErrorBounds(**{name: bound(name) for name in TERMS})
     return eqx.tree_at(lambda one: one.bounds, found, bounds, is_leaf=lambda leaf: leaf is None)

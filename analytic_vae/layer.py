@@ -13,13 +13,15 @@ from .types import Array, ArrayLike, Float, Scalar
 class RidgeForm(NamedTuple):
     """What the engine sees of a layer: `f(x) = linear x + offset + output psi(<direction, x> + bias)`.
 
-    `direction: [n1]` lives in the input space. For a linear layer `activation` is None and the ridge parts are zero.
+    `direction: [n1]` lives in the input space; `direction_size` are the sizes that it was summed from, for they may
+    cancel. For a linear layer `activation` is None and the ridge parts are zero.
     """
 
     linear: Float[Array, "n2 n1"]
     offset: Float[Array, " n2"]
     output: Float[Array, " n2"]
     direction: Float[Array, " n1"]
+    direction_size: Float[Array, " n1"]
     bias: Scalar
     activation: Activation | None
 
@@ -81,7 +83,7 @@ class LinearLayer(AbstractLayer):
 
     def form(self) -> RidgeForm:
         zeros = jnp.zeros_like(self.weight[0])
-        return RidgeForm(self.weight, self.bias, jnp.zeros_like(self.bias), zeros, zeros[0], None)
+        return RidgeForm(self.weight, self.bias, jnp.zeros_like(self.bias), zeros, zeros, zeros[0], None)
 
     def __call__(self, x: Float[Array, " n1"]) -> Float[Array, " n2"]:
         return self.weight @ x + self.bias
@@ -139,7 +141,8 @@ class RidgeLayer(AbstractLayer):
 
     def form(self) -> RidgeForm:
         offset = jnp.zeros_like(self.output)
-        return RidgeForm(self.linear, offset, self.output, self.direction @ self.linear, self.bias, self.activation)
+        direction, size = self.direction @ self.linear, jnp.abs(self.direction) @ jnp.abs(self.linear)
+        return RidgeForm(self.linear, offset, self.output, direction, size, self.bias, self.activation)
 
     def __call__(self, x: Float[Array, " n1"]) -> Float[Array, " n2"]:
         remembered = self.linear @ x

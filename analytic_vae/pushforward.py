@@ -165,7 +165,8 @@ def pushforward(
         return law
     found = jax.lax.stop_gradient((law.mean, law.covariance))
     exact = output_moments(*jax.lax.stop_gradient((source, layer, readout)), resolution)
-    bounds = LawBounds(*(jnp.abs(a - b.value) + b.error_bound for a, b in zip(found, exact, strict=True)))
+    errors = (jnp.abs(a - b.value) + b.error_bound for a, b in zip(found, exact, strict=True))
+    bounds = LawBounds(*(jnp.where(jnp.isnan(error), jnp.inf, error) for error in errors))
     return eqx.tree_at(lambda one: one.error_bound, law, bounds, is_leaf=lambda leaf: leaf is None)
 
 

@@ -113,6 +113,20 @@ def test_bounds_of_a_law():
         assert np.max(law.error_bound.covariance) < 1e-3
 
 
+@pytest.mark.parametrize("seed", [2, 5])
+def test_a_direction_that_cancels(seed):
+    """`u A` of large u, nearly orthogonal to the columns of A: what it was summed from is charged, not what is left."""
+    source, layer, *_ = cases.problem(seed, "softmax", "relu", m2=2)
+    basis = np.linalg.qr(np.concatenate([np.asarray(layer.linear), np.eye(3)], axis=1))[0]
+    layer = av.RidgeLayer(layer.linear, 100 * layer.output, 1e3 * basis[:, 2], 0.0, "relu")
+    source = eqx.tree_at(lambda one: one.noise, source, jnp.asarray(0.0))
+    for dtype in (np.float32, np.float64):
+        given, f = cases.cast((source, layer), dtype)
+        law = av.pushforward(given, f, np.eye(3, dtype=dtype), av.Resolution(8), certify=True)
+        exact = reference.expectation(cases.oracle_model(given), cases.oracle_layer(f), cases.oracle_layer(f))
+        assert np.all(np.abs(law.mean - exact) <= law.error_bound.mean)
+
+
 @pytest.mark.parametrize(("threshold", "exact"), [(104, 26.028838179485620987), (300, 0.20149510110269576326)])
 def test_weighted_sums_of_sparse_features_without_noise(threshold, exact):
     """The cases: `E relu(S - threshold)`, `S = sum_j j z_j`, `z_j ~ Bernoulli(1/20)`."""

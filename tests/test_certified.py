@@ -125,6 +125,20 @@ def test_a_kink_beyond_the_box(dtype, mean):
     assert abs(float(result.value) - exact) <= float(result.error_bound)
 
 
+@pytest.mark.parametrize("dtype, mean", [(np.float32, 5.8), (np.float64, 8.9)])
+def test_a_kink_below_the_box(dtype, mean):
+    """`relu(b) - b` is zero on all of the box, but not its expectation, that of `relu(-b)`."""
+    from scipy.stats import norm
+
+    from analytic_vae.activation import residual
+
+    source = av.FeatureModel(av.Prior.bernoulli(np.array([0.5], dtype)), np.zeros((1, 1), dtype), dtype(1), [mean])
+    one = np.ones((1, 1), dtype)
+    result = av.bounded_expectation(source, av.LinearLayer(one), one, (residual("relu"),))
+    exact = norm.pdf(mean) - mean * norm.cdf(-mean)
+    assert 0 < abs(float(result.value) - exact) <= float(result.error_bound)
+
+
 def test_rows_that_cancel():
     """In float32 two large weights leave a small row: the bound knows what it was the difference of."""
     weight, readout = np.float32([[1000.1], [1000.0]]), np.float32([[0.3, -0.3]])

@@ -177,17 +177,18 @@ class Missing(NamedTuple):
 class Damping(eqx.Module):
     """How small the noise makes `E exp(i <w, a> + i omega b)` at the first omega beyond the grid, of either sign.
 
-    It is at most `exp(-q / 2)` with a quadratic form q of `(w, omega)`. Fields, `[2, W]`: q there, from below, and
-    `slope`, half of how fast it grows from there.
+    It is at most `exp(-q / 2)`, with a quadratic form q of `(w, omega)`, or with `q = noise^2 omega^2`, the noise of b
+    given a. Fields, `[2, 2, W]` for these two and both signs: q there, from below, and `slope`, half of how fast it
+    grows from there; both 0 where it falls.
     """
 
-    q: Float[Array, "2 W"]
-    slope: Float[Array, "2 W"]
+    q: Float[Array, "2 2 W"]
+    slope: Float[Array, "2 2 W"]
     step: Scalar
 
     @classmethod
     def of(cls, axis: Axis, covariance: Float[Array, "E E"], frequency: Float[Array, "W D"]) -> "Damping":
-        """With the Gaussian covariance of `(a, b)`; where q falls beyond the grid, by the noise of b given a alone."""
+        """With the Gaussian covariance of `(a, b)`; the axis has the noise of b given a."""
         own, cross, last = covariance[:-1, :-1], frequency @ covariance[:-1, -1], covariance[-1, -1]
         first = axis.step * (axis.order + 1)
         sizes = jnp.abs(frequency) @ jnp.sqrt(jnp.diagonal(own)) + first * jnp.sqrt(last)
@@ -196,16 +197,19 @@ class Damping(eqx.Module):
         q = jnp.einsum("wd,de,we->w", frequency, own, frequency) + last * first**2 - rounding
         q = q[None] + 2 * first * signed
         slope = signed + (last * first - rounding / first)[None]
-        least = axis.noise**2 * first
-        return cls(jnp.maximum(least * first, jnp.where(slope > 0, q, 0)), jnp.maximum(least, slope), axis.step)
+        grows = (slope > 0) & (q > 0)
+        least = jnp.full(q.shape, axis.noise**2 * first)
+        both = jnp.stack([least * first, jnp.where(grows, q, 0)]), jnp.stack([least, jnp.where(grows, slope, 0)])
+        return cls(*both, axis.step)
 
     def largest(self, share: float = 1.0) -> Float[Array, " W"]:
         """A bound of `exp(-share q / 2)` beyond the grid."""
-        return jnp.exp(-share * jnp.min(self.q, axis=0) / 2)
+        return jnp.exp(-share * jnp.min(jnp.max(self.q, axis=0), axis=0) / 2)
 
     def root_sum(self, share: float = 1.0) -> Float[Array, " W"]:
         """`(sum exp(-share q))^(1/2)` over all omega beyond the grid, from above."""
-        return jnp.sqrt(jnp.sum(jnp.exp(-share * self.q) / -jnp.expm1(-2 * share * self.slope * self.step), axis=0))
+        each = jnp.exp(-share * self.q) / -jnp.expm1(-2 * share * self.slope * self.step)
+        return jnp.sqrt(jnp.sum(jnp.min(each, axis=0), axis=0))
 
 
 def missing(axis: Axis, bend: Bend, frequency: Float[Array, "W D"], weight: Bend, damping: Damping) -> Missing:
@@ -239,7 +243,8 @@ def _kinked(axis: Axis, bend: Bend, frequency, weight: Bend, largest):
     ends = 4 * jnp.exp(-((safe * sigma) ** 2) / 2) / (axis.length * safe)
     ends = ends / -jnp.expm1(-(sigma**2) * axis.step * safe)
     steepest = weight.steepest()[0]
-    bent = 2 * jnp.abs(weight.coefficient[0]) * weight.activation.strip.slope(jnp.zeros_like(axis.low))
+    jumps = PiecewiseLinear.of(weight.activation, axis.low.dtype).jumps
+    bent = jnp.abs(weight.coefficient[0]) * jnp.sum(jnp.abs(jumps))
     plain = kinks * jump + ends
     more = bent + largest * jump + 2 * steepest * jump / safe
     weighted = kinks * more + ends * (largest + 2 * steepest / safe + steepest * sigma * (1 + 2 * sigma * safe))

@@ -160,7 +160,8 @@ def _analytic(axis: Axis, function: Analytic) -> Factor:
     largest = function.sup(low, high, jnp.zeros_like(low))
     root = jnp.abs(function.function(axis.centre)) ** (1 / function.degree)
     norm = jnp.where(bounded, largest, (root + function.lipschitz * axis.reach) ** function.degree)
-    outside = 2 * jnp.where(bounded, axis.missed * largest, axis.missed ** (7 / 8) * norm)
+    # E |g - P|: of g itself beyond the window, and of the windowed copies that stand there.
+    outside = axis.missed * largest + jnp.where(bounded, axis.missed * largest, axis.missed ** (7 / 8) * norm)
     kept = coefficients[: axis.order + 1]
     return Factor(
         coefficients=kept,
@@ -181,11 +182,12 @@ def _piecewise_linear(axis: Axis, law: Projection, function: PiecewiseLinear) ->
     edge, centre = EDGE * axis.length, axis.centre
     inner_low, inner_high = axis.inner
     places, jumps, intercept, slope = function
-    # Below the inner box a kink is a change of the line on all of it; above, it is nothing there, but not outside.
+    steepest = jnp.abs(slope) + jnp.sum(jnp.abs(jumps))
+    # Below the inner box a kink is a change of the line on all of it; above, it is nothing there; but not outside.
     below, above = places <= inner_low, places >= inner_high
     intercept = intercept - jnp.sum(jnp.where(below, jumps * places, 0))
     slope = slope + jnp.sum(jnp.where(below, jumps, 0))
-    dropped = jnp.sum(jnp.where(above, jnp.abs(jumps) * (jnp.abs(places - centre) + axis.reach), 0))
+    dropped = jnp.sum(jnp.where(below | above, jnp.abs(jumps) * (jnp.abs(places - centre) + axis.reach), 0))
     jumps, places = jnp.where(below | above, 0, jumps), jnp.clip(places, inner_low, inner_high)
     line = jnp.stack([intercept + slope * centre, slope])  # in powers of y - centre
     transform = Transform.of(axis, axis.frequency, places, jumps, line)
@@ -208,6 +210,7 @@ def _piecewise_linear(axis: Axis, law: Projection, function: PiecewiseLinear) ->
         return jnp.abs(line[0]) + jnp.abs(line[1]) * radius + jnp.abs(jumps) @ (radius + jnp.abs(places - centre))
 
     norm = size(axis.reach) + dropped
+    sup = 2 * size(axis.length / 2 + edge / 2)  # the kernel's L1 norm is below 2
     return Factor(
         coefficients=coefficients,
         slack=jnp.zeros_like(axis.low),
@@ -216,10 +219,10 @@ def _piecewise_linear(axis: Axis, law: Projection, function: PiecewiseLinear) ->
         half_tail=half[best] + rest,
         bias=bias[best],
         bias_norm=bias_norm[best],
-        outside=2 * axis.missed ** (7 / 8) * norm,
+        outside=2 * axis.missed ** (7 / 8) * norm + axis.missed * sup,
         norm=norm,
-        sup=2 * size(axis.length / 2 + edge / 2),  # the kernel's L1 norm is below 2
-        slope=jnp.abs(line[1]) + jnp.sum(jnp.abs(jumps)),
+        sup=sup,
+        slope=steepest,
     )
 
 

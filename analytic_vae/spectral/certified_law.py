@@ -49,21 +49,25 @@ class Joint(eqx.Module):
         source: FeatureModel,
         form: RidgeForm,
         readout: Float[Array, "D n2"],
-        weight: tuple[Float[Array, " n2"], Scalar],
+        weight: tuple[Float[Array, " n2"], Float[Array, " n2"], Scalar],
         statistic: Statistic,
         centre: Scalar,
         order: int,
         ridge_order: int,
     ) -> "Joint":
-        """For `y = readout f(x)` in the coordinates of `statistic`, and `F = <weight_0, f(x)> + weight_1`."""
-        direction, offset = weight
+        """For `y = readout f(x)` in the coordinates of `statistic`, and `F = <weight_0, f(x)> + weight_2`.
+
+        `weight_1` are the sizes that `weight_0` was summed from.
+        """
+        direction, size, offset = weight
         rows = jnp.concatenate([statistic.rows, jnp.stack([direction @ form.linear, form.direction])])
         constant = jnp.stack([direction @ form.offset + offset, form.bias])
         law = Projection.of(source, rows, jnp.concatenate([jnp.zeros_like(statistic.centre), constant]))
         D = statistic.dimension
         law = eqx.tree_at(lambda one: one.mean, law, jnp.concatenate([statistic.law.mean, law.mean[D:]]))
-        scale = _sizes(source, form, readout, direction, constant, statistic, centre)
         ridge = Axis.of(law.alone(D + 1), _conditional(law.covariance, D), ridge_order)
+        psi = activation_size(form, ridge)
+        scale = _sizes(source, form, readout, size, offset, statistic, centre, psi)
         cells, bend, weight_bend = [None] * D, None, None
         if form.activation is not None:
             bend = Bend(statistic.shear, statistic.coefficient, centre, form.activation)
@@ -202,18 +206,27 @@ def _block(joint: Joint, frequency: Float[Array, "W D"], weighted: bool) -> Wave
     return Waves(plain, error, rounding, derivative, weighted_error, weighted_rounding)
 
 
-def _sizes(source, form, readout, direction, constant, statistic, centre) -> Float[Array, " E"]:
+def activation_size(form: RidgeForm, ridge: Axis) -> Scalar:
+    """A bound of `(E psi(b)^16)^(1/16)`; 0 for a linear layer."""
+    if form.activation is None:
+        return jnp.zeros_like(ridge.low)
+    slope = form.activation.strip.slope(jnp.zeros_like(ridge.low))
+    return jnp.abs(form.activation(ridge.centre)) + slope * ridge.reach
+
+
+def _sizes(source, form, readout, weight_size, offset, statistic, centre, psi) -> Float[Array, " E"]:
     """Mean sizes of what the projections of `Joint.law` are summed from: their roundings are relative to these."""
     inverse = jnp.abs(inverse_basis(statistic.basis))
     shear = jnp.abs(statistic.basis @ statistic.shear)
-    bent = jnp.abs(form.direction)
+    bent = form.direction_size
     of_y = jnp.abs(readout) @ jnp.abs(form.linear) + shear[:, None] * bent[None]
-    terms = jnp.concatenate([inverse @ of_y, jnp.stack([jnp.abs(direction) @ jnp.abs(form.linear), bent])])
+    terms = jnp.concatenate([inverse @ of_y, jnp.stack([weight_size @ jnp.abs(form.linear), bent])])
     states = terms @ source_sizes(source)
     offsets = jnp.abs(readout) @ jnp.abs(form.offset) + jnp.abs(statistic.centre) + shear * jnp.abs(centre)
     coefficient = jnp.abs(readout) @ jnp.abs(form.output)
-    psi = 0.0 if form.activation is None else jnp.abs(form.activation(centre)) + jnp.abs(centre)
-    constants = jnp.concatenate([inverse @ (offsets + coefficient * psi), jnp.abs(constant)])
+    of_weight = weight_size @ (jnp.abs(form.offset) + psi * jnp.abs(form.output)) + jnp.abs(offset)
+    of_rest = jnp.stack([of_weight, jnp.abs(form.bias)])
+    constants = jnp.concatenate([inverse @ (offsets + coefficient * psi), of_rest])
     return states + constants
 
 

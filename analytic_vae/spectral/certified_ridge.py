@@ -50,7 +50,7 @@ def activation_with(law: Projection, scale: Float[Array, " 2"], activation: Acti
     error = error + 2 * span * given.slack * twice @ smaller
     error = error + 4 * eps * (scale[0] * given.norm + high * given.slope * (scale[1] + axis.length))
     error = error + high * (given.tail + given.bias_norm) + LARGEST * deviation * given.half_tail
-    error = error + 2 * axis.missed ** (7 / 8) * high * given.norm
+    error = error + axis.missed ** (7 / 8) * high * (2 * given.norm + given.sup)
     return bounded(jnp.sum(product.real), error)
 
 
