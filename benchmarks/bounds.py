@@ -95,4 +95,4 @@ if __name__ == "__main__":
             row |= dict(zip(("quarter", "median", "three_quarters"), map(float, quartiles), strict=True))
             found.append(row | {"errors_above_1e-12": len(decades)})
             print(table(found[-1:]), flush=True)
-    save("bounds", found)
+            save("bounds", found)

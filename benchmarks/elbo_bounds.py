@@ -80,4 +80,4 @@ if __name__ == "__main__":
             row |= {"median_of_terms": float(np.median(terms)), "median_of_losses": float(np.median(losses))}
             rows.append(row | {"infinite": infinite})
             print(table(rows[-1:]), flush=True)
-    save("elbo_bounds", rows)
+            save("elbo_bounds", rows)

@@ -79,4 +79,4 @@ if __name__ == "__main__":
             print("WRONG", *line, flush=True)
         rows.append({"of": name, "cases": count, "wrong": len(wrong)} | dict(outcomes))
         print(table(rows[-1:]), flush=True)
-    save("resolutions", rows)
+        save("resolutions", rows)
