@@ -141,7 +141,7 @@ def fit(
             it, and report the difference: an estimate.
         certify: bound the error of the final loss (`elbo(certify=True)`), at twice and four times the frequencies, up
             to 96, if it is not within 0.01 nats before. It takes all pairs of features one by one on fine grids: for
-            16 features about ten seconds, after the compilation.
+            16 features 7 to 23 seconds, after the compilation.
         log: called with a line of progress about once a second (`print`, say).
         key: for the perturbations and random encoders; `jax.random.key(0)` if not given.
         mesh: devices to share the work among, as in `elbo`.
