@@ -7,8 +7,8 @@ import numpy as np
 from jax.sharding import Mesh
 
 from ._check import is_concrete, require_instance
-from .encoder import AbstractEncoder, encode
-from .layer import AbstractLayer, LinearLayer
+from .encoder import AbstractEncoder, CarriedEncoder, encode
+from .layer import AbstractLayer, DenseLayer
 from .model import FeatureModel
 from .parallel import Batches
 from .spectral.compression import kept_atoms
@@ -19,7 +19,7 @@ from .spectral.resolution import Resolution
 def check_layer(source, layer, target=None) -> None:
     """Raise an error that names the argument unless source, layer and, if there is one, target fit together."""
     require_instance("source", source, FeatureModel, "a FeatureModel")
-    require_instance("layer", layer, AbstractLayer, "a LinearLayer or a RidgeLayer")
+    require_instance("layer", layer, AbstractLayer, "a LinearLayer, a DenseLayer or a RidgeLayer")
     if source.neurons != layer.inputs:
         raise ValueError(f"source: expected {layer.inputs} neurons, the inputs of layer, got {source.neurons}.")
     if target is None:
@@ -27,22 +27,36 @@ def check_layer(source, layer, target=None) -> None:
     require_instance("target", target, FeatureModel, "a FeatureModel")
     if target.neurons != layer.outputs:
         raise ValueError(f"target: expected {layer.outputs} neurons, the outputs of layer, got {target.neurons}.")
-    if target.decoder.ndim != 2:
-        raise ValueError(f"target: expected a decoder of shape [n, m], got {target.decoder.shape}.")
     noise = target.noise if target.noise.ndim < 2 else jnp.diagonal(target.noise)
     if is_concrete(noise) and not np.all(np.asarray(noise) > 0):
         raise ValueError("target: expected noise in every direction, got one without: its density would be infinite.")
 
 
-def check_encoder(layer, encoder, atoms, resolution, name: str = "atoms") -> None:
-    """Raise an error that names the argument unless the encoder fits the layer and the atoms `[m2, K]` of `name`."""
+def check_encoder(layer, encoder, atoms, resolution, name: str = "atoms", source=None) -> None:
+    """Raise an error that names the argument unless the encoder fits the layer and the atoms `[m2, K]` of `name`.
+
+    One that carries features on must fit the source, too.
+    """
     require_instance("encoder", encoder, AbstractEncoder, "an encoder (SoftmaxEncoder, ...)")
     if resolution is not None:
         require_instance("resolution", resolution, Resolution, "a Resolution")
-    if encoder.readout.shape[2] != layer.outputs:
+    if isinstance(encoder, CarriedEncoder):
+        if source is None:
+            raise ValueError("encoder: expected one that reads statistics, got a CarriedEncoder.")
+        m1, K1 = source.prior.atoms.shape
+        if encoder.carried != m1:
+            raise ValueError(f"encoder: expected {m1} carried features, as many as source has, got {encoder.carried}.")
+        if atoms.shape != (encoder.features, K1):
+            raise ValueError(
+                f"{name}: expected {encoder.features} features of {K1} atoms, as many as source has, got {atoms.shape}."
+            )
+        if encoder.beside is None:
+            return
+        encoder, atoms = encoder.beside, atoms[m1:]
+    read, what = (layer.inputs, "inputs") if isinstance(layer, DenseLayer) else (layer.outputs, "outputs")
+    if encoder.readout.shape[2] != read:
         raise ValueError(
-            f"encoder: expected a readout of {layer.outputs} neurons, the outputs of layer, "
-            f"got {encoder.readout.shape[2]}."
+            f"encoder: expected a readout of {read} neurons, the {what} of layer, got {encoder.readout.shape[2]}."
         )
     if encoder.statistics_read > 2:
         raise ValueError(f"encoder: expected 1 or 2 statistics per feature, got {encoder.statistics_read}.")
@@ -58,7 +72,7 @@ def check_encoder(layer, encoder, atoms, resolution, name: str = "atoms") -> Non
 
 def check_memory(source, layer, t: int, m2: int, K2: int, resolution, mesh=None) -> None:
     """Raise `MemoryError` before anything starts if the largest arrays cannot fit: `m2` encoders of `t` statistics."""
-    linear = isinstance(layer, LinearLayer)
+    linear = layer.read_form().activation is None
     batches = Batches.of(source, m2, K2, t, linear, resolution, mesh)
     nodes = 16 * resolution.ridge_panels  # of the ridge axis, and complex exponentials at them
     axis = 0 if linear else 16 * nodes * resolution.ridge_order
@@ -69,6 +83,29 @@ def check_memory(source, layer, t: int, m2: int, K2: int, resolution, mesh=None)
     # The devices of a CPU share one memory.
     shared = 1 if mesh is None or mesh.devices.flat[0].platform != "cpu" else len(mesh.local_devices)
     require_memory(shared * values * source.mean.dtype.itemsize, "resolution", advice)
+
+
+def check_units_memory(source, layer, resolution) -> None:
+    """Raise `MemoryError` before anything starts if the tables of all units cannot fit."""
+    m, K = source.prior.atoms.shape
+    tables = 16 * layer.units * m * resolution.frequencies * max(1, K - 1)
+    advice = "lower resolution.frequencies, or take fewer units at a time"
+    require_memory(tables * source.mean.dtype.itemsize, "resolution", advice)
+
+
+def check_moments(moments, layer) -> None:
+    """Raise an error that names the argument unless the moments, if any, are those of such a layer."""
+    if moments is None:
+        return
+    require_instance("layer", layer, DenseLayer, "a DenseLayer, as moments were given")
+    if getattr(getattr(moments, "psi", None), "shape", None) != (layer.units,):
+        raise ValueError(f"moments: expected those of {layer.units} units (av.dense_moments makes them).")
+
+
+def check_ridge(layer, what: str) -> None:
+    """Raise an error that names the argument if the layer is a dense one, for which `what` is not there."""
+    if isinstance(layer, DenseLayer):
+        raise ValueError(f"layer: expected a LinearLayer or a RidgeLayer, {what}; got a DenseLayer.")
 
 
 def check_mesh(mesh) -> None:

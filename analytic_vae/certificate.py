@@ -183,6 +183,8 @@ def check_strip(layer) -> None:
 def check_certificate(source, layer, target, encoder, resolution: Resolution) -> None:
     """Raise an error that names the argument if there can be no bounds, or the memory does not suffice for them."""
     check_strip(layer)
+    if target.decoder.ndim != 2:
+        raise ValueError(f"target: expected a decoder [n, m], whose errors can be bounded, got {target.decoder.shape}.")
     orders, t = Orders.of(resolution, encoder.statistics_read), encoder.statistics_read
     (m, K), complex_number = target.prior.atoms.shape, 2 * source.mean.dtype.itemsize
     points = (12 * orders.single) ** t * (K + 16)

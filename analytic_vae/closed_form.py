@@ -34,12 +34,23 @@ def best_prior(given: Expectations, atoms: Float[Array, "m2 K"]) -> Prior:
 
 
 @exact_products
-def best_decoder(given: Expectations) -> tuple[Float[Array, "n2 m2"], Float[Array, " n2"]]:
+def best_decoder(given: Expectations) -> tuple[Array, Float[Array, " n2"]]:
     """`B: [n2, m2]` and `mean: [n2]` of the least squared error `E |f - mean - B z|^2`.
 
-    A feature whose latent does not vary has no direction of its own: a relative ridge of the square root of the
-    rounding makes it zero.
+    With a vector per atom `B: [n2, m2, K]`, centred by the aggregate, so that `mean` is that of `f`. A feature whose
+    latent does not vary has no direction of its own: a relative ridge of the square root of the rounding makes it zero.
     """
+    matrix, mean = _best_matrix(given)
+    if not given.vectors:
+        return matrix, mean
+    m, K = given.aggregate.shape
+    vectors = jnp.pad(matrix.reshape(-1, m, K - 1), ((0, 0), (0, 0), (1, 0)))
+    middle = jnp.einsum("nmk,mk->nm", vectors, given.aggregate)
+    return vectors - middle[:, :, None], mean + middle.sum(axis=1)
+
+
+def _best_matrix(given: Expectations) -> tuple[Float[Array, "n2 C"], Float[Array, " n2"]]:
+    """The same for the codes of `Expectations`."""
     latent, cross = _latent_covariance(given), given.output_latent
     ridge = 1e-2 * jnp.finfo(latent.dtype).eps ** 0.5 * jnp.trace(latent) / latent.shape[0]
     ridge = ridge + jnp.finfo(latent.dtype).tiny ** 0.5
@@ -48,14 +59,16 @@ def best_decoder(given: Expectations) -> tuple[Float[Array, "n2 m2"], Float[Arra
 
 
 @exact_products
-def residual_covariance(given: Expectations, decoder: Float[Array, "n2 m2"]) -> Float[Array, "n2 n2"]:
+def residual_covariance(given: Expectations, decoder: Array) -> Float[Array, "n2 n2"]:
     """`Cov(f - B z)`, with `z` drawn from the encoder."""
+    if given.vectors:
+        decoder = (decoder[:, :, 1:] - decoder[:, :, :1]).reshape(decoder.shape[0], -1)
     cross = given.output_latent @ decoder.T
     return given.layer.output()[1] - cross - cross.T + decoder @ _latent_covariance(given) @ decoder.T
 
 
 @exact_products
-def best_noise(given: Expectations, decoder: Float[Array, "n2 m2"], noise: Noise, floor: ArrayLike = 1e-6) -> Array:
+def best_noise(given: Expectations, decoder: Array, noise: Noise, floor: ArrayLike = 1e-6) -> Array:
     """The noise of a `FeatureModel`: scalar std, `[n2]` stds, or `[n2, n2]` lower Cholesky factor of the residual.
 
     `floor` times the mean variance of `f` is added to every variance: a neuron that never varies (a dead unit) would
@@ -106,4 +119,4 @@ def require_floor(floor: ArrayLike) -> None:
 
 
 def _latent_covariance(given: Expectations) -> Float[Array, "m2 m2"]:
-    return given.latent_covariance + jnp.diag(given.latent_variance)
+    return given.latent_covariance + given.latent_noise

@@ -11,51 +11,56 @@ import numpy as np
 from jax.sharding import Mesh
 
 from ._check import as_floating, is_concrete, require_finite, require_instance, require_shape
-from .arguments import check_encoder, check_layer, check_memory, check_mesh
+from .arguments import check_encoder, check_layer, check_memory, check_mesh, check_moments, check_ridge, check_units_memory
 from .certificate import TERMS, certificate, check_certificate
-from .encoder import AbstractEncoder
-from .layer import AbstractLayer
-from .model import FeatureModel, whitening
-from .parallel import Batches, spread
+from .encoder import AbstractEncoder, CarriedEncoder
+from .layer import AbstractLayer, DenseLayer
+from .model import FeatureModel, code_decoder, whitening
+from .parallel import Batches
 from .plan import Plan, check_plan
 from .precision import exact_products
 from .spectral.compression import compress
-from .spectral.expectation import LayerMoments, statistic_nodes
-from .spectral.latents import Latent, latent_covariances
+from .spectral.expectation import LayerMoments
+from .spectral.features import Features, block_diagonal, codes
+from .spectral.latents import latent_covariances
 from .spectral.resolution import Resolution
 from .spectral.ridge import RidgeAxis
-from .spectral.spectrum import Spectrum
-from .spectral.statistic import Statistic
+from .spectral.units import DenseMoments, state_covariance
 from .types import Array, Float, Scalar
 
 
 class Expectations(eqx.Module):
     """Everything that the loss needs to know of `x1`, the layer and the encoder.
 
-    With `f = f(x1)`, `s_j` and `v_j` the mean and variance of `Q_j(. | y_j)`:
+    What a decoder multiplies are *codes* `s`: of each feature its value (`C = m2` codes), or, with a vector per atom,
+    the indicators of all its atoms but the first (`C = m2 (K - 1)`). With `f = f(x1)` and `s` their means under
+    `Q(. | y)`:
 
     | field | value | shape |
     |---|---|---|
-    | `layer` | moments of `x1`, `psi` and `f` alone | |
-    | `latent_mean`, `latent_variance` | `E[s_j]`, `E[v_j]` | `[m2]` |
-    | `latent_covariance` | `Cov(s_j, s_k)` | `[m2, m2]` |
-    | `input_latent`, `psi_latent` | `Cov(x1, s_j)`, `Cov(psi, s_j)` | `[n1, m2]`, `[m2]` |
+    | `layer` | moments of `x1`, the non-linear parts `psi` and `f` alone | |
+    | `latent_mean` | `E s` | `[C]` |
+    | `latent_covariance` | `Cov(s)` | `[C, C]` |
+    | `latent_noise` | `E Cov(codes | y)`, in blocks of a feature; `latent_variance` is its diagonal | `[C, C]` |
+    | `input_latent`, `psi_latent` | `Cov(x1, s)`, `Cov(psi, s)` | `[n1, C]`, `[C]` or `[h, C]` |
     | `aggregate` | `E[Q_j(a_jk | y_j)]`, the aggregate posterior | `[m2, K]` |
     | `entropy` | `E[-sum_k Q_jk log Q_jk]` in nats | `[m2]` |
-    | `remainder` | L2 norm of what series leave out of `s_j`; a covariance is off by about the product | `[m2]` |
+    | `remainder` | L2 norm of what series leave out of `s`; a covariance is off by about the product | `[C]` |
     | `misfit` | how far mass, mean and variance of each law on its box are from the exact ones | `[m2]` |
+    | `vectors` | whether there is a vector per atom | |
     """
 
-    layer: LayerMoments
-    latent_mean: Float[Array, " m2"]
-    latent_variance: Float[Array, " m2"]
-    latent_covariance: Float[Array, "m2 m2"]
-    input_latent: Float[Array, "n1 m2"]
-    psi_latent: Float[Array, " m2"]
+    layer: LayerMoments | DenseMoments
+    latent_mean: Float[Array, " C"]
+    latent_covariance: Float[Array, "C C"]
+    latent_noise: Float[Array, "C C"]
+    input_latent: Float[Array, "n1 C"]
+    psi_latent: Array
     aggregate: Float[Array, "m2 K"]
     entropy: Float[Array, " m2"]
-    remainder: Float[Array, " m2"]
+    remainder: Float[Array, " C"]
     misfit: Float[Array, " m2"]
+    vectors: bool = eqx.field(static=True, default=False)
 
     @property
     def information(self) -> Float[Array, " m2"]:
@@ -63,14 +68,19 @@ class Expectations(eqx.Module):
         return jnp.sum(jax.scipy.special.entr(jnp.maximum(self.aggregate, 0)), axis=1) - self.entropy
 
     @property
-    def output_latent(self) -> Float[Array, "n2 m2"]:
-        """`Cov(f, s_j)`."""
+    def output_latent(self) -> Float[Array, "n2 C"]:
+        """`Cov(f, s)`."""
         return self.layer.form.mapped(self.input_latent, self.psi_latent)
 
     @property
-    def latent_second(self) -> Float[Array, "m2 m2"]:
-        """`E[s_j s_k]`."""
+    def latent_second(self) -> Float[Array, "C C"]:
+        """`E[s s']`."""
         return self.latent_covariance + jnp.outer(self.latent_mean, self.latent_mean)
+
+    @property
+    def latent_variance(self) -> Float[Array, " C"]:
+        """`E[v]`, the mean variance of each code given what its encoder reads."""
+        return jnp.diagonal(self.latent_noise)
 
 
 @exact_products
@@ -82,6 +92,8 @@ def expectations(
     resolution: Resolution | None = None,
     plan: Plan | None = None,
     mesh: Mesh | None = None,
+    vectors: bool = False,
+    moments: DenseMoments | None = None,
 ) -> Expectations:
     """The `Expectations` of a layer and an encoder, without samples.
 
@@ -89,11 +101,13 @@ def expectations(
         source: law of `x1`.
         layer: `f`.
         atoms: `[m2, K]`, the values of the target's features.
-        encoder: reads `y_j = C_j f(x1)`.
+        encoder: reads `y_j = C_j f(x1)`; of a `DenseLayer` `y_j = C_j x1`. Or a `CarriedEncoder`.
         resolution: how fine; `Resolution()` if not given.
         plan: boxes to reuse (`av.plan`); new ones if not given.
         mesh: devices to share the work among, on its first axis: features and pairs of features are spread over
             them, everything else is computed by each.
+        vectors: whether the target has a vector per atom.
+        moments: what depends on source and layer alone (`av.dense_moments`), to reuse; of a `DenseLayer` only.
 
     Raises `ValueError` or `TypeError` that names the argument if the parts do not fit together.
     """
@@ -101,65 +115,151 @@ def expectations(
     (atoms,) = as_floating(atoms=atoms)
     require_shape("atoms", atoms, (None, None), "features, atoms")
     require_finite("atoms", atoms)
-    return _checked(source, layer, atoms, encoder, resolution, plan, mesh, "atoms")
+    return _checked(source, layer, atoms, encoder, resolution, plan, mesh, "atoms", vectors, moments)
 
 
-def _checked(source, layer, atoms, encoder, resolution, plan, mesh, named: str) -> Expectations:
+def _checked(
+    source, layer, atoms, encoder, resolution, plan, mesh, named: str, vectors=False, moments=None
+) -> Expectations:
     """The expectations, after a look at all that is not source, layer and atoms (those of the argument `named`)."""
-    check_encoder(layer, encoder, atoms, resolution, named)
+    check_encoder(layer, encoder, atoms, resolution, named, source)
     resolution = resolution or Resolution()
-    check_plan(plan, layer, encoder, resolution)
+    check_moments(moments, layer)
     check_mesh(mesh)
-    check_memory(source, layer, encoder.statistics_read, *atoms.shape, resolution, mesh)
-    return _expectations(source, layer, atoms, encoder, resolution, plan, mesh)
+    learnt = encoder.beside if isinstance(encoder, CarriedEncoder) else encoder
+    if learnt is not None:
+        check_plan(plan, layer, learnt, resolution)
+        check_memory(source, layer, learnt.statistics_read, learnt.features, atoms.shape[1], resolution, mesh)
+    return _expectations(source, layer, atoms, encoder, resolution, plan, mesh, vectors, moments)
 
 
 @eqx.filter_jit
-def _expectations(source, layer, atoms, encoder, resolution, plan, mesh) -> Expectations:
-    t = encoder.statistics_read
+def _expectations(source, layer, atoms, encoder, resolution, plan, mesh, vectors, moments) -> Expectations:
     plan = jax.lax.stop_gradient(plan)
-    source = compress(source, resolution.atoms)
-    form = layer.form()
-    axis = RidgeAxis.of(source, form, resolution, None if plan is None else plan.ridge)
-    grid = axis.law_grid(resolution, t)
-    pair_grid = axis.pair_grid(resolution)
+    carried = encoder.carried if isinstance(encoder, CarriedEncoder) else 0
+    if moments is None and isinstance(layer, DenseLayer):
+        moments = DenseMoments.of(source, layer, resolution, mesh)
+    # Carried features are those of the source, atom by atom: there its atoms are not replaced by fewer.
+    given = source if carried else compress(source, resolution.atoms)
+    form, read = layer.form(), layer.read_form()
+    axis = RidgeAxis.of(given, read, resolution, None if plan is None else plan.ridge)
+    layer_moments = LayerMoments.of(given, read, axis)
+    parts = []
+    if carried:
+        known = moments or layer_moments
+        parts.append(_carried(source, known, atoms[:carried], vectors))
+        encoder = encoder.beside
+    if encoder is not None:
+        parts.append(
+            _learnt(given, form, axis, layer_moments, atoms[carried:], encoder, resolution, plan, mesh, vectors, moments)
+        )
+    found = parts[0][0] if len(parts) == 1 else _beside(*parts, source, vectors, atoms)
+    return found
 
-    @jax.checkpoint
-    def one_feature(everywhere, arrays, one_atoms: Float[Array, " K"], box):
-        source, form, axis, grid, covariance = everywhere
-        one = eqx.combine(arrays, static)
-        statistic = Statistic.of(source, form, one.readout, axis, resolution, box=box)
-        spectrum = Spectrum.of(statistic, grid, resolution)
-        nodes = statistic_nodes(spectrum, resolution)
-        log_q = jax.vmap(lambda y: one.log_masses(y, one_atoms))(nodes.points)
-        q = jnp.exp(log_q)
-        s = q @ one_atoms
-        v = jnp.sum(q * (one_atoms[None] - s[:, None]) ** 2, axis=1)
-        latent = Latent.of(source, form, spectrum, nodes, resolution, s)
-        entropy = -nodes.weights @ jnp.sum(jnp.where(q > 0, q * log_q, 0), axis=1)
-        misfit = nodes.misfit(statistic, one.readout @ covariance @ one.readout.T)
-        return latent, (nodes.weights @ v, nodes.weights @ q, entropy, misfit)
 
-    arrays, static = eqx.partition(encoder, eqx.is_array)
+def _learnt(source, form, axis, read_moments, atoms, encoder, resolution, plan, mesh, vectors, moments):
+    """The expectations of an encoder that reads statistics, and `E[1{z_l = a_lk} (s - E s)]: [C, m1, K1]`."""
+    read, t = read_moments.form, encoder.statistics_read
     boxes = None if plan is None else (plan.low, plan.length)
+    covariance = read_moments.output()[1]
     batches = Batches.of(source, *atoms.shape, t, axis.linear, resolution, mesh)
-    given = (arrays, atoms, boxes)
-    moments = LayerMoments.of(source, form, axis)
-    everywhere = source, form, axis, grid, moments.output()[1]
-    latents, (v, aggregate, entropy, misfit) = spread(one_feature, everywhere, given, mesh, batches.laws)
-    covariances = latent_covariances(source, moments, encoder.readout, latents, pair_grid, batches.pairs, mesh)
-    return Expectations(
-        layer=moments,
-        latent_mean=latents.mean,
-        latent_variance=v,
-        latent_covariance=covariances.latent,
-        input_latent=covariances.input_latent,
-        psi_latent=covariances.psi_latent,
-        aggregate=aggregate,
-        entropy=entropy,
-        remainder=latents.remainder,
-        misfit=jnp.maximum(misfit, jax.lax.stop_gradient(axis.misfit)),
+    features = Features.of(
+        source, read, axis, covariance, encoder, atoms, vectors, resolution, boxes, batches.laws, mesh
     )
+    latents, R = features.latents, features.same.shape[1]
+    readout = jnp.repeat(encoder.readout, R, axis=0)
+    grid = axis.pair_grid(resolution)
+    found = latent_covariances(source, read_moments, readout, latents, grid, batches.pairs, mesh)
+    gain = jnp.einsum("jt,jtn->jn", latents.slope, readout) @ read.linear
+    psi_latent = found.psi_latent
+    if moments is not None:
+        psi_latent = moments.with_latents(source, latents, gain, grid, batches.pairs, mesh)
+    expected = Expectations(
+        layer=moments or read_moments,
+        latent_mean=latents.mean,
+        latent_covariance=features.with_same(found.latent),
+        latent_noise=block_diagonal(features.within),
+        input_latent=found.input_latent,
+        psi_latent=psi_latent,
+        aggregate=features.aggregate,
+        entropy=features.entropy,
+        remainder=latents.remainder,
+        misfit=jnp.maximum(features.misfit, jax.lax.stop_gradient(axis.misfit)),
+        vectors=vectors,
+    )
+    return expected, latents.states + jnp.einsum("cn,nmk->cmk", gain, state_covariance(source))
+
+
+def _carried(source, moments, atoms, vectors: bool):
+    """The expectations of features that are handed on, `z2 = z1`: in closed form but for `Cov(psi, s)`."""
+    masses, code = source.prior.masses, codes(atoms, vectors)
+    mean = jnp.einsum("mrk,mk->mr", code, masses)
+    centred = code - mean[:, :, None]
+    own = jnp.einsum("mrk,mk,msk->mrs", centred, masses, centred)
+    none = jnp.zeros_like(masses[:, 0])
+    with_states = lambda states: jnp.einsum("...mk,mrk->...mr", states, code)  # noqa: E731
+    flat = lambda found: found.reshape(*found.shape[:-2], -1)  # noqa: E731
+    covariance = block_diagonal(own)
+    expected = Expectations(
+        layer=moments,
+        latent_mean=mean.ravel(),
+        latent_covariance=covariance,
+        latent_noise=jnp.zeros_like(covariance),
+        input_latent=flat(with_states(state_covariance(source))),
+        psi_latent=flat(with_states(moments.psi_states)),
+        aggregate=masses,
+        entropy=none,
+        remainder=jnp.zeros_like(mean.ravel()),
+        misfit=none,
+        vectors=vectors,
+    )
+    return expected, None
+
+
+def _beside(carried, learnt, source, vectors: bool, atoms) -> Expectations:
+    """The expectations of carried features and, beside them, those of others."""
+    (one, _), (other, states) = carried, learnt
+    code = codes(atoms[: source.features], vectors)
+    cross = jnp.einsum("cmk,mrk->mrc", states, code).reshape(one.latent_mean.size, -1)
+    none = jnp.zeros_like(cross)
+    together = lambda name, axis=-1: jnp.concatenate([getattr(one, name), getattr(other, name)], axis=axis)  # noqa: E731
+    return Expectations(
+        layer=one.layer,
+        latent_mean=together("latent_mean"),
+        latent_covariance=jnp.block([[one.latent_covariance, cross], [cross.T, other.latent_covariance]]),
+        latent_noise=jnp.block([[one.latent_noise, none], [none.T, other.latent_noise]]),
+        input_latent=together("input_latent"),
+        psi_latent=together("psi_latent"),
+        aggregate=together("aggregate", 0),
+        entropy=together("entropy"),
+        remainder=together("remainder"),
+        misfit=together("misfit"),
+        vectors=vectors,
+    )
+
+
+@exact_products
+def dense_moments(
+    source: FeatureModel, layer: DenseLayer, resolution: Resolution | None = None, mesh: Mesh | None = None
+) -> DenseMoments:
+    """Means and covariances of all units of a `DenseLayer` and, from them, of `f(x1)`: `.output()`; without samples.
+
+    Arguments as in `expectations`, which computes them unless they are given: while an encoder is learnt they stay.
+    Raises `ValueError` or `TypeError` that names the argument if the parts do not fit together, `MemoryError` if the
+    grids cannot fit.
+    """
+    require_instance("layer", layer, DenseLayer, "a DenseLayer")
+    check_layer(source, layer)
+    resolution = resolution or Resolution()
+    require_instance("resolution", resolution, Resolution, "a Resolution")
+    check_mesh(mesh)
+    check_units_memory(source, layer, resolution)
+    return _dense_moments(source, layer, resolution, mesh)
+
+
+@eqx.filter_jit
+def _dense_moments(source, layer, resolution, mesh) -> DenseMoments:
+    return DenseMoments.of(source, layer, resolution, mesh)
 
 
 class ErrorBounds(eqx.Module):
@@ -194,7 +294,9 @@ class Elbo(eqx.Module):
     | `T3` | `sum_jk H_jk E[s_j s_k]` |
     | `U1`, `U2`, `U3` | `E |A x1|^2`, `2 E[<A x1, w> psi]`, `|w|^2 E[psi^2]` |
 
-    `f` and `A x1` are taken less the target's mean. For diagonal or full noise `S = L L'`, all of `f`, `A x1`, `w`
+    `f` and `A x1` are taken less the target's mean. Of a `DenseLayer` `A` is `skip` and `w psi` is `output psi`. With a
+    vector per atom `B2 s` is `sum_jk q_jk B2_jk`: less the vectors of first atoms, which join the mean, it multiplies
+    `m2 (K - 1)` codes (`Expectations`), and `S1`, `T2`, `T3` are sums over those. For diagonal or full noise `S = L L'`, all of `f`, `A x1`, `w`
     and `B2` are multiplied by `L^-1` first, and `sigma` is 1. `rates: [m2]` are the summands of `R1`. `misfit` is the
     largest of `Expectations.misfit`: above 1e-4, say, the plan is too old or the resolution too coarse for the laws.
     How well sharp encoders are resolved it does not tell; `bounds`, which `elbo(..., certify=True)` computes, do:
@@ -250,21 +352,30 @@ class Elbo(eqx.Module):
 @exact_products
 def elbo_of(given: Expectations, target: FeatureModel) -> Elbo:
     """The loss and its terms from the expectations and a target: algebra only."""
+    if given.vectors != (target.decoder.ndim == 3):
+        raise ValueError(
+            f"target: expected a decoder of shape {'[n, m, K]' if given.vectors else '[n, m]'}, as in given, got "
+            f"{target.decoder.shape}."
+        )
     whiten, variance, log_det = whitening(target)
-    layer, form, decoder = given.layer, given.layer.form, whiten(target.decoder)
-    linear, output, centre = whiten(form.linear), whiten(form.output), whiten(form.offset - target.mean)
+    layer, form = given.layer, given.layer.form
+    # With a vector per atom the codes are indicators of all atoms but the first, whose vector joins the mean.
+    matrix, rest = code_decoder(target)
+    decoder = whiten(matrix)
+    outputs, psi, input_psi, psi_second = layer.of_units()
+    linear, output, centre = whiten(form.linear), whiten(outputs), whiten(form.offset - target.mean - rest)
     gram = decoder.T @ decoder
     rates = _cross_entropy(given.aggregate, target.prior.log_masses) - given.entropy
 
     mapped = linear @ layer.input_mean + centre
     U1 = jnp.sum((linear @ layer.input_covariance) * linear) + mapped @ mapped
-    U2 = 2 * output @ (linear @ layer.psi_input + centre * layer.psi)
-    U3 = output @ output * layer.psi_squared
-    output_mean = mapped + output * layer.psi
+    U2 = 2 * jnp.sum(output * (linear @ input_psi + jnp.outer(centre, psi)))
+    U3 = jnp.sum((output @ psi_second) * output)
+    output_mean = mapped + output @ psi
     T1 = U1 + U2 + U3
     T2 = -2 * jnp.sum(decoder * (whiten(given.output_latent) + jnp.outer(output_mean, given.latent_mean)))
     T3 = jnp.sum(gram * given.latent_second)
-    S1 = jnp.diagonal(gram) @ given.latent_variance
+    S1 = jnp.sum(gram * given.latent_noise)
     S2 = T1 + T2 + T3
     R2 = target.neurons / 2 * jnp.log(2 * jnp.pi) + log_det
     return Elbo(
@@ -282,16 +393,18 @@ def elbo(
     plan: Plan | None = None,
     mesh: Mesh | None = None,
     certify: bool = False,
+    moments: DenseMoments | None = None,
 ) -> Elbo:
     """The evidence bound of a target model on a layer's output, exact: `loss >= -E log P2(f(x1))`.
 
     Arguments:
         source: law of the layer's input `x1: [n1]`.
         layer: `f`, from `n1` to `n2` neurons.
-        target: the model of `x2 = f(x1)`, `n2` neurons, `m2` features; its decoder is `[n2, m2]`.
-        encoder: `Q(z2 | x2)`, of the same `m2` features.
+        target: the model of `x2 = f(x1)`, `n2` neurons, `m2` features; its decoder is `[n2, m2]`, or `[n2, m2, K]`
+            with a vector per atom.
+        encoder: `Q(z2 | x2)`, of the same `m2` features; of a `DenseLayer` `Q(z2 | x1)`, or a `CarriedEncoder`.
         resolution: how fine; `Resolution()` if not given.
-        plan, mesh: as in `expectations`.
+        plan, mesh, moments: as in `expectations`.
         certify: whether to bound the error of every term, too (`Elbo.bounds`). The bounds come from a second
             computation on grids of their own, which takes all pairs of features one by one: leave it out of training
             steps. They have no gradient, and say next to nothing for an encoder that does not know its `strip`.
@@ -309,9 +422,12 @@ def elbo(
         raise TypeError(f"certify: expected True or False, got {certify!r}.")
     require_instance("target", target, FeatureModel, "a FeatureModel")
     if certify:
+        check_ridge(layer, "whose errors can be bounded")
         check_encoder(layer, encoder, target.prior.atoms, resolution, "target")
         check_certificate(source, layer, target, encoder, resolution or Resolution())
-    found = elbo_of(_checked(source, layer, target.prior.atoms, encoder, resolution, plan, mesh, "target"), target)
+    vectors, atoms = target.decoder.ndim == 3, target.prior.atoms
+    given = _checked(source, layer, atoms, encoder, resolution, plan, mesh, "target", vectors, moments)
+    found = elbo_of(given, target)
     return certified(found, source, layer, target, encoder, resolution) if certify else found
 
 

@@ -143,6 +143,19 @@ def lower_triangular(factor: Float[Array, "D n"]) -> Float[Array, "D D"]:
     return rotated + jax.lax.stop_gradient(jnp.tril(rotated) - rotated)
 
 
+def code_decoder(target: FeatureModel) -> tuple[Float[Array, "n C"], Float[Array, " n"]]:
+    """What multiplies the codes of a target's features, and what joins the mean.
+
+    A direction per feature multiplies its value. Of a vector per atom the first joins the mean, and the others less it
+    multiply the indicators of their atoms.
+    """
+    decoder = target.decoder
+    if decoder.ndim == 2:
+        return decoder, jnp.zeros_like(target.mean)
+    first = decoder[:, :, :1]
+    return (decoder[:, :, 1:] - first).reshape(target.neurons, -1), first[:, :, 0].sum(axis=1)
+
+
 def whitening(target: FeatureModel):
     """What whitens by the target's noise, the variance left after it, and `log det L` (or `n log sigma`)."""
     noise = target.noise

@@ -37,7 +37,7 @@ def fisher(
     source: FeatureModel, layer: AbstractLayer, atoms: Float[Array, "m2 K"], encoder: AbstractEncoder
 ) -> Float[Array, "m2 P P"]:
     """`F_j`, approximately; the `P` parameters of a feature are its ravelled arrays."""
-    source, form = compress(source, COARSE.atoms), layer.form()
+    source, form = compress(source, COARSE.atoms), layer.read_form()
     axis = RidgeAxis.of(source, form, COARSE)
     grid = axis.law_grid(COARSE, encoder.statistics_read)
     mean, covariance = LayerMoments.of(source, form, axis).output()

@@ -6,7 +6,7 @@ import jax
 from ._check import require_instance
 from .arguments import check_encoder, check_layer
 from .encoder import AbstractEncoder
-from .layer import AbstractLayer, LinearLayer
+from .layer import AbstractLayer
 from .model import FeatureModel
 from .parallel import Batches
 from .precision import exact_products
@@ -60,7 +60,7 @@ def plan(
 @eqx.filter_jit
 def _plan(source, layer, encoder, resolution) -> Plan:
     source = compress(jax.lax.stop_gradient(source), resolution.atoms)
-    form = jax.lax.stop_gradient(layer.form())
+    form = jax.lax.stop_gradient(layer.read_form())
     axis = RidgeAxis.of(source, form, resolution)
 
     def boxes(readout):
@@ -78,7 +78,7 @@ def check_plan(plan, layer, encoder, resolution) -> None:
     if plan is None:
         return
     require_instance("plan", plan, Plan, "a Plan (analytic_vae.plan makes one)")
-    linear = isinstance(layer, LinearLayer)
+    linear = layer.read_form().activation is None
     if linear != (plan.ridge is None):
         expected, got = ("linear", "ridge") if linear else ("ridge", "linear")
         raise ValueError(f"plan: expected one of a {expected} layer, got one of a {got} layer.")

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ._check import as_floating, require_finite, require_instance, require_shape
-from .arguments import check_layer
+from .arguments import check_layer, check_ridge
 from .certificate import check_strip, output_moments
 from .layer import AbstractLayer, LinearLayer
 from .model import FeatureModel
@@ -157,6 +157,7 @@ def pushforward(
     if not isinstance(certify, bool | np.bool_):
         raise TypeError(f"certify: expected True or False, got {certify!r}.")
     if certify:
+        check_ridge(layer, "whose errors can be bounded")
         check_strip(layer)
     _require_grid_memory(readout.shape[0], source, resolution)
     readout = readout.astype(source.mean.dtype)

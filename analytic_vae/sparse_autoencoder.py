@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from ._check import as_floating, require_finite, require_instance, require_shape
-from .arguments import check_layer, check_memory
+from .arguments import check_layer, check_memory, check_ridge
 from .layer import AbstractLayer
 from .model import FeatureModel
 from .parallel import Batches, spread
@@ -129,6 +129,7 @@ def sparse_loss(
     """
     resolution = resolution or Resolution()
     check_layer(source, layer)
+    check_ridge(layer, "whose output an autoencoder reads")
     require_instance("autoencoder", autoencoder, SparseAutoencoder, "a SparseAutoencoder")
     _, t, n = autoencoder.readout.shape
     if n != layer.outputs:

@@ -13,6 +13,7 @@ Axis letters are those of the package: `n1, n2` neurons before and after the lay
     terms = elbo_terms(source, layer, target, readout, softmax_encoder(statistics, base))
 """
 
+import functools
 import itertools
 import math
 from collections.abc import Callable, Iterator
@@ -165,9 +166,12 @@ def default_rule(n1: int) -> Rule:
     return {1: Rule(48, 16), 2: Rule(24, 16)}.get(n1, Rule(12, 12))
 
 
+legendre = functools.lru_cache(np.polynomial.legendre.leggauss)
+
+
 def composite(edges: np.ndarray, nodes: int) -> tuple[np.ndarray, np.ndarray]:
     """Gauss-Legendre nodes and weights on every interval between successive `edges`, one list for all of them."""
-    node, weight = np.polynomial.legendre.leggauss(nodes)
+    node, weight = legendre(nodes)
     half = np.diff(edges)[:, None] / 2
     centre = (edges[1:] + edges[:-1])[:, None] / 2
     return (centre + half * node).ravel(), (half * weight).ravel()

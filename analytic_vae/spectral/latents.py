@@ -25,7 +25,8 @@ class Latent(eqx.Module):
     """A function `s` of one feature's statistics as its regression on them and the rest `r`, of mean zero.
 
     Fields: `mean = E s`; `slope: [t]`, `ds / dy`; the series of `r` and the L2 norm of what it leaves out;
-    `variance = E r^2`; `input_rest = Cov(x1, r): [n1]`, `psi_rest = Cov(psi, r)`.
+    `variance = E r^2`; `input_rest = Cov(x1, r): [n1]`, `psi_rest = Cov(psi, r)`, and `states = E[1{z_l = a_lk} r]:
+    [m1, K1]`.
     """
 
     statistic: Statistic
@@ -36,6 +37,7 @@ class Latent(eqx.Module):
     variance: Scalar
     input_rest: Float[Array, " n1"]
     psi_rest: Scalar
+    states: Float[Array, "m1 K1"]
 
     @classmethod
     def of(
@@ -47,8 +49,11 @@ class Latent(eqx.Module):
         resolution: Resolution,
         values: Float[Array, " Q"],
         kinks: Float[Array, "t kinks"] | None = None,
+        order: int | None = None,
     ) -> "Latent":
         """From the values of `s` at the nodes; `kinks`, in units of `y`, are where it is not smooth.
+
+        The series has frequencies up to `order`, by default the resolution's own.
 
         The slope is that of the regression if the covariance of `y''` is 1 (it is but for floors, and for two aligned
         statistics); with another slope only `r` would be larger.
@@ -60,11 +65,25 @@ class Latent(eqx.Module):
         rest = values - mean - points @ slope
         rest = rest - weights @ rest / weights.sum()
         whole = law_series(spectrum, resolution, rest, kinks)
-        input_rest, psi_rest = spectrum.input_moments(source, form.direction, whole, weights @ rest)
-        order = resolution.series_order(statistic.dimension, form.activation is None)
+        pinned, psi_rest = spectrum.moments(whole)
+        rows = jnp.concatenate([statistic.rows, form.direction[None, :]])
+        input_rest = pinned.with_input(source, rows, weights @ rest)
+        order = order or resolution.series_order(statistic.dimension, form.activation is None)
         series, remainder = least_squares_series(statistic, nodes, rest, order)
         slope = inverse_basis(statistic.basis).T @ slope
-        return cls(statistic, mean, slope, series, remainder, weights @ rest**2, input_rest, psi_rest)
+        variance = weights @ rest**2
+        return cls(statistic, mean, slope, series, remainder, variance, input_rest, psi_rest, pinned.states)
+
+
+def linear_parts(
+    covariance: Float[Array, "n1 n1"],
+    left: Float[Array, "C n1"],
+    right: Float[Array, "E n1"],
+    left_rest: Float[Array, "C n1"],
+    right_rest: Float[Array, "E n1"],
+) -> Float[Array, "C E"]:
+    """`Cov(<a, x> + r, <b, x> + r')` less `Cov(r, r')`, from the rows `a`, `b` and `Cov(x, r)`, `Cov(x, r')`."""
+    return left @ covariance @ right.T + left @ right_rest.T + left_rest @ right.T
 
 
 class Covariances(eqx.Module):

@@ -110,15 +110,58 @@ def _prepare(everywhere, size: int):
     `size` means are computed at once.
     """
     statistics, cross_covariance, series, grid = everywhere
-    tables = jax.vmap(lambda one, s: PairTable.of(one, s, grid))(statistics, series)
+    ridge = _ridge_tables(grid)
+    tables, means = _tables(statistics, series, grid, ridge, size)
     ring = jax.tree.map(lambda leaf: jnp.concatenate([leaf, leaf]), (tables, cross_covariance))
+    return tables, ring, jnp.concatenate([means, means]), *ridge
+
+
+def _ridge_tables(grid: RidgeGrid) -> tuple[Array, Array, Array, Array]:
     law = grid.law
     ridge = ridge_table(grid.omega, law.atoms[0], law.masses)
     ridge_noise = jnp.exp(-law.covariance[0, 0] * grid.omega**2 / 2)
     to_ridge = times(grid.operator, (cis(grid.omega * law.mean[0]) * ridge_noise)[:, None])
-    ridge = law.masses[:, 0], ridge, to_ridge, grid.omega
-    means = jax.lax.map(jax.checkpoint(lambda table: _mean(table, *ridge)), tables, batch_size=size)
-    return tables, ring, jnp.concatenate([means, means]), *ridge
+    return law.masses[:, 0], ridge, to_ridge, grid.omega
+
+
+def _tables(statistics: Statistic, series: Series, grid: RidgeGrid, ridge, size: int) -> tuple[PairTable, Array]:
+    """The table and the mean of every function."""
+    tables = jax.vmap(lambda one, s: PairTable.of(one, s, grid))(statistics, series)
+    return tables, jax.lax.map(jax.checkpoint(lambda table: _mean(table, *ridge)), tables, batch_size=size)
+
+
+def cross_covariances(
+    left: tuple[Statistic, Series],
+    right: tuple[Statistic, Series],
+    cross_covariance: Float[Array, "h t m2 s"],
+    grid: RidgeGrid,
+    size: int,
+    mesh: Mesh | None = None,
+) -> Float[Array, "h m2"]:
+    """`Cov(g_i, g_k)` for every function of one list and every one of another; as `pair_covariances` otherwise."""
+    h, m2 = cross_covariance.shape[0], cross_covariance.shape[2]
+    blocks = -(-h // max(1, size))
+    size = -(-h // blocks)
+    index = np.minimum(np.arange(blocks * size), h - 1)  # the last is repeated if they do not divide
+    left, cross_covariance = jax.tree.map(lambda leaf: leaf[index], (left, cross_covariance))
+
+    def prepare(everywhere):
+        left, right, cross_covariance, grid = everywhere
+        ridge = _ridge_tables(grid)
+        return *_tables(*left, grid, ridge, size), *_tables(*right, grid, ridge, size), cross_covariance, ridge
+
+    @jax.checkpoint
+    def block(prepared, k, start):
+        left, left_means, right, right_means, covariance, ridge = prepared
+        other = jax.tree.map(lambda leaf: jax.lax.dynamic_index_in_dim(leaf, k, keepdims=False), right).full()
+        near = left, left_means, jax.lax.dynamic_index_in_dim(covariance, k, axis=2, keepdims=False)
+        some, means, covariance = jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, start, size), near)
+        return _block_moments(some, other, covariance, *ridge) - means * right_means[k]
+
+    k, start = np.meshgrid(np.arange(m2), size * np.arange(blocks), indexing="ij")
+    items = jnp.asarray(k.ravel()), jnp.asarray(start.ravel())
+    values = spread(block, (left, right, cross_covariance, grid), items, mesh, prepare=prepare)
+    return values.reshape(m2, blocks * size)[:, :h].T
 
 
 def _mean(
@@ -138,7 +181,7 @@ def _mean(
 def _block_moments(
     left: PairTable,
     right: PairTable,
-    covariance: Float[Array, "B t t"],
+    covariance: Float[Array, "B t s"],
     first: Float[Array, " m"],
     ridge: Complex[Array, "m J R"],
     to_ridge: Complex[Array, "R Q"],

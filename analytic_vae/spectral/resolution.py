@@ -35,6 +35,10 @@ class Resolution(eqx.Module):
         if self.frequencies % 2:
             raise ValueError(f"frequencies: expected an even number, got {self.frequencies}.")
 
+    def times(self, factor: int) -> "Resolution":
+        """So many times the frequencies, as far as there are more."""
+        return Resolution(min(factor * self.frequencies, MOST_FREQUENCIES), self.nodes)
+
     @property
     def log_inverse_mass(self) -> float:
         """`c`: a box leaves out a mass of at most `e^-c` per side."""

@@ -18,6 +18,7 @@ from jax.custom_derivatives import SymbolicZero
 
 from ..precision import exact_products
 from ..types import Array, Complex, Float
+from .characteristic import waves
 
 MARGIN = 0.12  # of the box, per side, in which the window falls from 1 to 0
 
@@ -163,10 +164,10 @@ def density_weights(
 
     `omega_n = weight_n window(v_n) Re sum_k' phi_k exp(-2 pi i k v_n)`: then `E[g] = sum_n omega_n g(y_n)`.
     """
-    k = np.arange(characteristic.shape[0])
-    phase = 2 * jnp.pi * v[:, None] * k.astype(v.dtype)[None]
+    k = np.arange(characteristic.shape[0]).astype(v.dtype)
+    wave = waves(2 * np.pi * k[:, None], v[None])
     factor = np.where(k == 0, 1, 2).astype(v.dtype)
-    density = jnp.cos(phase) @ (factor * characteristic.real) + jnp.sin(phase) @ (factor * characteristic.imag)
+    density = (factor * characteristic.real) @ wave.real + (factor * characteristic.imag) @ wave.imag
     return density * weight * window(v, characteristic.shape[0] - 1)
 
 

@@ -6,7 +6,6 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from ..model import FeatureModel
 from ..types import Array, Complex, Float, Scalar
 from .characteristic import matmul, times, waves
 from .pinned import Pinned, tilt
@@ -82,18 +81,13 @@ class Spectrum(eqx.Module):
         one = jax.checkpoint(lambda w: Block.of(self.statistic, self.grid, w).characteristic())
         return times(jax.lax.map(one, frequency).ravel()[: at_zero.size], at_zero)
 
-    def input_moments(
-        self, source: FeatureModel, direction: Float[Array, " n1"], series: Series, value: Scalar
-    ) -> tuple[Float[Array, " n1"], Array]:
-        """`E[x r]: [n1]` and `E[psi(b) r]` of a series on these frequencies, with `value = E[r]`."""
+    def moments(self, series: Series) -> tuple[Pinned, Scalar]:
+        """Of `r`, a series on these frequencies: `E[r]` pinned, and `E[psi(b) r]`."""
         coefficients = series.coefficients
         if self.whole is not None:
-            pinned, psi = self.whole.moments(coefficients)
-        else:
-            one = jax.checkpoint(lambda args: Block.of(self.statistic, self.grid, args[0]).moments(args[1]))
-            pinned, psi = jax.tree.map(lambda leaf: leaf.sum(axis=0), jax.lax.map(one, self._blocks(coefficients)))
-        rows = jnp.concatenate([self.statistic.rows, direction[None, :]])
-        return pinned.with_input(source, rows, value), psi
+            return self.whole.moments(coefficients)
+        one = jax.checkpoint(lambda args: Block.of(self.statistic, self.grid, args[0]).moments(args[1]))
+        return jax.tree.map(lambda leaf: leaf.sum(axis=0), jax.lax.map(one, self._blocks(coefficients)))
 
     def _blocks(self, coefficients):
         count = -(-coefficients.size // CHUNK)
