@@ -4,10 +4,10 @@ from .activation import Activation
 from .bounded import bounded_expectation
 from .checkpoint import load_fit, load_model, save_fit, save_model
 from .closed_form import best_decoder, best_noise, best_prior, best_target
-from .elbo import Elbo, ErrorBounds, Expectations, elbo, expectations
-from .encoder import ExponentialEncoder, GaussianEncoder, NeuralEncoder, SoftmaxEncoder
+from .elbo import Elbo, ErrorBounds, Expectations, dense_moments, elbo, expectations
+from .encoder import CarriedEncoder, ExponentialEncoder, GaussianEncoder, NeuralEncoder, SoftmaxEncoder
 from .fit import Fit, fit, profiled_loss
-from .layer import LinearLayer, Network, RidgeLayer
+from .layer import DenseLayer, LinearLayer, Network, RidgeLayer
 from .learn import Trajectory, learn
 from .model import FeatureModel
 from .network import from_mlp, from_weights, load_network
@@ -21,10 +21,14 @@ from .sources import load_source, source_from_data
 from .sparse_autoencoder import SparseAutoencoder, SparseLoss, sparse_loss
 from .spectral.certified import Bounded
 from .spectral.resolution import Resolution
+from .spectral.units import DenseMoments
 
 __all__ = [
     "Activation",
     "Bounded",
+    "CarriedEncoder",
+    "DenseLayer",
+    "DenseMoments",
     "Elbo",
     "ErrorBounds",
     "Expectations",
@@ -51,6 +55,7 @@ __all__ = [
     "best_prior",
     "best_target",
     "bounded_expectation",
+    "dense_moments",
     "elbo",
     "expectations",
     "fit",

@@ -5,6 +5,7 @@ import json
 import os
 import sys
 import time
+from collections import Counter
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from .checkpoint import load_fit
 from .classifier import train_classifier
 from .closed_form import NOISES
 from .files import read_arrays
-from .initial import ENCODERS
+from .fit import KINDS
 from .layer import Network
 from .learn import learn
 from .model import FeatureModel
@@ -64,14 +65,16 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--source", type=Path, help="a FeatureModel (.npz) or data [samples, n] (.npz, key 'data')")
     one.add_argument("--features", type=int, help="independent components to find in data; at most 16 if not given")
     one.add_argument("--atoms", type=int, default=12, help="atoms of each component found in data")
-    one.add_argument("--encoder", default="softmax", choices=ENCODERS, help="kind of encoder")
+    one.add_argument("--layers", default="dense", choices=("dense", "ridge"), help="whole layers, or unit by unit")
+    about = "features handed on (dense layers only), or a kind that is learnt; carried, or softmax for ridge layers"
+    one.add_argument("--encoder", choices=KINDS, help=f"{about}, if not given")
     one.add_argument("--noise", default="full", choices=NOISES, help="noise of the source and of every learnt model")
     one.add_argument("--frequencies", type=int, default=24, help="resolution: frequencies per axis")
     one.add_argument("--steps", type=int, default=60, help="largest number of steps per layer")
     one.add_argument("--tolerance", type=float, default=2e-3, help="stop when ten steps gain fewer nats than this")
     one.add_argument("--certify", action="store_true", help="prove how far each loss may be from the exact one (slow)")
-    one.add_argument("--samples", type=int, default=200_000, help="samples to compare with")
-    one.add_argument("--hidden", type=int, default=8, help="hidden units of the digits network")
+    one.add_argument("--samples", type=int, default=1_000_000, help="samples to compare with")
+    one.add_argument("--hidden", type=int, default=32, help="hidden units of the digits network")
     one.add_argument("--seed", type=int, default=0, help="of the training, the sampling and random encoders")
     one.add_argument("--devices", type=int, default=1, help="share the work among so many devices (CPU: cores)")
     one.add_argument("--folder", type=Path, default=Path("runs/learn"), help="results; an unfinished run is continued")
@@ -161,7 +164,9 @@ def _inputs(options: argparse.Namespace) -> tuple[FeatureModel, Network, Array |
     if options.source is not None and options.network is None:
         raise ValueError("--network: expected a file, since --source is not the digits; got none.")
     about, data = [], None
-    network = None if options.network is None else load_network(options.network, options.activation)
+    network = (
+        None if options.network is None else load_network(options.network, options.activation, layers=options.layers)
+    )
     if options.source is not None:
         found = {"noise": options.noise, "atoms": options.atoms, "seed": options.seed}
         arrays = read_arrays(options.source)
@@ -182,16 +187,22 @@ def _inputs(options: argparse.Namespace) -> tuple[FeatureModel, Network, Array |
             f"independent components of {options.atoms} atoms, {options.noise} noise."
         )
     if network is not None:
-        about.append(f"Network: {options.network}, {len(network.layers)} linear and ridge layers.")
+        about.append(f"Network: {options.network}, {_counted(network)}.")
     else:
         weights, accuracy = train_classifier(images, labels, hidden=options.hidden, seed=options.seed)
-        network = from_weights(weights, "relu")
+        network = from_weights(weights, "relu", layers=options.layers)
         about.append(
             f"Network: {images.shape[1]}-{options.hidden}-{weights[1][0].shape[0]} ReLU, trained here on the digits: "
-            f"{accuracy:.1%} of the training images right; {len(network.layers)} linear and ridge layers."
+            f"{accuracy:.1%} of the training images right; {_counted(network)}."
         )
     dtype = jnp.result_type(float)
     return jax.tree.map(lambda a: jnp.asarray(a, dtype), source), network, data, about
+
+
+def _counted(network: Network) -> str:
+    """What layers there are: `1 DenseLayer, 1 LinearLayer`."""
+    kinds = Counter(type(layer).__name__ for layer in network.layers)
+    return ", ".join(f"{count} {kind}{'s' if count > 1 else ''}" for kind, count in kinds.items())
 
 
 def _one_blas_thread():

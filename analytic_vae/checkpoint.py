@@ -17,7 +17,7 @@ import numpy as np
 from ._check import require_finite
 from .certificate import TERMS
 from .elbo import Elbo, ErrorBounds
-from .encoder import AbstractEncoder, ExponentialEncoder, GaussianEncoder, NeuralEncoder, SoftmaxEncoder
+from .encoder import AbstractEncoder, CarriedEncoder, ExponentialEncoder, GaussianEncoder, NeuralEncoder, SoftmaxEncoder
 from .files import read_arrays, real_array
 from .fit import Fit
 from .model import FeatureModel
@@ -49,6 +49,7 @@ def save_fit(path: str | os.PathLike[str], fit: Fit) -> None:
         "seconds": fit.seconds,
         "rejected": fit.rejected,
         "error_estimate": fit.error_estimate,
+        "least_remainder": fit.least_remainder,
         "frequencies": fit.resolution.frequencies,
         "nodes": fit.resolution.nodes,
     }
@@ -76,9 +77,9 @@ def load_fit(path: str | os.PathLike[str]) -> Fit:
         encoder = None
         if "encoder" in header:
             encoder = _encoder(header["encoder"], _under("encoder.", arrays))
-            if (encoder.features, encoder.readout.shape[2]) != (target.features, target.neurons):
-                raise ValueError(f"encoder: expected that of {target.features} features and {target.neurons} neurons.")
-        error = header["error_estimate"]
+            if encoder.features != target.features:
+                raise ValueError(f"encoder: expected that of {target.features} features, got {encoder.features}.")
+        error, remainder = header["error_estimate"], header.get("least_remainder")
         return Fit(
             target=target,
             encoder=encoder,
@@ -90,6 +91,7 @@ def load_fit(path: str | os.PathLike[str]) -> Fit:
             seconds=_number("seconds", header["seconds"]),
             resolution=Resolution(header["frequencies"], header["nodes"]),
             rejected=int(_number("rejected", header.get("rejected", 0))),
+            least_remainder=None if remainder is None else _number("least_remainder", remainder),
         )
 
     return _rebuild(path, build)
@@ -148,6 +150,12 @@ def _encoder_parts(encoder: AbstractEncoder) -> tuple[dict[str, Any], dict[str, 
             "atoms": networks.out_size,
         }
         return header, {f"leaf{index:03d}": np.asarray(leaf) for index, leaf in enumerate(leaves)}
+    if type(encoder) is CarriedEncoder:
+        header = {"class": "CarriedEncoder", "carried": encoder.carried}
+        if encoder.beside is None:
+            return header, {}
+        inner, arrays = _encoder_parts(encoder.beside)
+        return header | {"beside": inner}, {f"beside.{name}": array for name, array in arrays.items()}
     name = type(encoder).__name__
     if _ENCODERS.get(name) is not type(encoder):
         raise ValueError(
@@ -158,6 +166,12 @@ def _encoder_parts(encoder: AbstractEncoder) -> tuple[dict[str, Any], dict[str, 
 
 
 def _encoder(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> AbstractEncoder:
+    if header["class"] == "CarriedEncoder":
+        beside = header.get("beside")
+        if beside is not None and beside["class"] == "CarriedEncoder":
+            raise ValueError("encoder: expected one that reads statistics beside the carried features.")
+        inner = None if beside is None else _encoder(beside, _under("beside.", arrays))
+        return CarriedEncoder(header["carried"], inner)
     if header["class"] != "NeuralEncoder":
         return _ENCODERS[header["class"]](**arrays)
     shape = {name: header[name] for name in ("atoms", "width", "depth")}

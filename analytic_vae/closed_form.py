@@ -17,7 +17,7 @@ import numpy as np
 
 from ._check import as_floating, is_concrete
 from .elbo import Elbo, Expectations, elbo_of
-from .model import FeatureModel
+from .model import FeatureModel, lower_triangular
 from .precision import exact_products
 from .prior import Prior
 from .types import Array, ArrayLike, Float
@@ -97,6 +97,27 @@ def best_target(
     require_floor(floor)
     decoder, mean = best_decoder(given)
     return FeatureModel(best_prior(given, atoms), decoder, best_noise(given, decoder, noise, floor), mean)
+
+
+@exact_products
+def carried_target(
+    given: Expectations, prior: Prior, noise: Noise = "full", floor: ArrayLike = 1e-6
+) -> tuple[FeatureModel, float]:
+    """The best target of carried features alone, and the smallest eigenvalue of what they leave, its noise covariance.
+
+    Each vector is `E[f | z_l = a] - E f`, the first-order functional ANOVA (Hoeffding), and the full noise covariance
+    is the exact remainder, so that mean and covariance of the model are those of f. What the resolution leaves of it
+    below the floor is raised to the floor.
+    """
+    require_floor(floor)
+    decoder, mean = best_decoder(given)
+    residual = residual_covariance(given, decoder)
+    values, vectors = jnp.linalg.eigh((residual + residual.T) / 2)
+    if noise != "full":
+        return FeatureModel(prior, decoder, best_noise(given, decoder, noise, floor), mean), float(values[0])
+    least = floor * jnp.trace(given.layer.output()[1]) / mean.size + jnp.finfo(values.dtype).tiny ** 0.5
+    raised = (vectors * jnp.sqrt(jnp.maximum(values, least))[None]) @ vectors.T
+    return FeatureModel(prior, decoder, lower_triangular(raised), mean), float(values[0])
 
 
 @exact_products

@@ -11,7 +11,15 @@ import numpy as np
 from jax.sharding import Mesh
 
 from ._check import as_floating, is_concrete, require_finite, require_instance, require_shape
-from .arguments import check_encoder, check_layer, check_memory, check_mesh, check_moments, check_ridge, check_units_memory
+from .arguments import (
+    check_encoder,
+    check_layer,
+    check_memory,
+    check_mesh,
+    check_moments,
+    check_ridge,
+    check_units_memory,
+)
 from .certificate import TERMS, certificate, check_certificate
 from .encoder import AbstractEncoder, CarriedEncoder
 from .layer import AbstractLayer, DenseLayer
@@ -22,7 +30,7 @@ from .precision import exact_products
 from .spectral.compression import compress
 from .spectral.expectation import LayerMoments
 from .spectral.features import Features, block_diagonal, codes
-from .spectral.latents import latent_covariances
+from .spectral.latents import compressed_axis, latent_covariances
 from .spectral.resolution import Resolution
 from .spectral.ridge import RidgeAxis
 from .spectral.units import DenseMoments, state_covariance
@@ -141,7 +149,7 @@ def _expectations(source, layer, atoms, encoder, resolution, plan, mesh, vectors
         moments = DenseMoments.of(source, layer, resolution, mesh)
     # Carried features are those of the source, atom by atom: there its atoms are not replaced by fewer.
     given = source if carried else compress(source, resolution.atoms)
-    form, read = layer.form(), layer.read_form()
+    read = layer.read_form()
     axis = RidgeAxis.of(given, read, resolution, None if plan is None else plan.ridge)
     layer_moments = LayerMoments.of(given, read, axis)
     parts = []
@@ -150,25 +158,24 @@ def _expectations(source, layer, atoms, encoder, resolution, plan, mesh, vectors
         parts.append(_carried(source, known, atoms[:carried], vectors))
         encoder = encoder.beside
     if encoder is not None:
-        parts.append(
-            _learnt(given, form, axis, layer_moments, atoms[carried:], encoder, resolution, plan, mesh, vectors, moments)
-        )
-    found = parts[0][0] if len(parts) == 1 else _beside(*parts, source, vectors, atoms)
-    return found
+        read = axis, layer_moments, atoms[carried:], encoder
+        parts.append(_learnt(given, *read, resolution, plan, mesh, vectors, moments))
+    return parts[0][0] if len(parts) == 1 else _beside(*parts, source, vectors, atoms)
 
 
-def _learnt(source, form, axis, read_moments, atoms, encoder, resolution, plan, mesh, vectors, moments):
+def _learnt(source, axis, read_moments, atoms, encoder, resolution, plan, mesh, vectors, moments):
     """The expectations of an encoder that reads statistics, and `E[1{z_l = a_lk} (s - E s)]: [C, m1, K1]`."""
     read, t = read_moments.form, encoder.statistics_read
     boxes = None if plan is None else (plan.low, plan.length)
     covariance = read_moments.output()[1]
     batches = Batches.of(source, *atoms.shape, t, axis.linear, resolution, mesh)
+    pairs = compressed_axis(source, read, axis, resolution)
     features = Features.of(
-        source, read, axis, covariance, encoder, atoms, vectors, resolution, boxes, batches.laws, mesh
+        source, read, axis, pairs, covariance, encoder, atoms, vectors, resolution, boxes, batches.laws, mesh
     )
     latents, R = features.latents, features.same.shape[1]
     readout = jnp.repeat(encoder.readout, R, axis=0)
-    grid = axis.pair_grid(resolution)
+    grid = pairs[1].pair_grid(resolution)
     found = latent_covariances(source, read_moments, readout, latents, grid, batches.pairs, mesh)
     gain = jnp.einsum("jt,jtn->jn", latents.slope, readout) @ read.linear
     psi_latent = found.psi_latent
@@ -294,11 +301,13 @@ class Elbo(eqx.Module):
     | `T3` | `sum_jk H_jk E[s_j s_k]` |
     | `U1`, `U2`, `U3` | `E |A x1|^2`, `2 E[<A x1, w> psi]`, `|w|^2 E[psi^2]` |
 
-    `f` and `A x1` are taken less the target's mean. Of a `DenseLayer` `A` is `skip` and `w psi` is `output psi`. With a
-    vector per atom `B2 s` is `sum_jk q_jk B2_jk`: less the vectors of first atoms, which join the mean, it multiplies
-    `m2 (K - 1)` codes (`Expectations`), and `S1`, `T2`, `T3` are sums over those. For diagonal or full noise `S = L L'`, all of `f`, `A x1`, `w`
-    and `B2` are multiplied by `L^-1` first, and `sigma` is 1. `rates: [m2]` are the summands of `R1`. `misfit` is the
-    largest of `Expectations.misfit`: above 1e-4, say, the plan is too old or the resolution too coarse for the laws.
+    `f` and `A x1` are taken less the target's mean. For diagonal or full noise `S = L L'`, all of `f`, `A x1`, `w` and
+    `B2` are multiplied by `L^-1` first, and `sigma` is 1. Of a `DenseLayer` `A` is `skip` and `w psi` is `output psi`.
+    With a vector per atom `B2 s` is `sum_jk q_jk B2_jk`; of that the vectors of first atoms join the mean, and `S1`,
+    `T2` and `T3` are sums over the `m2 (K - 1)` codes that are left (`Expectations`).
+
+    `rates: [m2]` are the summands of `R1`. `misfit` is the largest of `Expectations.misfit`: above 1e-4, say, the plan
+    is too old or the resolution too coarse for the laws.
     How well sharp encoders are resolved it does not tell; `bounds`, which `elbo(..., certify=True)` computes, do:
     the exact value of every term is within `bounds.<term>` of it, the exact loss within `error_bound`.
     """

@@ -260,6 +260,16 @@ class CarriedEncoder(AbstractEncoder):
         return self.carried + (0 if self.beside is None else self.beside.features)
 
 
+def learnt_part(encoder: AbstractEncoder) -> AbstractEncoder | None:
+    """What is there to learn: of a `CarriedEncoder` the one beside."""
+    return encoder.beside if isinstance(encoder, CarriedEncoder) else encoder
+
+
+def with_learnt(encoder: AbstractEncoder, learnt: AbstractEncoder) -> AbstractEncoder:
+    """The encoder with that part in place of its own."""
+    return CarriedEncoder(encoder.carried, learnt) if isinstance(encoder, CarriedEncoder) else learnt
+
+
 def _affine_size(layer: eqx.nn.Linear, size: Array) -> Array:
     mapped = jnp.abs(layer.weight) @ size
     return mapped if layer.bias is None else mapped + jnp.abs(layer.bias)

@@ -12,19 +12,20 @@ from jax.sharding import Mesh
 from ._check import as_floating, require_finite, require_instance, require_shape
 from .arguments import check_encoder, check_layer, check_memory, check_mesh
 from .certificate import check_certificate
-from .closed_form import NOISES, Noise, profiled, require_floor
-from .elbo import Elbo, certified, expectations
-from .encoder import AbstractEncoder
-from .initial import ENCODERS, gaussian_atoms, initial_encoder, perturbed, pushed_features
-from .layer import AbstractLayer
+from .closed_form import NOISES, Noise, carried_target, profiled, require_floor
+from .elbo import Elbo, certified, dense_moments, expectations
+from .encoder import AbstractEncoder, CarriedEncoder, learnt_part
+from .initial import ENCODERS, beside_carried, gaussian_atoms, initial_encoder, perturbed, pushed_features
+from .layer import AbstractLayer, DenseLayer, LinearLayer
 from .model import FeatureModel
-from .optimise import Log, Progress, Stop, TooCoarse, compiled_elbo, profiled_lbfgs, whole_loss
+from .optimise import Known, Log, Progress, Stop, TooCoarse, compiled_elbo, expected, profiled_lbfgs, whole_loss
 from .parallel import replicate
 from .plan import Plan
 from .resolve import resolve
 from .spectral.resolution import MOST_FREQUENCIES, Resolution
 from .types import Array, ArrayLike, Float, PRNGKeyArray
 
+KINDS = ("carried", "learnt", "both", *ENCODERS)
 FINEST = 96  # frequencies up to which a fit raises its resolution by itself
 DOUBT = 0.01  # nats by which the loss may move at a finer resolution
 LEAST_RATE = 1e-4  # nats below which a feature is one in name only
@@ -48,6 +49,8 @@ class Fit:
         rejected: steps of the best start that were taken back because loss or gradient was not finite there.
         seconds: wall time, compilation included.
         resolution: the last one that the fit, or the certificate of its loss, went to.
+        least_remainder: with carried features alone, the smallest eigenvalue of the noise covariance before what
+            rounding and the resolution leave below the floor is raised to it; else None.
     """
 
     target: FeatureModel
@@ -60,6 +63,13 @@ class Fit:
     seconds: float
     resolution: Resolution = field(default_factory=Resolution)
     rejected: int = 0
+    least_remainder: float | None = None
+
+    @property
+    def explained(self) -> float:
+        """Share of the output's variance that is in the features, not in the noise."""
+        total, noise = jnp.trace(self.target.moments()[1]), jnp.trace(self.target.covariance)
+        return float(1 - noise / total)
 
     @property
     def loss(self) -> float | None:
@@ -87,8 +97,8 @@ class Fit:
         rejected = f" ({self.rejected} taken back)" if self.rejected else ""
         return (
             f"loss {self.loss:.6f}{error} nats = rate {float(self.elbo.rate):.4f} + R2 {float(self.elbo.R2):.4f} "
-            f"+ distortion {float(self.elbo.distortion):.4f}; {self.history.size} steps{rejected}, "
-            f"{self.seconds:.1f} s; {self.stop.value}{unused}{doubt}"
+            f"+ distortion {float(self.elbo.distortion):.4f}; {self.explained:.1%} of the variance in the features; "
+            f"{self.history.size} steps{rejected}, {self.seconds:.1f} s; {self.stop.value}{unused}{doubt}"
         )
 
 
@@ -98,7 +108,8 @@ def fit(
     *,
     features: int | None = None,
     atoms: int | ArrayLike | None = None,
-    encoder: str | AbstractEncoder = "softmax",
+    encoder: str | AbstractEncoder | None = None,
+    vectors: bool | None = None,
     noise: Noise = "full",
     optimizer: str | optax.GradientTransformation = "lbfgs",
     target: FeatureModel | None = None,
@@ -118,10 +129,16 @@ def fit(
     Arguments:
         source: law of the layer's input.
         layer: `f`.
-        features: `m2`; as many as the source has, if not given.
+        features: `m2`; as many as the source has, if not given. With `both` those that are learnt beside the carried
+            ones; 4 if not given.
         atoms: `[m2, K]`, or a number K of atoms of a Gaussian; the source's own atoms, if not given.
-        encoder: where to start: an encoder, or its kind: `softmax`, `softmax2` (t = 2), `gaussian`, `gaussian2`
-            (t = 2), `exponential`, `neural`, begun as matched filters of the source's features pushed through f.
+        encoder: where to start: an encoder, or its kind: `softmax` or `learnt`, `softmax2` (t = 2), `gaussian`,
+            `gaussian2` (t = 2), `exponential`, `neural`, begun as matched filters of the source's features pushed
+            through f (of a `DenseLayer`: of those in x1). `carried`, all there is for a linear or dense layer that
+            nothing is to be learnt of: every feature of the source is handed on, with a vector per atom, and target
+            and noise have a closed form, in which mean and covariance of f are exact. `both`: softmax features beside
+            the carried ones. If not given, `carried` for a `DenseLayer`, else `softmax`.
+        vectors: whether each atom of the target has a vector of its own; if not given, with carried features only.
         noise: `scalar`, `diagonal` or `full`; if a `target` is given, its own kind is kept.
         optimizer: `lbfgs` minimises the profiled loss (prior, decoder, mean and noise at their closed-form best) over
             the encoder alone, in the coordinates of its Fisher metric: SciPy's, on the host, with one compiled call
@@ -159,15 +176,18 @@ def fit(
     resolution = resolution or Resolution()
     key = jax.random.key(0) if key is None else key
     options = {
-        "features": features, "atoms": atoms, "encoder": encoder, "noise": noise, "optimizer": optimizer,
-        "target": target, "steps": steps, "tolerance": tolerance, "starts": starts, "floor": floor, "check": check,
-        "key": key,
+        "features": features, "atoms": atoms, "encoder": encoder, "vectors": vectors, "noise": noise,
+        "optimizer": optimizer, "target": target, "steps": steps, "tolerance": tolerance, "starts": starts,
+        "floor": floor, "check": check, "key": key,
     }  # fmt: skip
     check_options(resolution=resolution, certify=certify, **options)
     check_mesh(mesh)
     check_layer(source, layer, target)
+    options |= _defaults(layer, encoder, vectors, target)
+    check_combination(layer, options, certify)
     if mesh is not None:  # what later steps find on all devices is there from the first: one compilation
-        source, layer, target, options["encoder"] = replicate((source, layer, target, encoder), mesh)
+        source, layer, target, options["encoder"] = replicate((source, layer, target, options["encoder"]), mesh)
+    options |= {"target": target}
     say = log or (lambda line: None)
     result = warm = None  # what was found so far; what to go on from
     while True:
@@ -218,26 +238,30 @@ def _certified(found: Fit, source, layer, mesh, say: Log) -> Fit:
 
 
 def _fit_at(
-    source, layer, resolution, warm, log, mesh, *, features, atoms, encoder, noise, optimizer, target, steps, tolerance,
-    starts, floor, check, key,
+    source, layer, resolution, warm, log, mesh, *, features, atoms, encoder, vectors, noise, optimizer, target, steps,
+    tolerance, starts, floor, check, key,
 ) -> Fit:  # fmt: skip
     """The best of all starts at one resolution, or one start from where the fit `warm` ended."""
     begun = time.perf_counter()
     finer = _finer(resolution) if check else resolution
+    known = _known(source, layer, vectors, resolution, mesh)
+    if encoder == "carried" or (isinstance(encoder, CarriedEncoder) and encoder.beside is None):
+        finer_known = _known(source, layer, vectors, finer, mesh) if check else None
+        return _carried_fit(source, layer, atoms, noise, floor, resolution, finer, known, finer_known, mesh, begun)
     if warm is None:
         named = "target" if target is not None and atoms is None else "atoms"
-        first, atoms = _start(source, layer, features, atoms, encoder, resolution, finer, target, key)
-        check_encoder(layer, first, atoms, resolution, named)
+        first, atoms = _start(source, layer, features, atoms, encoder, resolution, finer, target, key, known)
+        check_encoder(layer, first, atoms, resolution, named, source)
         if target is not None and target.prior.atoms.shape != atoms.shape:
             raise ValueError(f"target: expected atoms of shape {atoms.shape}, got {target.prior.atoms.shape}.")
     else:
         first, atoms, starts = warm.encoder, warm.target.prior.atoms, 1
-        check_memory(source, layer, first.statistics_read, *atoms.shape, finer)
+        check_memory(source, layer, learnt_part(first).statistics_read, *atoms.shape, finer)
     if log is not None:
         log("the loss and its gradient at the start (compiled once for each set of shapes)")
     found, judged, losses = _best_of_starts(
         source, layer, atoms, first, target, noise, jnp.asarray(floor, atoms.dtype), optimizer, steps, tolerance,
-        starts, resolution, finer if check else None, log, key, mesh,
+        starts, resolution, finer if check else None, log, key, mesh, known,
     )  # fmt: skip
     error = abs(judged - found.loss) if check else None
     seconds = time.perf_counter() - begun
@@ -249,20 +273,21 @@ def _fit_at(
 
 def _best_of_starts(
     source, layer, atoms, first, target, noise, floor, optimizer, steps, tolerance, starts, resolution, finer, log, key,
-    mesh,
+    mesh, known,
 ):  # fmt: skip
     """What the best start found, its loss at `finer`, and the losses of all starts.
 
     A start may have found an error of a coarse loss instead of a model: the loss at `finer`, if given, decides.
     """
     best, least, losses = None, np.inf, []
+    finer_known = _known(source, layer, known.vectors, finer, mesh) if finer is not None else None
     for start in range(starts):
         begin = first if start == 0 else perturbed(first, 0.25 * 2 ** (start % 4), key=jax.random.fold_in(key, start))
         say = Progress(log, f"start {start + 1} of {starts}, " if starts > 1 else "")
         if isinstance(optimizer, str):
             try:
                 found = profiled_lbfgs(
-                    source, layer, atoms, begin, noise, floor, steps, tolerance, resolution, say, mesh
+                    source, layer, atoms, begin, noise, floor, steps, tolerance, resolution, say, mesh, known
                 )
             except TooCoarse:
                 if start == 0:
@@ -271,15 +296,57 @@ def _best_of_starts(
                 continue
         else:
             found = whole_loss(
-                source, layer, atoms, begin, target, noise, floor, optimizer, steps, tolerance, resolution, say, mesh
-            )
+                source, layer, atoms, begin, target, noise, floor, optimizer, steps, tolerance, resolution, say, mesh,
+                known,
+            )  # fmt: skip
         losses.append(found.loss)
         judged = found.loss
         if finer is not None:
-            judged = float(compiled_elbo(source, layer, found.target, found.encoder, finer, mesh).loss)
+            judged = float(compiled_elbo(source, layer, found.target, found.encoder, finer, mesh, finer_known).loss)
         if best is None or judged < least or not np.isfinite(least):
             best, least = found, judged
     return best, least, np.array(losses)
+
+
+def _defaults(layer, encoder, vectors, target) -> dict:
+    """The kind of encoder and whether there are vectors per atom, where they are not given."""
+    if encoder is None:
+        encoder = "carried" if isinstance(layer, DenseLayer) else "softmax"
+    if vectors is None:
+        carried = encoder in ("carried", "both") if isinstance(encoder, str) else isinstance(encoder, CarriedEncoder)
+        vectors = carried if target is None else target.decoder.ndim == 3
+    return {"encoder": encoder, "vectors": bool(vectors)}
+
+
+def check_combination(layer, options: dict, certify: bool) -> None:
+    """Raise an error that names the argument if options do not go with each other, or with the layer."""
+    encoder, vectors, target = options["encoder"], options["vectors"], options["target"]
+    if target is not None and (target.decoder.ndim == 3) != vectors:
+        raise ValueError(f"vectors: expected {not vectors}, as target has a decoder of shape {target.decoder.shape}.")
+    if certify and (vectors or isinstance(layer, DenseLayer) or isinstance(encoder, CarriedEncoder)):
+        raise ValueError("certify: expected False: only losses of linear and ridge layers without carried features and "
+                         "vectors per atom have bounds.")  # fmt: skip
+
+
+def _known(source, layer, vectors: bool, resolution: Resolution, mesh) -> Known:
+    moments = dense_moments(source, layer, resolution, mesh) if isinstance(layer, DenseLayer) else None
+    return Known(vectors, moments)
+
+
+def _carried_fit(
+    source, layer, atoms, noise, floor, resolution, finer, known: Known, finer_known: Known | None, mesh, begun
+) -> Fit:
+    """Carried features alone: all in closed form. The estimate is what the loss is for the target at `finer`."""
+    encoder, atoms = CarriedEncoder(source.features), source.prior.atoms
+    given = expected(source, layer, atoms, encoder, resolution, mesh, known)
+    target, least = carried_target(given, source.prior, noise, floor)
+    elbo = compiled_elbo(source, layer, target, encoder, resolution, mesh, known)
+    error = None
+    if finer_known is not None:
+        error = abs(float(compiled_elbo(source, layer, target, encoder, finer, mesh, finer_known).loss - elbo.loss))
+    none = np.zeros(0)
+    seconds = time.perf_counter() - begun
+    return Fit(target, encoder, elbo, error, none, none, Stop.CLOSED, seconds, resolution, least_remainder=least)
 
 
 def _finer(resolution: Resolution) -> Resolution:
@@ -311,9 +378,23 @@ def profiled_loss(
     return profiled(expectations(source, layer, atoms, encoder, resolution, plan, mesh), atoms, noise, floor)
 
 
-def _start(source, layer, features, atoms, encoder, resolution, finer, target, key) -> tuple[AbstractEncoder, Array]:
+def _start(
+    source, layer, features, atoms, encoder, resolution, finer, target, key, known
+) -> tuple[AbstractEncoder, Array]:
     """The first encoder and the atoms `[m2, K]`; checked before, that `finer` fits into the memory."""
     dtype = source.mean.dtype
+    if encoder == "both":
+        return beside_carried(source, layer, 4 if features is None else features, resolution, known.moments)
+    if isinstance(encoder, CarriedEncoder):
+        own, count = source.prior.atoms, encoder.beside.features
+        more = gaussian_atoms(own.shape[1], dtype)[0]
+        given = jnp.concatenate([own, jnp.broadcast_to(more, (count, more.size))])
+        return encoder, given if atoms is None or isinstance(atoms, int) else jnp.asarray(atoms, dtype)
+    encoder = "softmax" if encoder == "learnt" else encoder
+    if isinstance(layer, DenseLayer):  # its encoder reads the input
+        if np.trace(np.asarray(known.moments.output()[1])) <= 0:
+            raise ValueError("layer: expected an output that varies, got one that is constant: nothing to learn.")
+        layer = LinearLayer(layer.read_form().linear)
     given = None
     if target is not None:
         given = target.prior.atoms
@@ -346,8 +427,8 @@ def _start(source, layer, features, atoms, encoder, resolution, finer, target, k
 
 
 def check_options(
-    *, features, atoms, encoder, noise, optimizer, target, steps, tolerance, starts, floor, resolution, check, certify,
-    key,
+    *, features, atoms, encoder, vectors, noise, optimizer, target, steps, tolerance, starts, floor, resolution, check,
+    certify, key,
 ) -> None:  # fmt: skip
     """Raise an error that names the option of `fit` that cannot be, whatever the layer."""
     for name, value in (("features", features), ("steps", steps), ("starts", starts)):
@@ -356,10 +437,12 @@ def check_options(
     if noise not in NOISES:
         raise ValueError(f"noise: expected one of {', '.join(NOISES)}, got {noise!r}.")
     if isinstance(encoder, str):
-        if encoder not in ENCODERS:
-            raise ValueError(f"encoder: expected an encoder or one of {', '.join(ENCODERS)}, got {encoder!r}.")
-    else:
-        require_instance("encoder", encoder, AbstractEncoder, f"an encoder or one of {', '.join(ENCODERS)}")
+        if encoder not in KINDS:
+            raise ValueError(f"encoder: expected an encoder or one of {', '.join(KINDS)}, got {encoder!r}.")
+    elif encoder is not None:
+        require_instance("encoder", encoder, AbstractEncoder, f"an encoder or one of {', '.join(KINDS)}")
+    if vectors is not None and not isinstance(vectors, bool | np.bool_):
+        raise TypeError(f"vectors: expected True, False or None, got {vectors!r}.")
     if isinstance(optimizer, str):
         if optimizer != "lbfgs":
             raise ValueError(f"optimizer: expected 'lbfgs' or an optax optimiser, got {optimizer!r}.")
@@ -369,8 +452,6 @@ def check_options(
         require_instance("optimizer", optimizer, optax.GradientTransformation, "'lbfgs' or an optax optimiser")
     if target is not None:
         require_instance("target", target, FeatureModel, "a FeatureModel")
-        if target.decoder.ndim != 2:
-            raise ValueError(f"target: expected a decoder of shape [n, m], got {target.decoder.shape}.")
         noise = jnp.diagonal(target.noise) if target.noise.ndim == 2 else target.noise
         if not np.all(np.asarray(noise) > 0):
             raise ValueError("target: expected noise in every direction to start from, got a singular one.")

@@ -7,8 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .encoder import AbstractEncoder, ExponentialEncoder, GaussianEncoder, NeuralEncoder, SoftmaxEncoder
-from .layer import AbstractLayer
+from .closed_form import best_decoder, residual_covariance
+from .elbo import expectations
+from .encoder import AbstractEncoder, CarriedEncoder, ExponentialEncoder, GaussianEncoder, NeuralEncoder, SoftmaxEncoder
+from .layer import AbstractLayer, DenseLayer
 from .model import FeatureModel
 from .precision import exact_products
 from .spectral.expectation import LayerMoments
@@ -71,6 +73,35 @@ def gaussian_atoms(count: int, dtype) -> tuple[Array, Array]:
     mass /= mass.sum()
     grid /= max(np.sqrt(mass @ grid**2), 1e-12)
     return jnp.asarray(grid, dtype), jnp.asarray(mass, dtype)
+
+
+@exact_products
+def beside_carried(
+    source: FeatureModel, layer: AbstractLayer, features: int, resolution: Resolution, moments
+) -> tuple[CarriedEncoder, Float[Array, "m2 K"]]:
+    """Carried features and, beside them, some that read x1, or f of a layer that is not dense; and all atoms.
+
+    The new ones start along what the carried ones leave: the principal directions of the remainder of f, read through
+    the mean slope of f.
+    """
+    dtype, (m1, K) = source.mean.dtype, source.prior.atoms.shape
+    given = expectations(source, layer, source.prior.atoms, CarriedEncoder(m1), resolution, None, None, True, moments)
+    left = residual_covariance(given, best_decoder(given)[0])
+    _, vectors = jnp.linalg.eigh((left + left.T) / 2)
+    directions = vectors[:, ::-1][:, np.arange(features) % left.shape[0]].T
+    if isinstance(layer, DenseLayer):
+        form = given.layer.form
+        directions = directions @ form.outputs @ form.weight
+        centre, spread = source.moments()
+    else:
+        centre, spread = given.layer.output()
+    scale = jnp.sqrt(jnp.maximum(jnp.einsum("jn,nl,jl->j", directions, spread, directions), 1e-12))
+    readout = directions / scale[:, None]
+    atoms, mass = gaussian_atoms(K, dtype)
+    atoms = jnp.broadcast_to(atoms, (features, K))
+    base = jnp.log(mass)[None] - (readout @ centre)[:, None] * 2 * atoms
+    encoder = SoftmaxEncoder(readout[:, None], 2 * atoms[:, None], base)
+    return CarriedEncoder(m1, encoder), jnp.concatenate([source.prior.atoms, atoms])
 
 
 @exact_products

@@ -17,6 +17,7 @@ from jax.sharding import Mesh
 from ._check import require_instance
 from .arguments import check_mesh
 from .checkpoint import load_fit, savable_parts, save_fit, save_model
+from .encoder import AbstractEncoder
 from .fit import Fit, check_options, fit
 from .layer import LinearLayer, Network
 from .model import FeatureModel
@@ -64,8 +65,9 @@ def learn(
 ) -> Trajectory:
     """Learn every layer of a network, without samples.
 
-    Through a linear layer the model passes exactly; for every other layer `fit` learns the output's model, which is
-    the source of the next layer.
+    Through a linear layer the model passes exactly; for every other layer `fit` finds the output's model, which is the
+    source of the next layer. Dense layers carry the source's features on unless `encoder` says otherwise (`learnt`,
+    `both`): nothing is then to be optimised.
 
     Arguments:
         source: law of the network's input.
@@ -93,7 +95,7 @@ def learn(
     options = _checked_options(options)
     check_options(**options)
     check_mesh(mesh)
-    if folder is not None and not isinstance(options["encoder"], str):
+    if folder is not None and isinstance(options["encoder"], AbstractEncoder):
         savable_parts(options["encoder"])  # better refused now than after it is learnt
     with nullcontext() if folder is None else run_folder(Path(folder), source, network, options) as checkpoints:
         fits = _learn_layers(source, network, checkpoints, log, mesh, options)

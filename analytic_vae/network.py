@@ -1,4 +1,4 @@
-"""Trained multi-layer perceptrons as `Network`s of linear and ridge layers, and the files that they come in."""
+"""Trained multi-layer perceptrons as `Network`s of dense or ridge layers, and the files that they come in."""
 
 import os
 import re
@@ -13,7 +13,7 @@ import numpy as np
 from ._check import as_floating, require_finite, require_instance, require_shape
 from .activation import Activation, get_activation, residual
 from .files import MAX_BYTES, finite_array, read_arrays
-from .layer import AbstractLayer, LinearLayer, Network, RidgeLayer
+from .layer import AbstractLayer, DenseLayer, LinearLayer, Network, RidgeLayer
 from .types import Array, ArrayLike
 
 Weights = Sequence[tuple[ArrayLike, ArrayLike | None]]
@@ -30,12 +30,15 @@ _RECOGNISED: dict[Callable, str | Activation] = {
 _PROBES = (-30.0, -3.0, -0.7, 0.0, 0.4, 2.5, 30.0)
 
 
-def from_weights(weights: Weights, activation: str | Activation, *, forget: str = "each") -> Network:
-    """The network `x -> W_L psi(... psi(W_1 x + b_1) ...) + b_L` as linear layers and ridge layers.
+def from_weights(
+    weights: Weights, activation: str | Activation, *, layers: str = "dense", forget: str = "each"
+) -> Network:
+    """The network `x -> W_L psi(... psi(W_1 x + b_1) ...) + b_L`: a `DenseLayer` for each hidden layer, then linear.
 
-    A ridge layer has one non-linear direction, so the `h` neurons of a hidden layer are computed one after another,
-    each in an auxiliary direction while everything else is remembered. When the pre-activations `s` are forgotten is
-    a matter of choice; the function is the same:
+    With `layers="ridge"` it is made of linear layers and ridge layers, the paper's path. A ridge layer has one
+    non-linear direction, so the `h` neurons of a hidden layer are computed one after another, each in an auxiliary
+    direction while everything else is remembered. When the pre-activations `s` are forgotten is a matter of choice;
+    the function is the same:
 
     - `forget="last"`, the paper's recipe: neuron `i` appends the coordinate `psi(s_i)` (`A = [I; 0]`, `w` the last
       unit vector, `u = e_i`), so the width grows from `h` to `2h`; then one linear layer drops all of `s` and applies
@@ -48,12 +51,13 @@ def from_weights(weights: Weights, activation: str | Activation, *, forget: str 
     Arguments:
         weights: pairs `(W: [out, in], b: [out] or None)`, in the order of application.
         activation: `psi` after all but the last affine map: a name or an `Activation`.
-        forget: `"each"` or `"last"`.
+        layers: `"dense"` or `"ridge"`.
+        forget: `"each"` or `"last"`, of ridge layers.
 
     Returns a `Network` of one dtype, the common one of the weights.
 
     Raises `ValueError` that names the pair if shapes do not fit or chain or numbers are not finite, or if there is no
-    pair or no such activation or `forget`; `TypeError` if the activation is a bare callable.
+    pair or no such activation, `layers` or `forget`; `TypeError` if the activation is a bare callable.
 
     Source: section 2.1 of "Analytically Learning Variational Auto-Encoders".
 
@@ -65,10 +69,15 @@ def from_weights(weights: Weights, activation: str | Activation, *, forget: str 
     composers = {"each": _forget_each, "last": _forget_last}
     if forget not in composers:
         raise ValueError(f"forget: expected 'each' or 'last', got {forget!r}.")
-    return Network(composers[forget](_chained(weights), activation))
+    if layers not in ("dense", "ridge"):
+        raise ValueError(f"layers: expected 'dense' or 'ridge', got {layers!r}.")
+    compose = _dense if layers == "dense" else composers[forget]
+    return Network(compose(_chained(weights), activation))
 
 
-def from_mlp(mlp: eqx.nn.MLP, activation: str | Activation | None = None, *, forget: str = "each") -> Network:
+def from_mlp(
+    mlp: eqx.nn.MLP, activation: str | Activation | None = None, *, layers: str = "dense", forget: str = "each"
+) -> Network:
     """An `equinox.nn.MLP` as a `Network`; see `from_weights` for how.
 
     Arguments:
@@ -76,7 +85,7 @@ def from_mlp(mlp: eqx.nn.MLP, activation: str | Activation | None = None, *, for
         activation: replaces `mlp.activation`. Needed unless that is one of `jax.nn.relu`, `jax.nn.leaky_relu`,
             `jax.nn.gelu` (its default, the tanh approximation), `jax.nn.sigmoid`, `jax.nn.softplus`,
             `jax.nn.identity` or `jnp.tanh`.
-        forget: `"each"` or `"last"`.
+        layers, forget: as in `from_weights`.
 
     Raises `ValueError` if the activation is not recognised or the final one is not the identity, `TypeError` if `mlp`
     is no `equinox.nn.MLP`.
@@ -86,13 +95,15 @@ def from_mlp(mlp: eqx.nn.MLP, activation: str | Activation | None = None, *, for
     require_instance("mlp", mlp, eqx.nn.MLP, "an equinox.nn.MLP")
     _require_identity(mlp)
     activation = _recognise(mlp.activation) if activation is None else activation
-    return from_weights([pair for layer in mlp.layers for pair in _pairs_of(layer)], activation, forget=forget)
+    pairs = [pair for layer in mlp.layers for pair in _pairs_of(layer)]
+    return from_weights(pairs, activation, layers=layers, forget=forget)
 
 
 def load_network(
     path: str | os.PathLike[str],
     activation: str | Activation = "relu",
     *,
+    layers: str = "dense",
     forget: str = "each",
     max_bytes: int = MAX_BYTES,
 ) -> Network:
@@ -108,13 +119,13 @@ def load_network(
     Arguments:
         path: the file. `.safetensors` needs `pip install 'analytic_vae[files]'`.
         activation: after all but the last affine map: a name or an `Activation`.
-        forget: `"each"` or `"last"`.
+        layers, forget: as in `from_weights`.
         max_bytes: the most bytes that the arrays of the file may take.
 
     Raises `FileNotFoundError` if there is no file, and `ValueError` if the file is damaged, too large, holds Python
     objects or none of the layouts, or if an array, which is then named, is not real, finite and of a shape that fits.
     """
-    return from_weights(weights_of(path, max_bytes=max_bytes), activation, forget=forget)
+    return from_weights(weights_of(path, max_bytes=max_bytes), activation, layers=layers, forget=forget)
 
 
 def weights_of(
@@ -144,6 +155,10 @@ class _Affine(NamedTuple):
     weight: Any
     bias_name: str
     bias: Any
+
+
+def _dense(pairs: list[tuple[Array, Array]], activation: Activation) -> list[AbstractLayer]:
+    return [*(DenseLayer(*pair, activation) for pair in pairs[:-1]), LinearLayer(*pairs[-1])]
 
 
 # ------------------------------------------------------------------------------------------------- ridge by ridge

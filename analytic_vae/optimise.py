@@ -14,11 +14,12 @@ from scipy.optimize import minimize
 
 from .closed_form import best_target, profiled
 from .elbo import Elbo, elbo_of, expectations
-from .encoder import AbstractEncoder
+from .encoder import AbstractEncoder, learnt_part, with_learnt
 from .model import FeatureModel
 from .natural import directions, fisher, moved
 from .plan import plan
 from .prior import Prior
+from .spectral.units import DenseMoments
 from .types import Array, PyTree
 
 Log = Callable[[str], None]
@@ -33,7 +34,15 @@ class Stop(enum.Enum):
     STEPS = "stopped at the largest number of steps; more steps may lower the loss"
     STUCK = "stopped where rounding hides any lower loss along the gradient"
     NOT_FINITE = "stopped: the loss was not finite; the best parameters before that are returned"
+    CLOSED = "in closed form: with carried features nothing is left to optimise"
     EXACT = "nothing to learn: a linear layer's output is exactly a feature model"
+
+
+class Known(eqx.Module):
+    """What stays while an encoder is learnt: whether there is a vector per atom, and the moments of a dense layer."""
+
+    vectors: bool = eqx.field(static=True, default=False)
+    moments: DenseMoments | None = None
 
 
 class Progress:
@@ -72,7 +81,9 @@ class _Enough(Exception):
     """Raised inside the optimiser when the stopping rule is met."""
 
 
-def profiled_lbfgs(source, layer, atoms, encoder, noise, floor, steps, tolerance, resolution, say, mesh=None) -> Found:
+def profiled_lbfgs(
+    source, layer, atoms, encoder, noise, floor, steps, tolerance, resolution, say, mesh=None, known=None
+) -> Found:
     """L-BFGS (SciPy's, in float64) on the profiled loss, whose exact gradient comes from one compiled function.
 
     The coordinates are those of the Fisher metric (`natural.py`) at the best encoder, taken anew every ROUND steps.
@@ -96,7 +107,7 @@ def profiled_lbfgs(source, layer, atoms, encoder, noise, floor, steps, tolerance
             nonlocal best, rejected
             step = jnp.asarray(x.reshape(shape), dtype)
             (loss, found), gradient = profiled_value_and_grad(
-                step, columns, begin, source, layer, atoms, noise, floor, resolution, mesh
+                step, columns, begin, source, layer, atoms, noise, floor, resolution, mesh, known
             )
             loss, gradient = float(loss), np.asarray(gradient, float).ravel()
             if not (np.isfinite(loss) and np.all(np.isfinite(gradient))):
@@ -135,29 +146,38 @@ def profiled_lbfgs(source, layer, atoms, encoder, noise, floor, steps, tolerance
 
 @eqx.filter_jit
 def coordinates(source, layer, atoms, encoder):
-    return directions(fisher(source, layer, atoms, encoder))
+    encoder = learnt_part(encoder)
+    return directions(fisher(source, layer, atoms[-encoder.features :], encoder))
 
 
 @eqx.filter_jit
-def profiled_value_and_grad(step, columns, encoder, source, layer, atoms, noise, floor, resolution, mesh=None):
+def profiled_value_and_grad(
+    step, columns, encoder, source, layer, atoms, noise, floor, resolution, mesh=None, known=None
+):
     """`((loss, (encoder, elbo, target)), gradient)` after a step in the coordinates of the Fisher metric."""
 
     def loss(step):
-        after = moved(encoder, columns, step)
-        elbo, target = profiled(expectations(source, layer, atoms, after, resolution, mesh=mesh), atoms, noise, floor)
+        after = with_learnt(encoder, moved(learnt_part(encoder), columns, step))
+        elbo, target = profiled(expected(source, layer, atoms, after, resolution, mesh, known), atoms, noise, floor)
         return elbo.loss, (after, elbo, target)
 
     return jax.value_and_grad(loss, has_aux=True)(step)
 
 
-@eqx.filter_jit
-def compiled_target(source, layer, atoms, encoder, noise, floor, resolution, mesh=None):
-    return best_target(expectations(source, layer, atoms, encoder, resolution, mesh=mesh), atoms, noise, floor)
+def expected(source, layer, atoms, encoder, resolution, mesh=None, known: Known | None = None, boxes=None):
+    """The `Expectations`, with what is known of the layer."""
+    known = known or Known()
+    return expectations(source, layer, atoms, encoder, resolution, boxes, mesh, known.vectors, known.moments)
 
 
 @eqx.filter_jit
-def compiled_elbo(source, layer, target, encoder, resolution, mesh=None):
-    return elbo_of(expectations(source, layer, target.prior.atoms, encoder, resolution, mesh=mesh), target)
+def compiled_target(source, layer, atoms, encoder, noise, floor, resolution, mesh=None, known=None):
+    return best_target(expected(source, layer, atoms, encoder, resolution, mesh, known), atoms, noise, floor)
+
+
+@eqx.filter_jit
+def compiled_elbo(source, layer, target, encoder, resolution, mesh=None, known=None):
+    return elbo_of(expected(source, layer, target.prior.atoms, encoder, resolution, mesh, known), target)
 
 
 class FreeTarget(eqx.Module):
@@ -184,14 +204,15 @@ class FreeTarget(eqx.Module):
 
 
 def whole_loss(
-    source, layer, atoms, encoder, target, noise, floor, optimizer, steps, tolerance, resolution, say, mesh=None
-) -> Found:
+    source, layer, atoms, encoder, target, noise, floor, optimizer, steps, tolerance, resolution, say, mesh=None,
+    known=None,
+) -> Found:  # fmt: skip
     """An optax optimiser on the whole loss; CHUNK steps are one compiled scan on one plan.
 
     The plan may have grown old in a chunk: the best parameters of each are judged by the loss without it.
     """
     if target is None:
-        target = compiled_target(source, layer, atoms, encoder, noise, floor, resolution, mesh)
+        target = compiled_target(source, layer, atoms, encoder, noise, floor, resolution, mesh, known)
     parameters, static = eqx.partition((encoder, FreeTarget.of(target)), eqx.is_inexact_array)
     one, none = jnp.ones((), atoms.dtype), jnp.zeros((), int)
     walk = Walk(parameters, optimizer.init(parameters), parameters, one * jnp.nan, one, none)
@@ -200,7 +221,7 @@ def whole_loss(
     stop = Stop.STEPS
     while len(history) < steps:
         before, length, rejected = best[0], min(CHUNK, steps - len(history)), int(walk.rejected)
-        walk, least, values = _advance(walk, static, source, layer, atoms, optimizer, resolution, length, mesh)
+        walk, least, values = _advance(walk, static, source, layer, atoms, optimizer, resolution, length, mesh, known)
         history.extend(np.asarray(values, float))
         say(len(history), history[-1])
         if int(walk.rejected) - rejected == length:
@@ -208,14 +229,14 @@ def whole_loss(
             break
         encoder, free = eqx.combine(least, static)
         target = free.model(atoms)
-        value = compiled_elbo(source, layer, target, encoder, resolution, mesh)
+        value = compiled_elbo(source, layer, target, encoder, resolution, mesh, known)
         if np.isfinite(value.loss) and value.loss < best[0]:
             best, elbo = (float(value.loss), encoder, target), value
         if before - best[0] < tolerance:
             stop = Stop.CONVERGED
             break
     if elbo is None:  # no step had a finite loss
-        elbo = compiled_elbo(source, layer, best[2], best[1], resolution, mesh)
+        elbo = compiled_elbo(source, layer, best[2], best[1], resolution, mesh, known)
     return Found(best[1], elbo, best[2], np.array(history), stop, int(walk.rejected))
 
 
@@ -252,14 +273,14 @@ class Walk(NamedTuple):
 
 
 @eqx.filter_jit
-def _advance(walk: Walk, static, source, layer, atoms, optimizer, resolution, length: int, mesh):
+def _advance(walk: Walk, static, source, layer, atoms, optimizer, resolution, length: int, mesh, known):
     """Some steps of an optax optimiser: where it is then, the parameters of the least loss, and all losses."""
     optimizer = optax.with_extra_args_support(optimizer)
-    boxes = plan(source, layer, eqx.combine(walk.safe, static)[0], resolution)
+    boxes = plan(source, layer, learnt_part(eqx.combine(walk.safe, static)[0]), resolution)
 
     def loss(p):
         encoder, target = eqx.combine(p, static)
-        given = expectations(source, layer, atoms, encoder, resolution, boxes, mesh)
+        given = expected(source, layer, atoms, encoder, resolution, mesh, known, boxes)
         return elbo_of(given, target.model(atoms)).loss
 
     def step(carry, _):

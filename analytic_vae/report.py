@@ -13,6 +13,7 @@ import numpy as np
 from .checkpoint import write_text
 from .layer import LinearLayer
 from .learn import Trajectory
+from .optimise import Stop
 from .types import Array, PRNGKeyArray
 
 BATCH = 20_000
@@ -41,7 +42,7 @@ def compare(
         learnt = learnt or not isinstance(layer, LinearLayer)
         layers.append(_layer_row(index, fit, learnt, *moments[index], samples))
     mean, covariance = (np.asarray(a) for a in trajectory.models[-1].moments())
-    sampled_mean, sampled_spread = moments[-1]
+    sampled_mean, sampled_spread = moments[-1][0], np.sqrt(np.diagonal(moments[-1][1]))
     outputs = [
         {
             "output": i,
@@ -77,18 +78,21 @@ def markdown(report: dict[str, Any]) -> str:
         "Errors are of the learnt model's means and spreads (standard deviations) against "
         f"{report['samples']} samples of the source pushed through the true network: the largest over the neurons, in "
         "units of the neuron's sampled spread (at least 1% of the layer's mean spread), and for means in standard "
-        "errors of the samples, too. Before the first learnt layer nothing is approximated; after it, errors add up "
-        "from layer to layer.",
+        "errors of the samples, too; of correlations over all pairs. *In features* is the share of the variance that "
+        "the features explain, the rest is the model's noise; *least* the smallest eigenvalue of its covariance, where "
+        "it is the exact remainder. Before the first non-linear layer nothing is approximated, and none of a dense "
+        "layer's moments is; what is lost of the law adds up from layer to layer.",
         "",
-        "| layer | neurons | learnt | loss (nats) | estimate | bound | rate | distortion | seconds | mean error "
-        "| in standard errors | spread error |",
-        "|---|---|---|---|---|---|---|---|---|---|---|---|",
+        "| layer | neurons | found | loss (nats) | estimate | bound | rate | distortion | in features | least "
+        "| seconds | mean error | in standard errors | spread error | correlation error |",
+        "|---" * 15 + "|",
     ]
     for row in report["layers"]:
-        cells = [str(row["layer"]), str(row["neurons"]), "no" if row["exact"] else "yes"]
-        numbers = ("loss", "error_estimate", "error_bound", "rate", "distortion", "seconds")
-        cells += [_number(row.get(name)) for name in numbers]
+        cells = [str(row["layer"]), str(row["neurons"]), row["how"]]
+        numbers = ("loss", "error_estimate", "error_bound", "rate", "distortion")
+        cells += [_number(row.get(name)) for name in (*numbers, "explained", "least_remainder", "seconds")]
         cells += [f"{row['mean_error']:.4f}", f"{row['mean_error_se']:.1f}", f"{row['spread_error']:.4f}"]
+        cells += [f"{row['correlation_error']:.4f}"]
         lines.append("| " + " | ".join(cells) + " |")
     lines += [
         "",
@@ -169,7 +173,8 @@ def figure(report: dict[str, Any], path: Path) -> bool:
     numbers = [row["layer"] for row in layers]
     right.plot(numbers, [max(row["mean_error"], 1e-5) for row in layers], "o-", ms=4, label="means")
     right.plot(numbers, [max(row["spread_error"], 1e-5) for row in layers], "s-", ms=4, label="spreads")
-    right.set(title="largest error, in sampled spreads", xlabel="layer", yscale="log")
+    right.plot(numbers, [max(row["correlation_error"], 1e-5) for row in layers], "^-", ms=4, label="correlations")
+    right.set(title="largest error, in sampled spreads", xlabel="layer", yscale="log", xticks=numbers)
     right.legend(fontsize=8)
     temporary = path.with_name(f".{path.name}.tmp")
     drawing.savefig(temporary, dpi=120, format="png")
@@ -178,7 +183,7 @@ def figure(report: dict[str, Any], path: Path) -> bool:
 
 
 def _sampled_moments(trajectory: Trajectory, samples: int, key: PRNGKeyArray):
-    """Mean and spread of every layer's output over samples, and how often each output was the largest."""
+    """Mean and covariance of every layer's output over samples, and how often each output was the largest."""
 
     @eqx.filter_jit
     def batch(source, network, key, size: int):
@@ -199,20 +204,24 @@ def _sampled_moments(trajectory: Trajectory, samples: int, key: PRNGKeyArray):
     moments = []
     for total, square in sums:
         mean = total / samples
-        moments.append((mean, np.sqrt(np.maximum(np.diagonal(square) / samples - mean**2, 0))))
+        covariance = square / samples - np.outer(mean, mean)
+        np.fill_diagonal(covariance, np.maximum(np.diagonal(covariance), 0))
+        moments.append((mean, covariance))
     return moments, counts
 
 
-def _layer_row(index, fit, learnt, sampled_mean, sampled_spread, samples) -> dict[str, Any]:
+def _layer_row(index, fit, learnt, sampled_mean, sampled_covariance, samples) -> dict[str, Any]:
     mean, covariance = (np.asarray(a) for a in fit.target.moments())
-    spread = np.sqrt(np.maximum(np.diagonal(covariance), 0))
+    spread, sampled_spread = (np.sqrt(np.maximum(np.diagonal(a), 0)) for a in (covariance, sampled_covariance))
     # A neuron that hardly ever moves says little relative to its own spread.
     unit = np.maximum(sampled_spread, 1e-2 * np.mean(sampled_spread))
     errors = np.abs(mean - sampled_mean) / unit
+    correlations = np.abs(covariance / np.outer(unit, unit) - sampled_covariance / np.outer(unit, unit))
+    np.fill_diagonal(correlations, 0)
     return {
         "layer": index,
         "neurons": int(mean.size),
-        "exact": fit.elbo is None,
+        "how": {Stop.EXACT: "exact", Stop.CLOSED: "in closed form"}.get(fit.stop, "learnt"),
         "before_learning": not learnt,
         "loss": fit.loss,
         "error_estimate": fit.error_estimate,
@@ -224,6 +233,9 @@ def _layer_row(index, fit, learnt, sampled_mean, sampled_spread, samples) -> dic
         "mean_error": float(errors.max()),
         "mean_error_se": float(errors.max() * samples**0.5),
         "spread_error": float(np.max(np.abs(spread - sampled_spread) / unit)),
+        "correlation_error": float(np.max(correlations)),
+        "explained": fit.explained,
+        "least_remainder": fit.least_remainder,
     }
 
 

@@ -53,6 +53,7 @@ class Features(NamedTuple):
         source: FeatureModel,
         form: RidgeForm,
         axis: RidgeAxis,
+        pairs: tuple[FeatureModel, RidgeAxis],
         covariance: Float[Array, "n n"],
         encoder: AbstractEncoder,
         atoms: Float[Array, "m2 K"],
@@ -62,13 +63,16 @@ class Features(NamedTuple):
         batch: int,
         mesh: Mesh | None = None,
     ) -> "Features":
-        """For an encoder that reads a map `form` of the source, whose values have that covariance."""
+        """For an encoder that reads a map `form` of the source, whose values have that covariance.
+
+        `pairs` are source and axis that pairs of them are to be computed with (`compressed_axis`).
+        """
         grid = axis.law_grid(resolution, encoder.statistics_read)
         arrays, static = eqx.partition(encoder, eqx.is_array)
 
         @jax.checkpoint
         def one_feature(everywhere, arrays, one_atoms: Float[Array, " K"], code: Float[Array, "R K"], box):
-            source, form, axis, grid, covariance = everywhere
+            source, form, axis, pairs, grid, covariance = everywhere
             one = eqx.combine(arrays, static)
             statistic = Statistic.of(source, form, one.readout, axis, resolution, box=box)
             spectrum = Spectrum.of(statistic, grid, resolution)
@@ -76,7 +80,11 @@ class Features(NamedTuple):
             log_q = jax.vmap(lambda y: one.log_masses(y, one_atoms))(nodes.points)
             q = jnp.exp(log_q)
             s = q @ code.T
-            make = lambda values: Latent.of(source, form, spectrum, nodes, resolution, values)  # noqa: E731
+
+            def make(values):
+                latent = Latent.of(source, form, spectrum, nodes, resolution, values)
+                return latent.for_pairs(pairs[0], form, one.readout, pairs[1], resolution) if shorter else latent
+
             if code.shape[0] == 1:
                 latents = jax.tree.map(lambda leaf: leaf[None], make(s[:, 0]))
             else:
@@ -92,7 +100,8 @@ class Features(NamedTuple):
             misfit = nodes.misfit(statistic, one.readout @ covariance @ one.readout.T)
             return latents, within, same, aggregate, entropy, misfit
 
-        everywhere = source, form, axis, grid, covariance
+        shorter = pairs[0] is not source
+        everywhere = source, form, axis, pairs, grid, covariance
         given = arrays, atoms, codes(atoms, vectors), boxes
         latents, *rest = spread(one_feature, everywhere, given, mesh, batch)
         flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), latents)

@@ -12,10 +12,11 @@ from jax.sharding import Mesh
 from ..layer import RidgeForm
 from ..model import FeatureModel
 from ..types import Array, Float, Scalar
+from .compression import compress
 from .expectation import LayerMoments, Nodes, law_series, least_squares_series
 from .pairs import pair_covariances
 from .resolution import Resolution
-from .ridge import RidgeGrid
+from .ridge import RidgeAxis, RidgeGrid
 from .series import Series
 from .spectrum import Spectrum
 from .statistic import Statistic, inverse_basis
@@ -38,6 +39,14 @@ class Latent(eqx.Module):
     input_rest: Float[Array, " n1"]
     psi_rest: Scalar
     states: Float[Array, "m1 K1"]
+
+    def for_pairs(
+        self, source: FeatureModel, form: RidgeForm, readout: Float[Array, "t n2"], axis: RidgeAxis, resolution
+    ) -> "Latent":
+        """The same with the statistics of a source of fewer atoms and the same moments: as good for pairs."""
+        box = self.statistic.low, self.statistic.length
+        short = Statistic.of(source, form, readout, axis, resolution, box=box)
+        return eqx.tree_at(lambda one: one.statistic, self, short)
 
     @classmethod
     def of(
@@ -73,6 +82,14 @@ class Latent(eqx.Module):
         slope = inverse_basis(statistic.basis).T @ slope
         variance = weights @ rest**2
         return cls(statistic, mean, slope, series, remainder, variance, input_rest, psi_rest, pinned.states)
+
+
+def compressed_axis(
+    source: FeatureModel, form: RidgeForm, axis: RidgeAxis, resolution: Resolution
+) -> tuple[FeatureModel, RidgeAxis]:
+    """The source with few atoms a feature, and its ridge axis: the same ones where there are few already."""
+    short = compress(source, resolution.atoms)
+    return (source, axis) if short is source else (short, RidgeAxis.of(short, form, resolution, axis.box))
 
 
 def linear_parts(

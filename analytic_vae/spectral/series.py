@@ -164,9 +164,9 @@ def density_weights(
 
     `omega_n = weight_n window(v_n) Re sum_k' phi_k exp(-2 pi i k v_n)`: then `E[g] = sum_n omega_n g(y_n)`.
     """
-    k = np.arange(characteristic.shape[0]).astype(v.dtype)
-    wave = waves(2 * np.pi * k[:, None], v[None])
-    factor = np.where(k == 0, 1, 2).astype(v.dtype)
+    k = jnp.arange(characteristic.shape[0], dtype=v.dtype)
+    wave = waves(2 * jnp.pi * k[:, None], v[None])
+    factor = jnp.where(k == 0, 1, 2).astype(v.dtype)
     density = (factor * characteristic.real) @ wave.real + (factor * characteristic.imag) @ wave.imag
     return density * weight * window(v, characteristic.shape[0] - 1)
 

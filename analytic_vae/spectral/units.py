@@ -6,7 +6,6 @@ input itself as the "output" of an identity. Nothing here depends on an encoder:
 """
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
@@ -14,9 +13,8 @@ from ..layer import DenseForm, DenseLayer
 from ..model import FeatureModel
 from ..parallel import PAIRS_ON_CPU, spread, together
 from ..types import Array, Float
-from .compression import compress
 from .expectation import statistic_nodes
-from .latents import Latent, linear_parts
+from .latents import Latent, compressed_axis, linear_parts
 from .memory import pair_values
 from .pairs import cross_covariances, pair_covariances
 from .resolution import Resolution
@@ -52,12 +50,12 @@ class DenseMoments(eqx.Module):
         """The moments of a layer whose input is `source`."""
         form, read = layer.form(), layer.read_form()
         axis = RidgeAxis.of(source, read, resolution)
-        compressed = compress(source, resolution.atoms)
+        compressed, pair_axis = compressed_axis(source, read, axis, resolution)
         fine = resolution.times(FINER)
         places = jnp.asarray(layer.kinks, source.mean.dtype)
 
         def one_unit(everywhere, weight, bias, index):
-            source, compressed, form, axis = everywhere
+            source, compressed, form, axis, pair_axis = everywhere
             readout = weight[None]
             statistic = Statistic.of(source, form, readout, axis, resolution)
             spectrum = Spectrum.of(statistic, axis.law_grid(fine, 1), fine)
@@ -66,12 +64,9 @@ class DenseMoments(eqx.Module):
             values = layer.one_unit(index, nodes.points[:, 0] + bias)
             order = resolution.series_order(1, linear=True)
             latent = Latent.of(source, form, spectrum, nodes, fine, values, kinks, order)
-            # For pairs the law of the compressed source is as good.
-            box = statistic.low, statistic.length
-            short = Statistic.of(compressed, form, readout, axis, resolution, box=box)
-            return eqx.tree_at(lambda one: one.statistic, latent, short)
+            return latent.for_pairs(compressed, form, readout, pair_axis, resolution)
 
-        everywhere = source, compressed, read, axis
+        everywhere = source, compressed, read, axis, pair_axis
         items = form.weight, form.bias, jnp.arange(layer.units)
         units = spread(one_unit, everywhere, items, mesh)
         mean, covariance = source.moments()
@@ -84,7 +79,7 @@ class DenseMoments(eqx.Module):
             mesh,
         )
         noise = jnp.einsum("in,nl,kl->ik", *(units.statistic.rows[:, 0], source.covariance, units.statistic.rows[:, 0]))
-        grid = axis.pair_grid(resolution)
+        grid = pair_axis.pair_grid(resolution)
         rest = pair_covariances(units.statistic, noise[:, None, :, None], units.series, grid, size, mesh)
         psi_covariance = linear_parts(covariance, gain, gain, rows, rows) + rest + jnp.diag(units.variance)
         states = units.states + jnp.einsum("in,nmk->imk", gain, state_covariance(source))
