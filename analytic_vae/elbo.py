@@ -138,6 +138,9 @@ def _checked(
     if learnt is not None:
         check_plan(plan, layer, learnt, resolution)
         check_memory(source, layer, learnt.statistics_read, learnt.features, atoms.shape[1], resolution, mesh)
+    if moments is None and isinstance(layer, DenseLayer):  # compiled by itself: the same for all encoders
+        check_units_memory(source, layer, resolution)
+        moments = _dense_moments(source, layer, resolution, mesh)
     return _expectations(source, layer, atoms, encoder, resolution, plan, mesh, vectors, moments)
 
 
@@ -145,8 +148,6 @@ def _checked(
 def _expectations(source, layer, atoms, encoder, resolution, plan, mesh, vectors, moments) -> Expectations:
     plan = jax.lax.stop_gradient(plan)
     carried = encoder.carried if isinstance(encoder, CarriedEncoder) else 0
-    if moments is None and isinstance(layer, DenseLayer):
-        moments = DenseMoments.of(source, layer, resolution, mesh)
     # Carried features are those of the source, atom by atom: there its atoms are not replaced by fewer.
     given = source if carried else compress(source, resolution.atoms)
     read = layer.read_form()

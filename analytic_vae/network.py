@@ -31,7 +31,7 @@ _PROBES = (-30.0, -3.0, -0.7, 0.0, 0.4, 2.5, 30.0)
 
 
 def from_weights(
-    weights: Weights, activation: str | Activation, *, layers: str = "dense", forget: str = "each"
+    weights: Weights, activation: str | Activation, *, layers: str = "dense", forget: str | None = None
 ) -> Network:
     """The network `x -> W_L psi(... psi(W_1 x + b_1) ...) + b_L`: a `DenseLayer` for each hidden layer, then linear.
 
@@ -52,7 +52,7 @@ def from_weights(
         weights: pairs `(W: [out, in], b: [out] or None)`, in the order of application.
         activation: `psi` after all but the last affine map: a name or an `Activation`.
         layers: `"dense"` or `"ridge"`.
-        forget: `"each"` or `"last"`, of ridge layers.
+        forget: `"each"`, if not given, or `"last"`; of ridge layers only.
 
     Returns a `Network` of one dtype, the common one of the weights.
 
@@ -66,7 +66,9 @@ def from_weights(
     Array([2.], dtype=...)
     """
     activation = get_activation(activation)
-    composers = {"each": _forget_each, "last": _forget_last}
+    composers = {None: _forget_each, "each": _forget_each, "last": _forget_last}
+    if layers == "dense" and forget is not None:
+        raise ValueError(f"forget: expected none, which is of ridge layers only, got {forget!r}; pass layers='ridge'.")
     if forget not in composers:
         raise ValueError(f"forget: expected 'each' or 'last', got {forget!r}.")
     if layers not in ("dense", "ridge"):
@@ -76,7 +78,7 @@ def from_weights(
 
 
 def from_mlp(
-    mlp: eqx.nn.MLP, activation: str | Activation | None = None, *, layers: str = "dense", forget: str = "each"
+    mlp: eqx.nn.MLP, activation: str | Activation | None = None, *, layers: str = "dense", forget: str | None = None
 ) -> Network:
     """An `equinox.nn.MLP` as a `Network`; see `from_weights` for how.
 
@@ -104,7 +106,7 @@ def load_network(
     activation: str | Activation = "relu",
     *,
     layers: str = "dense",
-    forget: str = "each",
+    forget: str | None = None,
     max_bytes: int = MAX_BYTES,
 ) -> Network:
     """The multi-layer perceptron in an `.npz` or `.safetensors` file as a `Network`; see `from_weights` for how.

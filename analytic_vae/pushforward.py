@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ._check import as_floating, require_finite, require_instance, require_shape
+from ._check import as_floating, is_concrete, require_finite, require_instance, require_shape
 from .arguments import check_layer, check_ridge
 from .certificate import check_strip, output_moments
-from .layer import AbstractLayer, LinearLayer
+from .layer import AbstractLayer, DenseLayer, LinearLayer
 from .model import FeatureModel
 from .precision import exact_products
 from .spectral.expectation import LayerMoments
@@ -21,7 +21,11 @@ from .spectral.ridge import RidgeAxis
 from .spectral.series import periodic_rule
 from .spectral.spectrum import Spectrum
 from .spectral.statistic import Statistic, grid_weights
+from .spectral.unit_law import unit_law
+from .spectral.units import DenseMoments
 from .types import Array, ArrayLike, Complex, Float
+
+MOST_UNITS = 2  # of a dense layer, whose law is taken together
 
 
 class LawBounds(eqx.Module):
@@ -43,7 +47,8 @@ class Law(eqx.Module):
 
     mean: Float[Array, " D"]
     covariance: Float[Array, "D D"]
-    statistic: Statistic
+    low: Float[Array, " D"]
+    length: Float[Array, " D"]
     characteristic: Complex[Array, " W"]
     resolution: Resolution
     error_bound: LawBounds | None = None
@@ -56,9 +61,7 @@ class Law(eqx.Module):
     @property
     def box(self) -> tuple[Float[Array, " D"], Float[Array, " D"]]:
         """`(low, high): [D]` each, the box on which the density is given, in the units of Y."""
-        scale, statistic = jnp.diagonal(self.statistic.basis), self.statistic
-        low = statistic.centre + scale * statistic.low
-        return low, low + scale * statistic.length
+        return self.low, self.low + self.length
 
     @exact_products
     def density(self, points: int = 128) -> tuple[Float[Array, "D points"], Array]:
@@ -133,7 +136,7 @@ def pushforward(
     Arguments:
         source: law of the layer's input `x1: [n1]`.
         layer: `f`.
-        readout: `V: [D, n2]`.
+        readout: `V: [D, n2]`; of a `DenseLayer` it may involve one or two units, `V output` having other columns zero.
         resolution: how fine; `Resolution()` if not given.
         certify: whether to bound the errors of mean and covariance, too (`Law.error_bound`). Of `E[g(Y)]` for a given
             activation g, `bounded_expectation` bounds the error.
@@ -161,6 +164,8 @@ def pushforward(
         check_strip(layer)
     _require_grid_memory(readout.shape[0], source, resolution)
     readout = readout.astype(source.mean.dtype)
+    if isinstance(layer, DenseLayer):
+        return _dense_pushforward(source, _units_read(layer, readout), readout, resolution)
     law = _pushforward(source, layer, readout, resolution)
     if not certify:
         return law
@@ -178,7 +183,38 @@ def _pushforward(source, layer, readout, resolution) -> Law:
     mean, covariance = LayerMoments.of(source, form, axis).output()
     statistic = Statistic.of(source, form, readout, axis, resolution, aligned=True)
     phi = Spectrum.of(statistic, axis.law_grid(resolution, readout.shape[0]), resolution).characteristic()
-    return Law(readout @ mean, readout @ covariance @ readout.T, statistic, phi, resolution)
+    scale = jnp.diagonal(statistic.basis)
+    box = statistic.centre + scale * statistic.low, scale * statistic.length
+    return Law(readout @ mean, readout @ covariance @ readout.T, *box, phi, resolution)
+
+
+def _units_read(layer: DenseLayer, readout: Float[Array, "D n2"]) -> DenseLayer:
+    """The layer with the units alone that the readout involves."""
+    if layer.units > MOST_UNITS:
+        gain = readout if layer.output is None else readout @ layer.output
+        if not is_concrete(gain):
+            raise ValueError(
+                f"readout: expected concrete numbers, which say what units of a DenseLayer of {layer.units} they "
+                f"involve, got traced ones; leave the readout out of jit, or pass a layer of {MOST_UNITS} units."
+            )
+        units = np.flatnonzero(np.any(np.asarray(gain) != 0, axis=0))
+        if units.size > MOST_UNITS:
+            raise ValueError(
+                f"readout: expected projections that involve at most {MOST_UNITS} units of a DenseLayer, got "
+                f"{units.size}; av.dense_moments has mean and covariance of all."
+            )
+        layer = layer.of_units([int(i) for i in units] or [0])
+    return layer
+
+
+@eqx.filter_jit
+def _dense_pushforward(source, layer: DenseLayer, readout, resolution) -> Law:
+    form = layer.form()
+    mean, covariance = DenseMoments.of(source, layer, resolution).output()
+    activations = tuple(layer.activations[i] for i in layer.which)
+    parts = readout @ form.linear, jnp.zeros_like(readout[:, 0]), readout @ form.outputs, form.weight, form.bias
+    low, length, phi = unit_law(source, *parts, activations, resolution)
+    return Law(readout @ mean, readout @ covariance @ readout.T, low, length, phi, resolution)
 
 
 @exact_products

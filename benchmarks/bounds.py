@@ -5,6 +5,7 @@ Among them rare features far from a kink, kinks off the law, and readouts that c
 """
 
 import argparse
+import functools
 
 from harness import av, save, table  # isort: skip (it sets the path)
 
@@ -37,24 +38,14 @@ def model(rng, dtype, neurons, kind):
     return source, law, float(factor[0, 0])
 
 
-def given_state(functions, centre, factor):
-    """`E prod_d g_d(centre_d + (factor e)_d)`, e standard normal: nested quadrature split at the kinks."""
-    (first, kinks), *rest = functions
-    node, weight = reference.normal_axis(RULE, [(kink - centre[0]) / factor[0, 0] for kink in kinks])
-    values = first(centre[0] + factor[0, 0] * node)
-    if rest:
-        inner = [given_state(rest, centre[1:] + factor[1:, 0] * x, factor[1:, 1:]) for x in node]
-        values = values * np.array(inner)
-    return weight @ values
-
-
-def exact(functions, law, readout):
+def exact(chosen, law, readout):
     """The expectation for `readout @ x`, by enumeration."""
     places, masses, decoder, factor, mean = law
     lower = np.linalg.qr((readout @ factor).T, mode="r").T
     _, z, mass = reference.states(reference.Model(places, masses, decoder, 1.0))
     centres = (z @ decoder.T + mean) @ readout.T
-    return sum(p * given_state(functions, centre, lower) for p, centre in zip(mass, centres, strict=True))
+    given = functools.partial(reference.given_centre, chosen, factor=lower, rule=RULE)
+    return sum(p * given(centre) for p, centre in zip(mass, centres, strict=True))
 
 
 def run(dtype, count, dimension, rng):

@@ -115,6 +115,21 @@ def table(rows):
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
+def forget_compiled():
+    """Forgets compiled programs before their memory maps reach Linux's limit of 65530, at which XLA crashes."""
+    maps = Path("/proc/self/maps")
+    if maps.exists() and maps.read_bytes().count(b"\n") > 30_000:
+        jax.clear_caches()
+
+
+def earlier(name, rows, keys):
+    """The rows of `results/<name>.json` that differ from all of these in the keys: what another run measured."""
+    path = HERE / "results" / f"{name}.json"
+    found = json.loads(path.read_text())["rows"] if path.exists() else []
+    now = {tuple(row[key] for key in keys) for row in rows}
+    return [row for row in found if tuple(row[key] for key in keys) not in now]
+
+
 def save(name, rows):
     """Write `results/<name>.json`: the machine and the rows, in one step."""
     path = HERE / "results" / f"{name}.json"

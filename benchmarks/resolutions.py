@@ -7,7 +7,7 @@
 import argparse
 from collections import Counter
 
-from harness import av, save, table  # isort: skip (it sets the path)
+from harness import av, forget_compiled, save, table  # isort: skip (it sets the path)
 
 import bounds
 import cases
@@ -48,6 +48,7 @@ def run(make, count, tolerances, finest):
     """How many were attained or not and why, and those of which that was wrong."""
     rng, outcomes, wrong = np.random.default_rng(7), Counter(), []
     for case in range(count):
+        forget_compiled()
         compute, value, exact = make(rng, case)
         tolerance = float(tolerances[case % len(tolerances)])
         found = av.resolve(compute, tolerance, finest=finest)

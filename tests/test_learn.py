@@ -26,7 +26,7 @@ def run():
     rng = np.random.default_rng(0)
     source = av.FeatureModel(av.Prior.bernoulli([0.3, 0.4]), rng.normal(size=(3, 2)), 0.5)
     weights = [(rng.normal(size=(2, 3)), np.array([0.5, 1.0])), (rng.normal(size=(2, 2)), rng.normal(size=2))]
-    return source, av.from_weights(weights, "relu"), weights
+    return source, av.from_weights(weights, "relu", layers="ridge"), weights
 
 
 @pytest.fixture(scope="module")

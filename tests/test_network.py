@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from analytic_vae.activation import ACTIVATIONS, Activation
-from analytic_vae.layer import LinearLayer, RidgeLayer
+from analytic_vae.layer import DenseLayer, LinearLayer, RidgeLayer
 from analytic_vae.network import from_mlp, from_weights
 
 FORGET = ("each", "last")
@@ -52,44 +52,58 @@ def assert_same(network, weights, function):
 @pytest.mark.parametrize("name", sorted(ACTIVATIONS))
 def test_same_function(name, forget, dtype):
     weights = random_weights(dtype=dtype)
-    assert_same(from_weights(weights, name, forget=forget), weights, ACTIVATIONS[name])
+    assert_same(from_weights(weights, name, layers="ridge", forget=forget), weights, ACTIVATIONS[name])
+
+
+@pytest.mark.parametrize("dtype", (np.float64, np.float32))
+@pytest.mark.parametrize("name", sorted(ACTIVATIONS))
+def test_whole_layers_are_the_same_function(name, dtype):
+    weights = random_weights(dtype=dtype)
+    network = from_weights(weights, name)
+    assert [type(layer) for layer in network.layers] == [DenseLayer, DenseLayer, LinearLayer]
+    assert_same(network, weights, ACTIVATIONS[name])
 
 
 @pytest.mark.parametrize("forget", FORGET)
 def test_declared_activation_and_missing_biases(forget):
     hinge = Activation(lambda b: jnp.clip(b, -1, 1), (-1.0, 1.0), "hard tanh")
     weights = [(weight, None if index == 1 else bias) for index, (weight, bias) in enumerate(random_weights())]
-    network = from_weights(weights, hinge, forget=forget)
+    network = from_weights(weights, hinge, layers="ridge", forget=forget)
     assert_same(network, weights, hinge)
     assert all(layer.activation.kinks == (-1.0, 1.0) for layer in network.layers if isinstance(layer, RidgeLayer))
 
 
 def test_widths():
     weights = random_weights()
-    each = [(layer.inputs, layer.outputs) for layer in from_weights(weights, "relu").layers]
-    last = [(layer.inputs, layer.outputs) for layer in from_weights(weights, "relu", forget="last").layers]
+    each = [(layer.inputs, layer.outputs) for layer in from_weights(weights, "relu", layers="ridge").layers]
+    last = [
+        (layer.inputs, layer.outputs) for layer in from_weights(weights, "relu", layers="ridge", forget="last").layers
+    ]
     assert each == [(3, 4), *[(4, 4)] * 4, (4, 3), *[(3, 3)] * 3, (3, 2)]
     assert last == [(3, 4), (4, 5), (5, 6), (6, 7), (7, 8), (8, 3), (3, 4), (4, 5), (5, 6), (6, 2)]
 
 
 def test_steps_share_the_identity():
-    steps = [layer for layer in from_weights(random_weights((3, 5, 2)), "tanh").layers if isinstance(layer, RidgeLayer)]
+    network = from_weights(random_weights((3, 5, 2)), "tanh", layers="ridge")
+    steps = [layer for layer in network.layers if isinstance(layer, RidgeLayer)]
     assert len({id(step.linear) for step in steps}) == 1
     assert len({step.activation for step in steps}) == 1
 
 
 def test_relu_is_exact_to_the_last_bit():
     identity, x = np.eye(6), np.random.default_rng(2).normal(size=6) * 10.0 ** np.arange(-9, 9, 3)
-    network = from_weights([(identity, None), (identity, None)], "relu")
+    network = from_weights([(identity, None), (identity, None)], "relu", layers="ridge")
     assert np.array_equal(network(jnp.asarray(x)), np.maximum(x, 0))
 
 
-def test_one_affine_map_is_one_layer():
-    network = from_weights(random_weights((3, 2)), "relu")
+@pytest.mark.parametrize("layers", ("dense", "ridge"))
+def test_one_affine_map_is_one_layer(layers):
+    network = from_weights(random_weights((3, 2)), "relu", layers=layers)
     assert len(network.layers) == 1 and isinstance(network.layers[0], LinearLayer)
 
 
-def test_differentiable_in_the_weights():
+@pytest.mark.parametrize("layers", ("dense", "ridge"))
+def test_differentiable_in_the_weights(layers):
     weights = [(jnp.asarray(weight), jnp.asarray(bias)) for weight, bias in random_weights((2, 3, 1))]
     x = jnp.array([0.3, -0.8])
 
@@ -97,7 +111,7 @@ def test_differentiable_in_the_weights():
         (w0, b0), (w1, b1) = pairs
         return (w1 @ jnp.tanh(w0 @ x + b0) + b1)[0]
 
-    gradient = jax.jit(jax.grad(lambda pairs: from_weights(pairs, "tanh")(x)[0]))(weights)
+    gradient = jax.jit(jax.grad(lambda pairs: from_weights(pairs, "tanh", layers=layers)(x)[0]))(weights)
     expected = jax.grad(direct)(weights)
     for value, wanted in zip(jax.tree.leaves(gradient), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(value, wanted, rtol=1e-12, atol=1e-12)
@@ -106,7 +120,7 @@ def test_differentiable_in_the_weights():
 @given(st.lists(st.integers(1, 3), min_size=2, max_size=4), st.sampled_from(FORGET), st.integers(0, 2**16))
 def test_any_widths(sizes, forget, seed):
     weights = random_weights(sizes, seed=seed)
-    network = from_weights(weights, "relu", forget=forget)
+    network = from_weights(weights, "relu", layers="ridge", forget=forget)
     x = np.random.default_rng(seed).normal(size=sizes[0])
     np.testing.assert_allclose(
         network(jnp.asarray(x)), evaluate(weights, ACTIVATIONS["relu"], x), rtol=1e-10, atol=1e-12
@@ -136,7 +150,11 @@ def test_bad_weights(weights, message):
 
 def test_bad_options():
     with pytest.raises(ValueError, match=r"forget: expected 'each' or 'last', got 'never'"):
-        from_weights([(W, B)], "relu", forget="never")
+        from_weights([(W, B)], "relu", layers="ridge", forget="never")
+    with pytest.raises(ValueError, match=r"forget: expected none, .* got 'last'"):
+        from_weights([(W, B)], "relu", forget="last")
+    with pytest.raises(ValueError, match=r"layers: expected 'dense' or 'ridge', got 'wide'"):
+        from_weights([(W, B)], "relu", layers="wide")
     with pytest.raises(ValueError, match=r"activation: expected one of .*, got 'swish'"):
         from_weights([(W, B)], "swish")
     with pytest.raises(TypeError, match="activation"):
@@ -158,7 +176,7 @@ def assert_same_mlp(network, mlp, size=3):
 @pytest.mark.parametrize("function", EQUINOX, ids=lambda function: getattr(function, "__name__", "function"))
 def test_mlp(function, forget):
     mlp = eqx.nn.MLP(3, 2, 4, 2, activation=function, key=jax.random.key(0))
-    assert_same_mlp(from_mlp(mlp, forget=forget), mlp)
+    assert_same_mlp(from_mlp(mlp, layers="ridge", forget=forget), mlp)
 
 
 @pytest.mark.parametrize(
