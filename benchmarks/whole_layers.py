@@ -83,7 +83,7 @@ def first(resolution, samples=10_000_000):
             total, second, fourth, size = 0, 0, 0, 100_000
 
             @jax.jit
-            def batch(key, model=model, layer=layer, mean=mean):
+            def batch(key, model=model, layer=layer, mean=mean, size=size):
                 y = jax.vmap(layer)(model.sample(key, (size,))) - mean[None]
                 return y.sum(axis=0), y.T @ y, (y**2).T @ y**2
 
@@ -125,7 +125,7 @@ def widths(resolution, sizes):
 
 
 def angles(resolution, steps=60):
-    """Two features at an angle as one of four atoms with vectors of their own, by both paths: what is left of the gap."""
+    """Two features at an angle as one of four atoms with their own vectors, by both paths: what is left of the gap."""
     rows = []
     for angle, entropy in ENTROPY.items():
         a = np.deg2rad(angle)
