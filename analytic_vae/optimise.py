@@ -24,6 +24,7 @@ from .types import Array, PyTree
 
 Log = Callable[[str], None]
 CHUNK = 10  # steps of an optax optimiser in one compiled call
+BELIEVED = 0.1  # misfit, in units of the spread, up to which a loss is believed whatever the first one was
 ROUND = 30  # steps of L-BFGS in one set of coordinates
 
 
@@ -73,6 +74,19 @@ class Found(NamedTuple):
         return float(self.elbo.loss)
 
 
+def misfit_limit(misfit):
+    """From a misfit where a fit begins: up to which the loss is believed."""
+    return jnp.maximum(BELIEVED, 2 * misfit)
+
+
+def believed(misfit, limit):
+    """Whether the laws on their boxes have the exact mass, mean and variance, near enough for the loss to be one.
+
+    An optimiser finds what a coarse loss has wrong: a law that leaves its box takes its rate and distortion with it.
+    """
+    return misfit <= limit
+
+
 class TooCoarse(ValueError):
     """The loss is not finite where the fit begins."""
 
@@ -87,11 +101,12 @@ def profiled_lbfgs(
     """L-BFGS (SciPy's, in float64) on the profiled loss, whose exact gradient comes from one compiled function.
 
     The coordinates are those of the Fisher metric (`natural.py`) at the best encoder, taken anew every ROUND steps.
-    Where loss or gradient is not finite the line search is told of a loss above the best, level: it steps back.
+    Where loss or gradient is not finite, or the loss not to be believed (`believed`), the line search is told of a loss
+    above the best, level: it steps back.
     """
     history: list[float] = []
     best = np.inf, (encoder, None, None)
-    rejected = 0
+    rejected, believable = 0, np.inf
 
     def after_step(_):
         history.append(best[0])
@@ -104,15 +119,17 @@ def profiled_lbfgs(
         shape, dtype = columns.shape[:2], columns.dtype
 
         def value_and_grad(x):
-            nonlocal best, rejected
+            nonlocal best, rejected, believable
             step = jnp.asarray(x.reshape(shape), dtype)
             (loss, found), gradient = profiled_value_and_grad(
                 step, columns, begin, source, layer, atoms, noise, floor, resolution, mesh, known
             )
             loss, gradient = float(loss), np.asarray(gradient, float).ravel()
-            if not (np.isfinite(loss) and np.all(np.isfinite(gradient))):
+            misfit = float(found[1].misfit)
+            if not (np.isfinite(loss) and np.all(np.isfinite(gradient)) and believed(misfit, believable)):
                 rejected += int(np.isfinite(best[0]))
                 return best[0] + abs(best[0]) + 1, np.zeros_like(gradient)
+            believable = min(believable, float(misfit_limit(misfit)))
             if loss < best[0]:
                 best = loss, found
             return loss, gradient
@@ -215,7 +232,7 @@ def whole_loss(
         target = compiled_target(source, layer, atoms, encoder, noise, floor, resolution, mesh, known)
     parameters, static = eqx.partition((encoder, FreeTarget.of(target)), eqx.is_inexact_array)
     one, none = jnp.ones((), atoms.dtype), jnp.zeros((), int)
-    walk = Walk(parameters, optimizer.init(parameters), parameters, one * jnp.nan, one, none)
+    walk = Walk(parameters, optimizer.init(parameters), parameters, one * jnp.nan, one, none, one * jnp.inf)
     best, elbo = (np.inf, encoder, target), None
     history: list[float] = []
     stop = Stop.STEPS
@@ -243,8 +260,8 @@ def whole_loss(
 class Walk(NamedTuple):
     """Where an optax optimiser is: the parameters that it tries, and the last ones with a finite loss, `value`.
 
-    A trial whose loss or gradient is not finite is rejected: the optimiser goes on from the last ones, with steps half
-    as long, `scale` times what it says.
+    A trial whose loss or gradient is not finite, or whose loss is not to be believed (a misfit above `limit`), is
+    rejected: the optimiser goes on from the last ones, with steps half as long, `scale` times what it says.
     """
 
     trial: PyTree
@@ -253,10 +270,12 @@ class Walk(NamedTuple):
     value: Array
     scale: Array
     rejected: Array
+    limit: Array
 
-    def after(self, value, gradient, optimizer, loss) -> "Walk":
-        """The walk after a look at loss and gradient of the trial."""
-        good = jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves((value, gradient))]))
+    def after(self, value, gradient, misfit, optimizer, loss) -> "Walk":
+        """The walk after a look at loss, gradient and misfit of the trial."""
+        finite = jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves((value, gradient))])
+        good = jnp.all(finite) & believed(misfit, self.limit)
         updates, state = optimizer.update(gradient, self.state, self.trial, value=value, grad=gradient, value_fn=loss)
         ahead = optax.apply_updates(
             self.trial, jax.tree.map(lambda leaf: self.scale.astype(leaf.dtype) * leaf, updates)
@@ -269,6 +288,7 @@ class Walk(NamedTuple):
         return Walk(
             choose(ahead, self.safe), choose(state, self.state), choose(self.trial, self.safe),
             jnp.where(good, value, self.value), scale, self.rejected + ~good,
+            jnp.where(good, jnp.minimum(self.limit, misfit_limit(misfit)), self.limit),
         )  # fmt: skip
 
 
@@ -278,17 +298,19 @@ def _advance(walk: Walk, static, source, layer, atoms, optimizer, resolution, le
     optimizer = optax.with_extra_args_support(optimizer)
     boxes = plan(source, layer, learnt_part(eqx.combine(walk.safe, static)[0]), resolution)
 
-    def loss(p):
+    def judged(p):
         encoder, target = eqx.combine(p, static)
-        given = expected(source, layer, atoms, encoder, resolution, mesh, known, boxes)
-        return elbo_of(given, target.model(atoms)).loss
+        found = elbo_of(expected(source, layer, atoms, encoder, resolution, mesh, known, boxes), target.model(atoms))
+        return found.loss, found.misfit
+
+    loss = lambda p: judged(p)[0]  # noqa: E731
 
     def step(carry, _):
         walk, least_loss, least = carry
-        value, gradient = jax.value_and_grad(loss)(walk.trial)
-        better = (value < least_loss) & jnp.isfinite(value)
+        (value, misfit), gradient = jax.value_and_grad(judged, has_aux=True)(walk.trial)
+        better = (value < least_loss) & jnp.isfinite(value) & believed(misfit, walk.limit)
         least = jax.tree.map(lambda new, old: jnp.where(better, new, old), walk.trial, least)
-        walk = walk.after(value, gradient, optimizer, loss)
+        walk = walk.after(value, gradient, misfit, optimizer, loss)
         return (walk, jnp.where(better, value, least_loss), least), walk.value
 
     (walk, _, least), values = jax.lax.scan(step, (walk, jnp.asarray(np.inf, atoms.dtype), walk.safe), length=length)

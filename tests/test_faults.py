@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import killed
@@ -57,6 +58,37 @@ def test_a_poisoned_value_in_a_line_search_is_stepped_back_from(monkeypatch):
     monkeypatch.setattr(optimise, "profiled_value_and_grad", poisoned)
     result = av.fit(two_features(), LINEAR, **options)
     assert result.rejected == 2 and result.loss < whole.loss + 0.01
+
+
+def test_a_loss_not_to_be_believed_is_stepped_back_from(monkeypatch):
+    """A law that has left its box says so by its misfit, however low the loss that it gives."""
+    from analytic_vae import optimise
+
+    exact, calls = optimise.profiled_value_and_grad, []
+
+    def poisoned(*arguments):
+        calls.append(None)
+        (loss, (encoder, elbo, target)), gradient = exact(*arguments)
+        if len(calls) not in (4, 5):
+            return (loss, (encoder, elbo, target)), gradient
+        wrong = eqx.tree_at(lambda one: one.misfit, elbo, jnp.full((), 0.5))
+        return (loss - 100, (encoder, wrong, target)), gradient
+
+    options = OPTIONS | {"steps": 20, "noise": "scalar"}
+    monkeypatch.setattr(optimise, "profiled_value_and_grad", poisoned)
+    result = av.fit(two_features(), LINEAR, **options)
+    assert result.rejected == 2 and result.loss > 0 and result.elbo.misfit < 0.1
+
+
+def test_an_optax_step_out_of_the_boxes_is_taken_back():
+    from analytic_vae.optimise import Walk
+
+    one, optimizer = jnp.ones(()), optax.sgd(0.1)
+    walk = Walk(one, optimizer.init(one), one, one, one, jnp.zeros((), int), one * jnp.inf)
+    good = walk.after(one, one, 1e-3 * one, optimizer, lambda p: p)
+    wrong = good.after(one - 100, one, 0.5 * one, optimizer, lambda p: p)
+    assert (good.rejected, wrong.rejected) == (0, 1)
+    assert wrong.trial == good.safe == walk.trial and wrong.scale == 0.5 and wrong.value == good.value
 
 
 @pytest.fixture
