@@ -158,10 +158,14 @@ def good_files(folder: Path) -> dict[str, tuple[Path, Callable]]:
     neural = av.NeuralEncoder.init(np.ones((2, 1, 3)), 2, key=jax.random.key(0))
     av.save_fit(folder / "softmax.npz", replace(fit, encoder=softmax))
     av.save_fit(folder / "neural.npz", replace(fit, encoder=neural))
+    vectors = av.FeatureModel(av.Prior.bernoulli([0.3, 0.4, 0.1, 0.2]), rng.normal(size=(3, 4, 2)), 0.5)
+    elbo = replace(fit.elbo, rates=jnp.ones(4), bounds=None)
+    carried = replace(fit, target=vectors, encoder=av.CarriedEncoder(2, softmax), elbo=elbo, least_remainder=0.1)
+    av.save_fit(folder / "carried.npz", carried)
     readers = {
         "network.npz": av.load_network, "compressed.npz": av.load_network, "network.safetensors": av.load_network,
         "data.npz": lambda path: av.load_source(path, 2, atoms=4, iterations=50), "model.npz": av.load_model,
-        "softmax.npz": av.load_fit, "neural.npz": av.load_fit,
+        "softmax.npz": av.load_fit, "neural.npz": av.load_fit, "carried.npz": av.load_fit,
     }  # fmt: skip
     return {name: (folder / name, reader) for name, reader in readers.items()}
 
