@@ -64,7 +64,7 @@ def tables():
         for name in ("loss", "gradient"):
             out[f"sampled {name}"] = table(columns(rows("monte_carlo"), *[column.format(name) for column in SAMPLED]))
     for name in there & {"processes", "bounds", "elbo_bounds", "resolutions", "killed_runs", "mutated_files"} | {
-        name for name in there if name.startswith("accelerator")
+        name for name in there if name.startswith(("accelerator", "whole_layers"))
     }:
         out[name] = table(rows(name))
     return out
