@@ -18,11 +18,11 @@ from .checkpoint import load_fit
 from .classifier import train_classifier
 from .closed_form import NOISES
 from .files import read_arrays
-from .fit import KINDS
 from .layer import Network
 from .learn import learn
 from .model import FeatureModel
 from .network import from_weights, load_network
+from .options import KINDS
 from .report import compare, markdown, save_report
 from .sources import digits_data, load_source, source_from_data
 from .spectral.resolution import Resolution
@@ -66,7 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--features", type=int, help="independent components to find in data; at most 16 if not given")
     one.add_argument("--atoms", type=int, default=12, help="atoms of each component found in data")
     one.add_argument("--layers", default="dense", choices=("dense", "ridge"), help="whole layers, or unit by unit")
-    about = "features handed on (dense layers only), or a kind that is learnt; carried, or softmax for ridge layers"
+    about = "features carried on, learnt (or of which kind), or both; carried, or softmax for ridge layers"
     one.add_argument("--encoder", choices=KINDS, help=f"{about}, if not given")
     one.add_argument("--noise", default="full", choices=NOISES, help="noise of the source and of every learnt model")
     one.add_argument("--frequencies", type=int, default=24, help="resolution: frequencies per axis")
@@ -91,6 +91,8 @@ def _learn(options: argparse.Namespace) -> int:
         value = getattr(options, name)
         if value is not None and value < least:
             raise ValueError(f"--{name}: expected at least {least}, got {value}.")
+    if options.certify and (options.layers == "dense" or options.encoder in ("carried", "both")):
+        raise ValueError("--certify: expected --layers ridge and learnt features, whose losses alone have bounds.")
     # The command, unlike the library, may choose: double precision.
     jax.config.update("jax_enable_x64", True)
     if jax.config.jax_compilation_cache_dir is None:

@@ -14,6 +14,7 @@ from .parallel import Batches
 from .spectral.compression import kept_atoms
 from .spectral.memory import half_space_size, require_memory
 from .spectral.resolution import Resolution
+from .spectral.units import FINER, DenseMoments
 
 
 def check_layer(source, layer, target=None) -> None:
@@ -70,36 +71,56 @@ def check_encoder(layer, encoder, atoms, resolution, name: str = "atoms", source
         raise ValueError(f"{name}: expected {count} atoms per feature, as many as encoder, got {atoms.shape[1]}.")
 
 
-def check_memory(source, layer, t: int, m2: int, K2: int, resolution, mesh=None) -> None:
+def check_memory(source, layer, t: int, m2: int, K2: int, resolution, mesh=None, vectors: bool = False) -> None:
     """Raise `MemoryError` before anything starts if the largest arrays cannot fit: `m2` encoders of `t` statistics."""
+    codes = K2 - 1 if vectors else 1
     linear = layer.read_form().activation is None
     batches = Batches.of(source, m2, K2, t, linear, resolution, mesh)
     nodes = 16 * resolution.ridge_panels  # of the ridge axis, and complex exponentials at them
     axis = 0 if linear else 16 * nodes * resolution.ridge_order
     order = resolution.series_order(t, linear)
-    tables = 4 * source.features * m2 * half_space_size(order, t) * kept_atoms(source, resolution.atoms)
+    tables = 4 * source.features * m2 * codes * half_space_size(order, t) * kept_atoms(source, resolution.atoms)
     advice = "lower resolution.frequencies, or the number of features or atoms (or, to fit, pass check=False)"
-    values = batches.pairs * batches.pair_values + batches.laws * batches.law_values + axis + tables
+    values = batches.pairs * batches.pair_values + batches.laws * batches.law_values * codes + axis + tables
     # The devices of a CPU share one memory.
     shared = 1 if mesh is None or mesh.devices.flat[0].platform != "cpu" else len(mesh.local_devices)
     require_memory(shared * values * source.mean.dtype.itemsize, "resolution", advice)
 
 
 def check_units_memory(source, layer, resolution) -> None:
-    """Raise `MemoryError` before anything starts if the tables of all units cannot fit."""
+    """Raise `MemoryError` before anything starts if the tables of all units, or the law of one, cannot fit."""
     m, K = source.prior.atoms.shape
     tables = 16 * layer.units * m * resolution.frequencies * max(1, K - 1)
+    law = 1600 * resolution.frequencies**2 * (FINER / 8) ** 2
     advice = "lower resolution.frequencies, or take fewer units at a time"
-    require_memory(tables * source.mean.dtype.itemsize, "resolution", advice)
+    require_memory((tables + law) * source.mean.dtype.itemsize, "resolution", advice)
 
 
-def check_moments(moments, layer) -> None:
-    """Raise an error that names the argument unless the moments, if any, are those of such a layer."""
+def check_moments(moments, source, layer, resolution) -> None:
+    """Raise an error that names the argument unless the moments, if any, are those of such a source and layer."""
     if moments is None:
         return
     require_instance("layer", layer, DenseLayer, "a DenseLayer, as moments were given")
-    if getattr(getattr(moments, "psi", None), "shape", None) != (layer.units,):
-        raise ValueError(f"moments: expected those of {layer.units} units (av.dense_moments makes them).")
+    require_instance("moments", moments, DenseMoments, "what av.dense_moments returns")
+    shapes = moments.form.weight.shape, moments.psi_states.shape[1:]
+    expected = layer.weight.shape, source.prior.atoms.shape
+    if shapes != expected:
+        raise ValueError(f"moments: expected those of units and features {expected}, got {shapes}.")
+    if moments.resolution != resolution:
+        raise ValueError(f"moments: expected those at {resolution}, got those at {moments.resolution}.")
+    given = (*source.moments(), layer.weight, layer.bias)
+    theirs = moments.input_mean, moments.input_covariance, moments.form.weight, moments.form.bias
+    for one, other in zip(given, theirs, strict=True):
+        if is_concrete(one) and is_concrete(other) and not np.allclose(one, other, rtol=1e-4, atol=1e-6):
+            raise ValueError("moments: expected those of this source and layer, got those of others.")
+
+
+def check_vectors(vectors, atoms: int, name: str) -> None:
+    """Raise an error that names the argument unless there may be a vector for each of so many atoms."""
+    if not isinstance(vectors, bool | np.bool_):
+        raise TypeError(f"vectors: expected True or False, got {vectors!r}.")
+    if vectors and atoms < 2:
+        raise ValueError(f"{name}: expected at least 2 atoms a feature where each has a vector, got {atoms}.")
 
 
 def check_ridge(layer, what: str) -> None:

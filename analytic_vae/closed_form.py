@@ -102,22 +102,28 @@ def best_target(
 @exact_products
 def carried_target(
     given: Expectations, prior: Prior, noise: Noise = "full", floor: ArrayLike = 1e-6
-) -> tuple[FeatureModel, float]:
-    """The best target of carried features alone, and the smallest eigenvalue of what they leave, its noise covariance.
+) -> tuple[FeatureModel, Array]:
+    """The best target of carried features alone, and the smallest eigenvalue of what they leave of `Cov(f)`.
 
-    Each vector is `E[f | z_l = a] - E f`, the first-order functional ANOVA (Hoeffding), and the full noise covariance
-    is the exact remainder, so that mean and covariance of the model are those of f. What the resolution leaves of it
-    below the floor is raised to the floor.
+    With vectors per atom each is `E[f | z_l = a] - E f`, the first-order functional ANOVA (Hoeffding). With full noise
+    its covariance is the exact remainder, so that mean and covariance of the model are those of f. Variances (full:
+    eigenvalues) below `floor` times the mean variance of f are raised to it: exact zeros, or what a coarse resolution
+    leaves of them.
     """
     require_floor(floor)
     decoder, mean = best_decoder(given)
     residual = residual_covariance(given, decoder)
     values, vectors = jnp.linalg.eigh((residual + residual.T) / 2)
-    if noise != "full":
-        return FeatureModel(prior, decoder, best_noise(given, decoder, noise, floor), mean), float(values[0])
     least = floor * jnp.trace(given.layer.output()[1]) / mean.size + jnp.finfo(values.dtype).tiny ** 0.5
-    raised = (vectors * jnp.sqrt(jnp.maximum(values, least))[None]) @ vectors.T
-    return FeatureModel(prior, decoder, lower_triangular(raised), mean), float(values[0])
+    if noise == "scalar":
+        scale = jnp.sqrt(jnp.maximum(jnp.trace(residual) / mean.size, least))
+    elif noise == "diagonal":
+        scale = jnp.sqrt(jnp.maximum(jnp.diagonal(residual), least))
+    elif noise == "full":
+        scale = lower_triangular(vectors * jnp.sqrt(jnp.maximum(values, least))[None])
+    else:
+        raise ValueError(f"noise: expected one of {', '.join(NOISES)}, got {noise!r}.")
+    return FeatureModel(prior, decoder, scale, mean), values[0]
 
 
 @exact_products

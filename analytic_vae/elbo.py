@@ -19,9 +19,10 @@ from .arguments import (
     check_moments,
     check_ridge,
     check_units_memory,
+    check_vectors,
 )
 from .certificate import TERMS, certificate, check_certificate
-from .encoder import AbstractEncoder, CarriedEncoder
+from .encoder import AbstractEncoder, CarriedEncoder, learnt_part
 from .layer import AbstractLayer, DenseLayer
 from .model import FeatureModel, code_decoder, whitening
 from .parallel import Batches
@@ -111,11 +112,13 @@ def expectations(
         atoms: `[m2, K]`, the values of the target's features.
         encoder: reads `y_j = C_j f(x1)`; of a `DenseLayer` `y_j = C_j x1`. Or a `CarriedEncoder`.
         resolution: how fine; `Resolution()` if not given.
-        plan: boxes to reuse (`av.plan`); new ones if not given.
+        plan: boxes to reuse (`av.plan`, of what a `CarriedEncoder` has beside); new ones if not given.
         mesh: devices to share the work among, on its first axis: features and pairs of features are spread over
             them, everything else is computed by each.
         vectors: whether the target has a vector per atom.
-        moments: what depends on source and layer alone (`av.dense_moments`), to reuse; of a `DenseLayer` only.
+        moments: of a `DenseLayer`: what depends on source, layer and resolution alone (`av.dense_moments`), to reuse
+            while an encoder is learnt. They are taken as they are: derivatives with respect to source and layer then
+            miss what goes through them, unless they are computed inside of what is differentiated.
 
     Raises `ValueError` or `TypeError` that names the argument if the parts do not fit together.
     """
@@ -132,16 +135,19 @@ def _checked(
     """The expectations, after a look at all that is not source, layer and atoms (those of the argument `named`)."""
     check_encoder(layer, encoder, atoms, resolution, named, source)
     resolution = resolution or Resolution()
-    check_moments(moments, layer)
+    check_vectors(vectors, atoms.shape[1], named)
+    check_moments(moments, source, layer, resolution)
     check_mesh(mesh)
-    learnt = encoder.beside if isinstance(encoder, CarriedEncoder) else encoder
+    learnt = learnt_part(encoder)
     if learnt is not None:
         check_plan(plan, layer, learnt, resolution)
-        check_memory(source, layer, learnt.statistics_read, learnt.features, atoms.shape[1], resolution, mesh)
+        check_memory(source, layer, learnt.statistics_read, *atoms.shape, resolution, mesh, vectors)
+    elif plan is not None:
+        raise ValueError("plan: expected none, as carried features have no boxes, got one.")
     if moments is None and isinstance(layer, DenseLayer):  # compiled by itself: the same for all encoders
         check_units_memory(source, layer, resolution)
         moments = _dense_moments(source, layer, resolution, mesh)
-    return _expectations(source, layer, atoms, encoder, resolution, plan, mesh, vectors, moments)
+    return _expectations(source, layer, atoms, encoder, resolution, plan, mesh, bool(vectors), moments)
 
 
 @eqx.filter_jit
@@ -156,11 +162,13 @@ def _expectations(source, layer, atoms, encoder, resolution, plan, mesh, vectors
     parts = []
     if carried:
         known = moments or layer_moments
-        parts.append(_carried(source, known, atoms[:carried], vectors))
+        known_misfit = axis.misfit if moments is None else moments.misfit.max()
+        parts.append((_carried(source, known, atoms[:carried], vectors, known_misfit), None))
         encoder = encoder.beside
     if encoder is not None:
-        read = axis, layer_moments, atoms[carried:], encoder
-        parts.append(_learnt(given, *read, resolution, plan, mesh, vectors, moments))
+        parts.append(
+            _learnt(given, axis, layer_moments, atoms[carried:], encoder, resolution, plan, mesh, vectors, moments)
+        )
     return parts[0][0] if len(parts) == 1 else _beside(*parts, source, vectors, atoms)
 
 
@@ -182,6 +190,7 @@ def _learnt(source, axis, read_moments, atoms, encoder, resolution, plan, mesh, 
     psi_latent = found.psi_latent
     if moments is not None:
         psi_latent = moments.with_latents(source, latents, gain, grid, batches.pairs, mesh)
+    unit_misfit = axis.misfit if moments is None else moments.misfit.max()
     expected = Expectations(
         layer=moments or read_moments,
         latent_mean=latents.mean,
@@ -192,13 +201,13 @@ def _learnt(source, axis, read_moments, atoms, encoder, resolution, plan, mesh, 
         aggregate=features.aggregate,
         entropy=features.entropy,
         remainder=latents.remainder,
-        misfit=jnp.maximum(features.misfit, jax.lax.stop_gradient(axis.misfit)),
+        misfit=jnp.maximum(features.misfit, jax.lax.stop_gradient(unit_misfit)),
         vectors=vectors,
     )
     return expected, latents.states + jnp.einsum("cn,nmk->cmk", gain, state_covariance(source))
 
 
-def _carried(source, moments, atoms, vectors: bool):
+def _carried(source, moments, atoms, vectors: bool, misfit) -> Expectations:
     """The expectations of features that are handed on, `z2 = z1`: in closed form but for `Cov(psi, s)`."""
     masses, code = source.prior.masses, codes(atoms, vectors)
     mean = jnp.einsum("mrk,mk->mr", code, masses)
@@ -208,7 +217,7 @@ def _carried(source, moments, atoms, vectors: bool):
     with_states = lambda states: jnp.einsum("...mk,mrk->...mr", states, code)  # noqa: E731
     flat = lambda found: found.reshape(*found.shape[:-2], -1)  # noqa: E731
     covariance = block_diagonal(own)
-    expected = Expectations(
+    return Expectations(
         layer=moments,
         latent_mean=mean.ravel(),
         latent_covariance=covariance,
@@ -218,10 +227,9 @@ def _carried(source, moments, atoms, vectors: bool):
         aggregate=masses,
         entropy=none,
         remainder=jnp.zeros_like(mean.ravel()),
-        misfit=none,
+        misfit=none + jax.lax.stop_gradient(misfit),
         vectors=vectors,
     )
-    return expected, None
 
 
 def _beside(carried, learnt, source, vectors: bool, atoms) -> Expectations:
@@ -372,7 +380,7 @@ def elbo_of(given: Expectations, target: FeatureModel) -> Elbo:
     # With a vector per atom the codes are indicators of all atoms but the first, whose vector joins the mean.
     matrix, rest = code_decoder(target)
     decoder = whiten(matrix)
-    outputs, psi, input_psi, psi_second = layer.of_units()
+    outputs, psi, input_psi, psi_second = layer.unit_moments()
     linear, output, centre = whiten(form.linear), whiten(outputs), whiten(form.offset - target.mean - rest)
     gram = decoder.T @ decoder
     rates = _cross_entropy(given.aggregate, target.prior.log_masses) - given.entropy

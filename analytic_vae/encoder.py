@@ -10,6 +10,7 @@ from typing import NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ._check import as_floating, require_finite, require_shape
 from .activation import ACTIVATIONS, Activation
@@ -243,7 +244,7 @@ class CarriedEncoder(AbstractEncoder):
     beside: AbstractEncoder | None = None
 
     def __check_init__(self):
-        if isinstance(self.carried, bool) or not isinstance(self.carried, int) or self.carried < 1:
+        if isinstance(self.carried, bool) or not isinstance(self.carried, int | np.integer) or self.carried < 1:
             raise ValueError(f"carried: expected the number of features of the source, got {self.carried!r}.")
         if self.beside is not None and (
             not isinstance(self.beside, AbstractEncoder) or isinstance(self.beside, CarriedEncoder)

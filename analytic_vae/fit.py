@@ -9,23 +9,24 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from ._check import as_floating, require_finite, require_instance, require_shape
-from .arguments import check_encoder, check_layer, check_memory, check_mesh
+from ._check import as_floating, require_finite, require_shape
+from .arguments import check_encoder, check_layer, check_memory, check_mesh, check_vectors
 from .certificate import check_certificate
 from .closed_form import NOISES, Noise, carried_target, profiled, require_floor
 from .elbo import Elbo, certified, dense_moments, expectations
 from .encoder import AbstractEncoder, CarriedEncoder, learnt_part
-from .initial import ENCODERS, beside_carried, gaussian_atoms, initial_encoder, perturbed, pushed_features
+from .initial import beside_carried, gaussian_atoms, initial_encoder, perturbed, pushed_features
 from .layer import AbstractLayer, DenseLayer, LinearLayer
 from .model import FeatureModel
 from .optimise import Known, Log, Progress, Stop, TooCoarse, compiled_elbo, expected, profiled_lbfgs, whole_loss
+from .options import BESIDE, carries_only, check_combination, check_options, completed
 from .parallel import replicate
 from .plan import Plan
 from .resolve import resolve
 from .spectral.resolution import MOST_FREQUENCIES, Resolution
+from .spectral.units import DenseMoments
 from .types import Array, ArrayLike, Float, PRNGKeyArray
 
-KINDS = ("carried", "learnt", "both", *ENCODERS)
 FINEST = 96  # frequencies up to which a fit raises its resolution by itself
 DOUBT = 0.01  # nats by which the loss may move at a finer resolution
 LEAST_RATE = 1e-4  # nats below which a feature is one in name only
@@ -135,10 +136,10 @@ def fit(
         atoms: `[m2, K]`, or a number K of atoms of a Gaussian; the source's own atoms, if not given.
         encoder: where to start: an encoder, or its kind: `softmax` or `learnt`, `softmax2` (t = 2), `gaussian`,
             `gaussian2` (t = 2), `exponential`, `neural`, begun as matched filters of the source's features pushed
-            through f (of a `DenseLayer`: of those in x1). `carried`, all there is for a linear or dense layer that
-            nothing is to be learnt of: every feature of the source is handed on, with a vector per atom, and target
-            and noise have a closed form, in which mean and covariance of f are exact. `both`: softmax features beside
-            the carried ones. If not given, `carried` for a `DenseLayer`, else `softmax`.
+            through f (of a `DenseLayer`: of those in x1). Or `carried`: every feature of the source is handed on, with
+            a vector per atom, and nothing is to be optimised; with full noise mean and covariance of the model are
+            those of f. `both`: softmax features beside the carried ones. If not given, `carried` for a `DenseLayer`,
+            else `softmax`.
         vectors: whether each atom of the target has a vector of its own; if not given, with carried features only.
         noise: `scalar`, `diagonal` or `full`; if a `target` is given, its own kind is kept.
         optimizer: `lbfgs` minimises the profiled loss (prior, decoder, mean and noise at their closed-form best) over
@@ -184,8 +185,8 @@ def fit(
     check_options(resolution=resolution, certify=certify, **options)
     check_mesh(mesh)
     check_layer(source, layer, target)
-    options |= _defaults(layer, encoder, vectors, target)
-    check_combination(layer, options, certify)
+    options = completed(layer, options)
+    check_combination(source, layer, options, certify)
     if mesh is not None:  # what later steps find on all devices is there from the first: one compilation
         source, layer, target, options["encoder"] = replicate((source, layer, target, options["encoder"]), mesh)
     options |= {"target": target}
@@ -245,19 +246,27 @@ def _fit_at(
     """The best of all starts at one resolution, or one start from where the fit `warm` ended."""
     begun = time.perf_counter()
     finer = _finer(resolution) if check else resolution
-    known = _known(source, layer, vectors, resolution, mesh)
-    if encoder == "carried" or (isinstance(encoder, CarriedEncoder) and encoder.beside is None):
-        finer_known = _known(source, layer, vectors, finer, mesh) if check else None
-        return _carried_fit(source, layer, atoms, noise, floor, resolution, finer, known, finer_known, mesh, begun)
+    if carries_only(encoder):
+        return _carried_fit(source, layer, vectors, noise, floor, resolution, finer if check else None, mesh)
     if warm is None:
         named = "target" if target is not None and atoms is None else "atoms"
-        first, atoms = _start(source, layer, features, atoms, encoder, resolution, finer, target, key, known)
+        if encoder == "both":
+            count = BESIDE if features is None else features
+            check_memory(source, layer, 1, source.features + count, source.prior.atoms.shape[1], finer, mesh, vectors)
+            known = _known(source, layer, vectors, resolution, mesh)
+            first, atoms = beside_carried(source, layer, count, resolution, known.moments)
+            atoms = atoms if target is None else target.prior.atoms
+        else:
+            first, atoms = _start(source, layer, features, atoms, encoder, vectors, resolution, finer, target, key)
         check_encoder(layer, first, atoms, resolution, named, source)
         if target is not None and target.prior.atoms.shape != atoms.shape:
             raise ValueError(f"target: expected atoms of shape {atoms.shape}, got {target.prior.atoms.shape}.")
     else:
         first, atoms, starts = warm.encoder, warm.target.prior.atoms, 1
-        check_memory(source, layer, learnt_part(first).statistics_read, *atoms.shape, finer)
+        check_memory(source, layer, learnt_part(first).statistics_read, *atoms.shape, finer, mesh, vectors)
+    known = _known(source, layer, vectors, resolution, mesh)
+    if known.moments is not None and np.trace(np.asarray(known.moments.output()[1])) <= 0:
+        raise ValueError("layer: expected an output that varies, got one that is constant: there is nothing to learn.")
     if log is not None:
         log("the loss and its gradient at the start (compiled once for each set of shapes)")
     found, judged, losses = _best_of_starts(
@@ -309,45 +318,23 @@ def _best_of_starts(
     return best, least, np.array(losses)
 
 
-def _defaults(layer, encoder, vectors, target) -> dict:
-    """The kind of encoder and whether there are vectors per atom, where they are not given."""
-    if encoder is None:
-        encoder = "carried" if isinstance(layer, DenseLayer) else "softmax"
-    if vectors is None:
-        carried = encoder in ("carried", "both") if isinstance(encoder, str) else isinstance(encoder, CarriedEncoder)
-        vectors = carried if target is None else target.decoder.ndim == 3
-    return {"encoder": encoder, "vectors": bool(vectors)}
-
-
-def check_combination(layer, options: dict, certify: bool) -> None:
-    """Raise an error that names the argument if options do not go with each other, or with the layer."""
-    encoder, vectors, target = options["encoder"], options["vectors"], options["target"]
-    if target is not None and (target.decoder.ndim == 3) != vectors:
-        raise ValueError(f"vectors: expected {not vectors}, as target has a decoder of shape {target.decoder.shape}.")
-    if certify and (vectors or isinstance(layer, DenseLayer) or isinstance(encoder, CarriedEncoder)):
-        raise ValueError("certify: expected False: only losses of linear and ridge layers without carried features and "
-                         "vectors per atom have bounds.")  # fmt: skip
-
-
 def _known(source, layer, vectors: bool, resolution: Resolution, mesh) -> Known:
     moments = dense_moments(source, layer, resolution, mesh) if isinstance(layer, DenseLayer) else None
     return Known(vectors, moments)
 
 
-def _carried_fit(
-    source, layer, atoms, noise, floor, resolution, finer, known: Known, finer_known: Known | None, mesh, begun
-) -> Fit:
-    """Carried features alone: all in closed form. The estimate is what the loss is for the target at `finer`."""
-    encoder, atoms = CarriedEncoder(source.features), source.prior.atoms
-    given = expected(source, layer, atoms, encoder, resolution, mesh, known)
+def _carried_fit(source, layer, vectors, noise, floor, resolution, finer: Resolution | None, mesh) -> Fit:
+    """Carried features alone: all in closed form. The estimate is how far the loss of the target moves at `finer`."""
+    begun, encoder = time.perf_counter(), CarriedEncoder(source.features)
+    known = _known(source, layer, vectors, resolution, mesh)
+    given = expected(source, layer, source.prior.atoms, encoder, resolution, mesh, known)
     target, least = carried_target(given, source.prior, noise, floor)
-    elbo = compiled_elbo(source, layer, target, encoder, resolution, mesh, known)
-    error = None
-    if finer_known is not None:
-        error = abs(float(compiled_elbo(source, layer, target, encoder, finer, mesh, finer_known).loss - elbo.loss))
-    none = np.zeros(0)
-    seconds = time.perf_counter() - begun
-    return Fit(target, encoder, elbo, error, none, none, Stop.CLOSED, seconds, resolution, least_remainder=least)
+    elbo, error = compiled_elbo(source, layer, target, encoder, resolution, mesh, known), None
+    if finer is not None:
+        known = _known(source, layer, vectors, finer, mesh)
+        error = abs(float(compiled_elbo(source, layer, target, encoder, finer, mesh, known).loss - elbo.loss))
+    none, seconds = np.zeros(0), time.perf_counter() - begun
+    return Fit(target, encoder, elbo, error, none, none, Stop.CLOSED, seconds, resolution, least_remainder=float(least))
 
 
 def _finer(resolution: Resolution) -> Resolution:
@@ -366,6 +353,8 @@ def profiled_loss(
     floor: float = 1e-6,
     plan: Plan | None = None,
     mesh: Mesh | None = None,
+    vectors: bool = False,
+    moments: DenseMoments | None = None,
 ) -> tuple[Elbo, FeatureModel]:
     """The loss with prior, decoder, mean and noise at their closed-form best for the encoder, and that target.
 
@@ -376,26 +365,23 @@ def profiled_loss(
     if noise not in NOISES:
         raise ValueError(f"noise: expected one of {', '.join(NOISES)}, got {noise!r}.")
     require_floor(floor)
-    return profiled(expectations(source, layer, atoms, encoder, resolution, plan, mesh), atoms, noise, floor)
+    given = expectations(source, layer, atoms, encoder, resolution, plan, mesh, vectors, moments)
+    return profiled(given, atoms, noise, floor)
 
 
 def _start(
-    source, layer, features, atoms, encoder, resolution, finer, target, key, known
+    source, layer, features, atoms, encoder, vectors, resolution, finer, target, key
 ) -> tuple[AbstractEncoder, Array]:
     """The first encoder and the atoms `[m2, K]`; checked before, that `finer` fits into the memory."""
     dtype = source.mean.dtype
-    if encoder == "both":
-        return beside_carried(source, layer, 4 if features is None else features, resolution, known.moments)
     if isinstance(encoder, CarriedEncoder):
-        own, count = source.prior.atoms, encoder.beside.features
-        more = gaussian_atoms(own.shape[1], dtype)[0]
-        given = jnp.concatenate([own, jnp.broadcast_to(more, (count, more.size))])
-        return encoder, given if atoms is None or isinstance(atoms, int) else jnp.asarray(atoms, dtype)
+        own, beside = source.prior.atoms, encoder.beside
+        more = jnp.broadcast_to(gaussian_atoms(own.shape[1], dtype)[0], (beside.features, own.shape[1]))
+        given = jnp.concatenate([own, more]) if target is None else target.prior.atoms
+        check_memory(source, layer, beside.statistics_read, *given.shape, finer, vectors=vectors)
+        return encoder, given
     encoder = "softmax" if encoder == "learnt" else encoder
-    if isinstance(layer, DenseLayer):  # its encoder reads the input
-        if np.trace(np.asarray(known.moments.output()[1])) <= 0:
-            raise ValueError("layer: expected an output that varies, got one that is constant: nothing to learn.")
-        layer = LinearLayer(layer.read_form().linear)
+    read = LinearLayer(layer.read_form().linear) if isinstance(layer, DenseLayer) else layer  # what an encoder reads
     given = None
     if target is not None:
         given = target.prior.atoms
@@ -416,8 +402,10 @@ def _start(
     if given is not None and given.shape[0] != count:
         raise ValueError(f"atoms: expected one row for each of {count} features, got {given.shape[0]}.")
     K = source.prior.atoms.shape[1] if given is None else given.shape[1]
-    check_memory(source, layer, encoder.statistics_read if chosen else 1 + encoder.endswith("2"), count, K, finer)
-    guess = pushed_features(source, layer, count, None if given is None else given.astype(dtype), resolution)
+    check_vectors(vectors, K, "atoms")
+    t = encoder.statistics_read if chosen else 1 + encoder.endswith("2")
+    check_memory(source, layer, t, count, K, finer, vectors=vectors)
+    guess = pushed_features(source, read, count, None if given is None else given.astype(dtype), resolution)
     if np.trace(np.asarray(guess.covariance)) <= 0:
         raise ValueError("layer: expected an output that varies, got one that is constant: there is nothing to learn.")
     if chosen:
@@ -425,45 +413,3 @@ def _start(
             raise ValueError(f"encoder: expected {count} features, got {encoder.features}.")
         return encoder, guess.atoms
     return initial_encoder(encoder, guess, key=key), guess.atoms
-
-
-def check_options(
-    *, features, atoms, encoder, vectors, noise, optimizer, target, steps, tolerance, starts, floor, resolution, check,
-    certify, key,
-) -> None:  # fmt: skip
-    """Raise an error that names the option of `fit` that cannot be, whatever the layer."""
-    for name, value in (("features", features), ("steps", steps), ("starts", starts)):
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1):
-            raise ValueError(f"{name}: expected a positive integer, got {value!r}.")
-    if noise not in NOISES:
-        raise ValueError(f"noise: expected one of {', '.join(NOISES)}, got {noise!r}.")
-    if isinstance(encoder, str):
-        if encoder not in KINDS:
-            raise ValueError(f"encoder: expected an encoder or one of {', '.join(KINDS)}, got {encoder!r}.")
-    elif encoder is not None:
-        require_instance("encoder", encoder, AbstractEncoder, f"an encoder or one of {', '.join(KINDS)}")
-    if vectors is not None and not isinstance(vectors, bool | np.bool_):
-        raise TypeError(f"vectors: expected True, False or None, got {vectors!r}.")
-    if isinstance(optimizer, str):
-        if optimizer != "lbfgs":
-            raise ValueError(f"optimizer: expected 'lbfgs' or an optax optimiser, got {optimizer!r}.")
-        if target is not None:
-            raise ValueError("target: L-BFGS has the target in closed form; pass an optax optimizer to start from one.")
-    else:
-        require_instance("optimizer", optimizer, optax.GradientTransformation, "'lbfgs' or an optax optimiser")
-    if target is not None:
-        require_instance("target", target, FeatureModel, "a FeatureModel")
-        noise = jnp.diagonal(target.noise) if target.noise.ndim == 2 else target.noise
-        if not np.all(np.asarray(noise) > 0):
-            raise ValueError("target: expected noise in every direction to start from, got a singular one.")
-    if resolution is not None:
-        require_instance("resolution", resolution, Resolution, "a Resolution")
-    for name, value in (("check", check), ("certify", certify)):
-        if not isinstance(value, bool | np.bool_):
-            raise TypeError(f"{name}: expected True or False, got {value!r}.")
-    typed = isinstance(key, jax.Array) and jax.dtypes.issubdtype(key.dtype, jax.dtypes.prng_key)
-    if key is not None and not (isinstance(key, jax.Array | np.ndarray) and key.ndim == (0 if typed else 1)):
-        raise TypeError(f"key: expected one such as jax.random.key(0), got {key!r}.")
-    for name, value in (("tolerance", tolerance), ("floor", floor)):
-        if not isinstance(value, int | float | np.generic | jax.Array) or not value >= 0:
-            raise ValueError(f"{name}: expected a number of at least 0, got {value!r}.")

@@ -91,7 +91,8 @@ def beside_carried(
     directions = vectors[:, ::-1][:, np.arange(features) % left.shape[0]].T
     if isinstance(layer, DenseLayer):
         form = given.layer.form
-        directions = directions @ form.outputs @ form.weight
+        slope = given.layer.units.slope * form.weight  # of the regression of each unit on the input
+        directions = directions @ (form.linear + form.output @ slope)
         centre, spread = source.moments()
     else:
         centre, spread = given.layer.output()

@@ -33,17 +33,17 @@ class RidgeForm(NamedTuple):
 
 
 class DenseForm(NamedTuple):
-    """What the engine sees of a full-width layer: `f(x) = linear x + offset + outputs psi(weight x + bias)`."""
+    """What the engine sees of a full-width layer: `f(x) = linear x + offset + output psi(weight x + bias)`."""
 
     linear: Float[Array, "n2 n1"]
     offset: Float[Array, " n2"]
-    outputs: Float[Array, "n2 h"]
+    output: Float[Array, "n2 h"]
     weight: Float[Array, "h n1"]
     bias: Float[Array, " h"]
 
     def mapped(self, x: Float[Array, "n1 *s"], psi: Float[Array, "h *s"]) -> Float[Array, "n2 *s"]:
-        """`linear x + outputs psi`: from covariances of `x` and of `psi` with anything to those of `f`."""
-        return self.linear @ x + self.outputs @ psi
+        """`linear x + output psi`: from covariances of `x` and of `psi` with anything to those of `f`."""
+        return self.linear @ x + self.output @ psi
 
 
 def identity_form(inputs: int, dtype) -> RidgeForm:
@@ -266,7 +266,7 @@ class DenseLayer(AbstractLayer):
     def of_units(self, units: Sequence[int]) -> "DenseLayer":
         """The layer with these units alone."""
         index = jnp.asarray(units, int)
-        output = self.form().outputs[:, index]
+        output = self.form().output[:, index]
         chosen = [self.activations[self.which[i]] for i in units]
         return DenseLayer(self.weight[index], self.bias[index], chosen, output, self.skip)
 

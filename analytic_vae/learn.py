@@ -18,10 +18,11 @@ from ._check import require_instance
 from .arguments import check_mesh
 from .checkpoint import load_fit, savable_parts, save_fit, save_model
 from .encoder import AbstractEncoder
-from .fit import Fit, check_options, fit
+from .fit import Fit, fit
 from .layer import LinearLayer, Network
 from .model import FeatureModel
 from .optimise import Stop
+from .options import check_combination, check_options, completed
 from .pushforward import linear_pushforward
 from .run_folder import run_folder
 from .spectral.resolution import Resolution
@@ -94,6 +95,9 @@ def learn(
         raise ValueError(f"source: expected {network.inputs} neurons, the inputs of network, got {source.neurons}.")
     options = _checked_options(options)
     check_options(**options)
+    for layer in network.layers:
+        if not isinstance(layer, LinearLayer):
+            check_combination(source, layer, completed(layer, options), options["certify"])
     check_mesh(mesh)
     if folder is not None and isinstance(options["encoder"], AbstractEncoder):
         savable_parts(options["encoder"])  # better refused now than after it is learnt

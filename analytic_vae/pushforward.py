@@ -38,11 +38,11 @@ class LawBounds(eqx.Module):
 class Law(eqx.Module):
     """The law of `Y = V f(x1): [D]`, held as its characteristic function on a grid.
 
-    `mean: [D]` and `covariance: [D, D]` are those of the ridge axis' grid, for any D; with `pushforward(certify=True)`
-    `error_bound` says how far from the exact ones they may be. `density`, `expectation` and `tail` sum the
-    Fourier series of the density on a box that holds the law; they are right to the resolution's absolute accuracy, and
-    a tail below that is not resolved: it may even come out negative. In one case a tail that is 0
-    came out as 8e-6 (D = 1) and 2e-4 (D = 2) at N = 32, 2e-7 and -9e-6 at N = 64.
+    `mean: [D]` and `covariance: [D, D]` are those of the ridge axis' grid, or of a dense layer's units, for any D; with
+    `pushforward(certify=True)` `error_bound` says how far from the exact ones they may be. `density`, `expectation` and
+    `tail` sum the Fourier series of the density on a box that holds the law; they are right to the resolution's
+    absolute accuracy, and a tail below that is not resolved: it may even come out negative. In one case a tail that is
+    0 came out as 8e-6 (D = 1) and 2e-4 (D = 2) at N = 32, 2e-7 and -9e-6 at N = 64.
     """
 
     mean: Float[Array, " D"]
@@ -165,7 +165,9 @@ def pushforward(
     _require_grid_memory(readout.shape[0], source, resolution)
     readout = readout.astype(source.mean.dtype)
     if isinstance(layer, DenseLayer):
-        return _dense_pushforward(source, _units_read(layer, readout), readout, resolution)
+        layer = _units_read(layer, readout)
+        _require_grid_memory(readout.shape[0], source, resolution, layer.units)
+        return _dense_pushforward(source, layer, readout, resolution)
     law = _pushforward(source, layer, readout, resolution)
     if not certify:
         return law
@@ -194,8 +196,9 @@ def _units_read(layer: DenseLayer, readout: Float[Array, "D n2"]) -> DenseLayer:
         gain = readout if layer.output is None else readout @ layer.output
         if not is_concrete(gain):
             raise ValueError(
-                f"readout: expected concrete numbers, which say what units of a DenseLayer of {layer.units} they "
-                f"involve, got traced ones; leave the readout out of jit, or pass a layer of {MOST_UNITS} units."
+                f"readout: expected a concrete one, and a layer of a concrete output, which say what units of a "
+                f"DenseLayer of {layer.units} are involved, got traced ones; inside of jit and grad pass a layer of at "
+                f"most {MOST_UNITS} units (layer.of_units)."
             )
         units = np.flatnonzero(np.any(np.asarray(gain) != 0, axis=0))
         if units.size > MOST_UNITS:
@@ -212,7 +215,7 @@ def _dense_pushforward(source, layer: DenseLayer, readout, resolution) -> Law:
     form = layer.form()
     mean, covariance = DenseMoments.of(source, layer, resolution).output()
     activations = tuple(layer.activations[i] for i in layer.which)
-    parts = readout @ form.linear, jnp.zeros_like(readout[:, 0]), readout @ form.outputs, form.weight, form.bias
+    parts = readout @ form.linear, jnp.zeros_like(readout[:, 0]), readout @ form.output, form.weight, form.bias
     low, length, phi = unit_law(source, *parts, activations, resolution)
     return Law(readout @ mean, readout @ covariance @ readout.T, low, length, phi, resolution)
 
@@ -225,7 +228,8 @@ def linear_pushforward(source: FeatureModel, layer: LinearLayer) -> FeatureModel
     return source.project(layer.weight).shift(layer.bias)
 
 
-def _require_grid_memory(dimension: int, source: FeatureModel, resolution: Resolution) -> None:
+def _require_grid_memory(dimension: int, source: FeatureModel, resolution: Resolution, units: int = 0) -> None:
     points = (2.5 * resolution.law_order(dimension)) ** dimension
+    points += source.features * (2 * resolution.law_order(max(1, units)) + 1) ** units
     itemsize = 2 * np.dtype(source.mean.dtype).itemsize
     require_memory(6 * points * itemsize, "resolution", "lower resolution.frequencies or read fewer projections")

@@ -88,18 +88,18 @@ def markdown(report: dict[str, Any]) -> str:
         "|---" * 15 + "|",
     ]
     for row in report["layers"]:
-        cells = [str(row["layer"]), str(row["neurons"]), row["how"]]
+        cells = [str(row["layer"]), str(row["neurons"]), row.get("how", "")]
         numbers = ("loss", "error_estimate", "error_bound", "rate", "distortion")
         cells += [_number(row.get(name)) for name in (*numbers, "explained", "least_remainder", "seconds")]
         cells += [f"{row['mean_error']:.4f}", f"{row['mean_error_se']:.1f}", f"{row['spread_error']:.4f}"]
-        cells += [f"{row['correlation_error']:.4f}"]
+        cells += [_number(row.get("correlation_error"))]
         lines.append("| " + " | ".join(cells) + " |")
     lines += [
         "",
         "Of the loss's error: the estimate is how far it moves at 1.5 times the frequencies; the bound, where it was "
         "asked for (`--certify`), is proved.",
     ]
-    doubtful = [str(row["layer"]) for row in report["layers"] if (row["error_estimate"] or 0) > 0.01]
+    doubtful = [str(row["layer"]) for row in report["layers"] if not (row["error_estimate"] or 0) <= 0.01]
     if doubtful:
         lines[-1] += f" **Too coarse in layers {', '.join(doubtful)}: raise --frequencies.**"
     lines += ["", "## Outputs", "", "| output | mean | sampled | se | spread | sampled |", "|---|---|---|---|---|---|"]
@@ -173,7 +173,9 @@ def figure(report: dict[str, Any], path: Path) -> bool:
     numbers = [row["layer"] for row in layers]
     right.plot(numbers, [max(row["mean_error"], 1e-5) for row in layers], "o-", ms=4, label="means")
     right.plot(numbers, [max(row["spread_error"], 1e-5) for row in layers], "s-", ms=4, label="spreads")
-    right.plot(numbers, [max(row["correlation_error"], 1e-5) for row in layers], "^-", ms=4, label="correlations")
+    right.plot(
+        numbers, [max(row.get("correlation_error", 0), 1e-5) for row in layers], "^-", ms=4, label="correlations"
+    )
     right.set(title="largest error, in sampled spreads", xlabel="layer", yscale="log", xticks=numbers)
     right.legend(fontsize=8)
     temporary = path.with_name(f".{path.name}.tmp")

@@ -146,7 +146,7 @@ class LayerMoments(eqx.Module):
         """`E[psi^2]`."""
         return self.psi_variance + self.psi**2
 
-    def of_units(self) -> tuple[Array, Array, Array, Array]:
+    def unit_moments(self) -> tuple[Array, Array, Array, Array]:
         """`output: [n2, 1]`, `E psi`, `E x1 psi` and `E psi^2`, as of a layer of one unit."""
         return self.form.output[:, None], self.psi[None], self.psi_input[:, None], self.psi_squared[None, None]
 

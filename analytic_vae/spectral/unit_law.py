@@ -43,7 +43,7 @@ def unit_law(
     """
     D, U = coefficients.shape
     joint = Projection.of(source, jnp.concatenate([rows, weight]), jnp.concatenate([constant, bias]))
-    c, order = resolution.log_inverse_mass, resolution.law_order(max(1, U))
+    c, order = resolution.log_inverse_mass, resolution.law_order(U)
     axes = [UnitAxis.of(joint.alone(D + u), activation, order, c) for u, activation in enumerate(activations)]
     low, length = _box(joint, coefficients, axes, c)
     frequency = 2 * jnp.pi * jnp.asarray(half_grid(resolution.law_order(D), D), low.dtype) / length[None]

@@ -6,6 +6,7 @@ input itself as the "output" of an identity. Nothing here depends on an encoder:
 """
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
@@ -30,8 +31,10 @@ class DenseMoments(eqx.Module):
 
     Fields: `input_mean: [n1]`, `input_covariance: [n1, n1]`; `psi: [h]`, `psi_covariance: [h, h]`, `psi_input =
     Cov(x1, psi): [n1, h]`, and `psi_states = E[1{z_l = a_lk} (psi - E psi)]: [h, m1, K1]`; `units`, their laws and
-    series, a leading axis `h`; `remainder: [h]`, the L2 norm of what each series leaves out: a covariance of two units
-    is off by about the product of two.
+    series, a leading axis `h`; `misfit: [h]`, how far mass, mean and variance of each law are from the exact ones;
+    `resolution`, at which all that was computed. `remainder: [h]` is the L2 norm of what each series leaves out; a
+    covariance of two units is off by about the product of two, but where the source has no noise: there what is left
+    out of one is not orthogonal to the other, and finer resolutions tell.
     """
 
     form: DenseForm
@@ -42,6 +45,8 @@ class DenseMoments(eqx.Module):
     psi_input: Float[Array, "n1 h"]
     psi_states: Float[Array, "h m1 K1"]
     units: Latent
+    misfit: Float[Array, " h"]
+    resolution: Resolution = eqx.field(static=True)
 
     @classmethod
     def of(
@@ -54,8 +59,9 @@ class DenseMoments(eqx.Module):
         fine = resolution.times(FINER)
         places = jnp.asarray(layer.kinks, source.mean.dtype)
 
+        @jax.checkpoint
         def one_unit(everywhere, weight, bias, index):
-            source, compressed, form, axis, pair_axis = everywhere
+            source, compressed, form, axis, pair_axis, covariance = everywhere
             readout = weight[None]
             statistic = Statistic.of(source, form, readout, axis, resolution)
             spectrum = Spectrum.of(statistic, axis.law_grid(fine, 1), fine)
@@ -64,12 +70,13 @@ class DenseMoments(eqx.Module):
             values = layer.one_unit(index, nodes.points[:, 0] + bias)
             order = resolution.series_order(1, linear=True)
             latent = Latent.of(source, form, spectrum, nodes, fine, values, kinks, order)
-            return latent.for_pairs(compressed, form, readout, pair_axis, resolution)
+            misfit = nodes.misfit(statistic, readout @ covariance @ readout.T)
+            return latent.for_pairs(compressed, form, readout, pair_axis, resolution), misfit
 
-        everywhere = source, compressed, read, axis, pair_axis
-        items = form.weight, form.bias, jnp.arange(layer.units)
-        units = spread(one_unit, everywhere, items, mesh)
         mean, covariance = source.moments()
+        everywhere = source, compressed, read, axis, pair_axis, covariance
+        items = form.weight, form.bias, jnp.arange(layer.units)
+        units, misfit = spread(one_unit, everywhere, items, mesh)
         gain, rows = units.slope * form.weight, units.input_rest
         size = together(
             layer.units * max(1, layer.units // 2),
@@ -83,7 +90,8 @@ class DenseMoments(eqx.Module):
         rest = pair_covariances(units.statistic, noise[:, None, :, None], units.series, grid, size, mesh)
         psi_covariance = linear_parts(covariance, gain, gain, rows, rows) + rest + jnp.diag(units.variance)
         states = units.states + jnp.einsum("in,nmk->imk", gain, state_covariance(source))
-        return cls(form, mean, covariance, units.mean, psi_covariance, covariance @ gain.T + rows.T, states, units)
+        with_input = covariance @ gain.T + rows.T
+        return cls(form, mean, covariance, units.mean, psi_covariance, with_input, states, units, misfit, resolution)
 
     @property
     def remainder(self) -> Float[Array, " h"]:
@@ -116,10 +124,10 @@ class DenseMoments(eqx.Module):
         own = units.slope * self.form.weight
         return linear_parts(self.input_covariance, own, gain, units.input_rest, latents.input_rest) + rest
 
-    def of_units(self) -> tuple[Array, Array, Array, Array]:
+    def unit_moments(self) -> tuple[Array, Array, Array, Array]:
         """`outputs: [n2, h]`, `E psi`, `E x1 psi'` and `E psi psi'`."""
         return (
-            self.form.outputs,
+            self.form.output,
             self.psi,
             self.psi_input + jnp.outer(self.input_mean, self.psi),
             self.psi_covariance + jnp.outer(self.psi, self.psi),
