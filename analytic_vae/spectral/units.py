@@ -156,7 +156,7 @@ def main_effects(source: FeatureModel, states: Float[Array, "h m1 K1"]) -> Float
     """
     masses = source.prior.masses
     root = jnp.sqrt(jnp.where(masses > 0, masses, 1))
-    flat = (jnp.where(masses > 0, states, 0) / root).reshape(states.shape[0], -1)
+    flat = (jnp.where(masses[None] > 0, states, 0) / root[None]).reshape(states.shape[0], -1)
     return flat @ flat.T
 
 
