@@ -154,7 +154,8 @@ def test_report_compares_with_samples(trajectory, tmp_path):
     assert "## Outputs" in markdown(report)
 
 
-def test_the_command_on_a_users_files(run, tmp_path, capsys):
+@pytest.mark.parametrize(("layers", "last"), (("dense", "layer_001"), ("ridge", "layer_003")))
+def test_the_command_on_a_users_files(run, tmp_path, capsys, layers, last):
     source, _, weights = run
     av.save_model(tmp_path / "source.npz", source)
     np.savez(
@@ -164,13 +165,14 @@ def test_the_command_on_a_users_files(run, tmp_path, capsys):
     folder = tmp_path / "run"
     arguments = ["learn", "--network", str(tmp_path / "net.npz"), "--source", str(tmp_path / "source.npz")]
     arguments += ["--folder", str(folder), "--steps", "3", "--frequencies", "16", "--samples", "2000"]
+    arguments += ["--layers", layers]
     assert main(arguments) == 0
     assert "## Layer by layer" in capsys.readouterr().out
     assert main(["show", str(folder)]) == 0
     assert "## Layer by layer" in capsys.readouterr().out
     (folder / "report.json").unlink()
     assert main(["show", str(folder)]) == 0
-    assert "layer_003" in capsys.readouterr().out
+    assert last in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
