@@ -5,7 +5,7 @@ of each, what it has in common with the input, and the covariances of all pairs 
 input itself as the "output" of an identity. Nothing here depends on an encoder: while one is learnt, it stays.
 """
 
-from collections.abc import Callable
+from functools import partial
 
 import equinox as eqx
 import jax
@@ -15,19 +15,17 @@ from jax.sharding import Mesh
 from ..layer import DenseForm, DenseLayer
 from ..model import FeatureModel
 from ..parallel import PAIRS_ON_CPU, spread, together
-from ..types import Array, Complex, Float, Scalar
-from .characteristic import times, waves
+from ..types import Array, Float
 from .expectation import statistic_nodes
+from .kinks import KinkTail
 from .latents import Latent, compressed_axis, linear_parts
 from .memory import pair_values
 from .pairs import cross_covariances, pair_covariances
 from .resolution import Resolution
 from .ridge import RidgeAxis, RidgeGrid
-from .series import window
 from .spectrum import Block, Spectrum
 from .statistic import Statistic
 
-TAIL = 16  # times the frequencies of a unit's law, for what its kinks leave beyond them
 FINER = 8  # laws of one unit are cheap, and all else starts from them
 
 
@@ -58,54 +56,33 @@ class DenseMoments(eqx.Module):
         cls, source: FeatureModel, layer: DenseLayer, resolution: Resolution, mesh: Mesh | None = None
     ) -> "DenseMoments":
         """The moments of a layer whose input is `source`."""
-        form, read = layer.form(), layer.read_form()
+        read, (mean, covariance) = layer.read_form(), source.moments()
         axis = RidgeAxis.of(source, read, resolution)
         compressed, pair_axis = compressed_axis(source, read, axis, resolution)
-        fine = resolution.times(FINER)
-        places = jnp.asarray(layer.kinks, source.mean.dtype)
-
-        @jax.checkpoint
-        def one_unit(everywhere, weight, bias, index):
-            source, compressed, form, axis, pair_axis, covariance = everywhere
-            readout = weight[None]
-            statistic = Statistic.of(source, form, readout, axis, resolution)
-            spectrum = Spectrum.of(statistic, axis.law_grid(fine, 1), fine)
-            kinks = places[None] - bias if places.size else None
-            nodes = statistic_nodes(spectrum, fine, kinks)
-            values = layer.one_unit(index, nodes.points[:, 0] + bias)
-            order = resolution.series_order(1, linear=True)
-            latent = Latent.of(source, form, spectrum, nodes, fine, values, kinks, order)
-            if places.size:
-                tail = KinkTail.of(lambda s: layer.one_unit(index, s), places, bias, statistic, fine)
-                latent = tail.added_to(latent, source, axis.law_grid(fine, 1))
-            misfit = nodes.misfit(statistic, readout @ covariance @ readout.T)
-            # Of what its short series has, as pairs see it: the states of all features, pinned.
-            kept, _ = Block.of(statistic, axis.pair_grid(resolution), latent.series.frequency).moments(
-                latent.series.coefficients
-            )
-            kept = kept.states - source.prior.masses * kept.states.sum(axis=1, keepdims=True)
-            return latent.for_pairs(compressed, form, readout, pair_axis, resolution), misfit, kept
-
-        mean, covariance = source.moments()
         everywhere = source, compressed, read, axis, pair_axis, covariance
-        items = form.weight, form.bias, jnp.arange(layer.units)
+        one_unit = jax.checkpoint(partial(_one_unit, layer=layer, resolution=resolution))
+        items = layer.weight, layer.bias, jnp.arange(layer.units)
         units, misfit, kept = spread(one_unit, everywhere, items, mesh)
-        gain, rows = units.slope * form.weight, units.input_rest
-        size = together(
-            layer.units * max(1, layer.units // 2),
-            pair_values(compressed, 1, True, resolution),
-            PAIRS_ON_CPU,
-            source.mean.dtype,
-            mesh,
-        )
-        noise = jnp.einsum("in,nl,kl->ik", *(units.statistic.rows[:, 0], source.covariance, units.statistic.rows[:, 0]))
-        grid = pair_axis.pair_grid(resolution)
-        rest = pair_covariances(units.statistic, noise[:, None, :, None], units.series, grid, size, mesh)
+
+        count, needs = layer.units * max(1, layer.units // 2), pair_values(compressed, 1, True, resolution)
+        size = together(count, needs, PAIRS_ON_CPU, mean.dtype, mesh)
+        rows = units.statistic.rows
+        noise = jnp.einsum("itn,nl,ksl->itks", rows, source.covariance, rows)
+        rest = pair_covariances(units.statistic, noise, units.series, pair_axis.pair_grid(resolution), size, mesh)
         rest = rest + _off_diagonal(main_effects(source, units.states) - main_effects(source, kept))
-        psi_covariance = linear_parts(covariance, gain, gain, rows, rows) + rest + jnp.diag(units.variance)
-        states = units.states + jnp.einsum("in,nmk->imk", gain, state_covariance(source))
-        with_input = covariance @ gain.T + rows.T
-        return cls(form, mean, covariance, units.mean, psi_covariance, with_input, states, units, misfit, resolution)
+        gain, own = units.slope * layer.weight, units.input_rest
+        return cls(
+            form=layer.form(),
+            input_mean=mean,
+            input_covariance=covariance,
+            psi=units.mean,
+            psi_covariance=linear_parts(covariance, gain, gain, own, own) + rest + jnp.diag(units.variance),
+            psi_input=covariance @ gain.T + own.T,
+            psi_states=units.states + jnp.einsum("in,nmk->imk", gain, state_covariance(source)),
+            units=units,
+            misfit=misfit,
+            resolution=resolution,
+        )
 
     @property
     def remainder(self) -> Float[Array, " h"]:
@@ -148,6 +125,29 @@ class DenseMoments(eqx.Module):
         )
 
 
+def _one_unit(everywhere, weight, bias, index, *, layer: DenseLayer, resolution: Resolution):
+    """A unit as a function of its projection, its misfit, and `E[1{z_l = a_lk} (g - E g)]` of its series."""
+    source, compressed, form, axis, pair_axis, covariance = everywhere
+    readout, fine = weight[None], resolution.times(FINER)
+    grid = axis.law_grid(fine, 1)
+    statistic = Statistic.of(source, form, readout, axis, resolution)
+    spectrum = Spectrum.of(statistic, grid, fine)
+    places = jnp.asarray(layer.kinks, weight.dtype)
+    kinks = places[None] - bias if places.size else None
+    nodes = statistic_nodes(spectrum, fine, kinks)
+    values = layer.one_unit(index, nodes.points[:, 0] + bias)
+    order = resolution.series_order(1, linear=True)
+    latent = Latent.of(source, form, spectrum, nodes, fine, values, kinks, order)
+    if places.size:
+        tail = KinkTail.of(lambda s: layer.one_unit(index, s), places, bias, statistic, fine)
+        latent = tail.added_to(latent, source, grid)
+    misfit = nodes.misfit(statistic, readout @ covariance @ readout.T)
+    series = latent.series
+    kept, _ = Block.of(statistic, axis.pair_grid(resolution), series.frequency).moments(series.coefficients)
+    kept = kept.states - source.prior.masses * kept.states.sum(axis=1, keepdims=True)
+    return latent.for_pairs(compressed, form, readout, pair_axis, resolution), misfit, kept
+
+
 def main_effects(source: FeatureModel, states: Float[Array, "h m1 K1"]) -> Float[Array, "h h"]:
     """`sum_l Cov(E[r_i | z_l], E[r_k | z_l])` from `E[1{z_l = a_lk} r]`: what single features make two have in common.
 
@@ -162,65 +162,6 @@ def main_effects(source: FeatureModel, states: Float[Array, "h m1 K1"]) -> Float
 
 def _off_diagonal(matrix: Float[Array, "h h"]) -> Float[Array, "h h"]:
     return matrix - jnp.diag(jnp.diagonal(matrix))
-
-
-class KinkTail(eqx.Module):
-    """What a law's frequencies miss of a function with kinks: coefficients that fall as `w^-2`, known in closed form.
-
-    Where the slope jumps by J at t, `c_k = -J window(t) exp(-i w_k t) / (length w_k^2)` up to what falls faster. A law
-    with noise has no such frequencies; one without has them all, and each costs one product over features.
-
-    Fields, in coordinates of the box's statistic `y''`: `frequency: [W, 1]`, beyond those of the law; `places: [k]`,
-    `jumps: [k]`, of the slope, times the window; `values: [k]`, of the function; `length` of the box.
-    """
-
-    frequency: Float[Array, "W 1"]
-    places: Float[Array, " k"]
-    jumps: Float[Array, " k"]
-    values: Float[Array, " k"]
-    length: Scalar
-
-    @classmethod
-    def of(
-        cls, function: Callable, kinks: Float[Array, " k"], bias: Scalar, statistic: Statistic, resolution: Resolution
-    ) -> "KinkTail":
-        """Of `function(y + bias)`, with kinks of the function, on the box of its statistic y."""
-        order, near = resolution.law_order(1), 1e-4
-        scale, length = statistic.basis[0, 0], statistic.length[0]
-        slope = jax.vmap(jax.grad(function))
-        places = (kinks - bias - statistic.centre[0]) / scale
-        v = (places - statistic.low[0]) / length
-        inside = jnp.where((v > 0) & (v < 1), window(v, order), 0)
-        jumps = inside * scale * (slope(kinks + near) - slope(kinks - near))
-        index = jnp.arange(order + 1, TAIL * order + 1, dtype=kinks.dtype)
-        return cls((2 * jnp.pi / length * index)[:, None], places, jumps, function(kinks), length)
-
-    def coefficients(self, jumps: Float[Array, " k"]) -> Complex[Array, " W"]:
-        """Of the half-space, for these jumps."""
-        w = self.frequency[:, 0]
-        return -2 / (self.length * w**2) * (jnp.conj(waves(self.frequency, self.places[None])) @ (jumps + 0j))
-
-    def added_to(self, latent: Latent, source: FeatureModel, grid: RidgeGrid) -> Latent:
-        """The latent with the tail in its mean, variance and covariances; its short series stays."""
-        block = Block.of(latent.statistic, grid, self.frequency)
-        phi = block.characteristic()
-        expectation = lambda jumps: jnp.sum(times(self.coefficients(jumps), phi).real)  # noqa: E731
-        pinned, _ = block.moments(self.coefficients(self.jumps))
-        mean = expectation(self.jumps)
-        scale = latent.statistic.basis[0, 0]
-        rest = self.values - latent.mean - latent.slope[0] * scale * self.places
-        rows = jnp.concatenate([latent.statistic.rows, jnp.zeros_like(latent.statistic.rows)])
-        input_rest = pinned.with_input(source, rows, mean) - source.moments()[0] * mean
-        return eqx.tree_at(
-            lambda one: (one.mean, one.variance, one.input_rest, one.states),
-            latent,
-            (
-                latent.mean + mean,
-                latent.variance + expectation(2 * rest * self.jumps) - mean**2,
-                latent.input_rest + input_rest,
-                latent.states + pinned.states - source.prior.masses * mean,
-            ),
-        )
 
 
 def state_covariance(source: FeatureModel) -> Float[Array, "n1 m1 K1"]:
