@@ -21,8 +21,7 @@ CASES = [  # encoder, activation, noise of the target, dtype, frequencies, noise
     ("gaussian", "gelu", "diagonal", np.float64, 12, (0.001, 0.3)),
     ("exponential", None, "scalar", np.float64, 12, (0.1,)),
     ("softmax2", "leaky_relu", "scalar", np.float64, 8, (0.3,)),
-    ("gaussian2", "sigmoid", "scalar", np.float64, 8, (0.3,)),
-]
+]  # the other encoders of two statistics: benchmarks/elbo_bounds.py
 
 
 def errors_and_bounds(parts, activation, resolution):
