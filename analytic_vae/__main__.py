@@ -72,7 +72,11 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--frequencies", type=int, default=24, help="resolution: frequencies per axis")
     one.add_argument("--steps", type=int, default=60, help="largest number of steps per layer")
     one.add_argument("--tolerance", type=float, default=2e-3, help="stop when ten steps gain fewer nats than this")
-    one.add_argument("--certify", action="store_true", help="prove how far each loss may be from the exact one (slow)")
+    one.add_argument(
+        "--certify",
+        action="store_true",
+        help="prove how far each loss may be from the exact one (slow; --layers ridge)",
+    )
     one.add_argument("--samples", type=int, default=1_000_000, help="samples to compare with")
     one.add_argument("--hidden", type=int, default=32, help="hidden units of the digits network")
     one.add_argument("--seed", type=int, default=0, help="of the training, the sampling and random encoders")
@@ -151,7 +155,7 @@ def _show(options: argparse.Namespace) -> int:
             raise ValueError(f"folder: {report} is damaged ({error}); run learn again to renew it.") from error
         return 0
     layers = sorted(options.folder.glob("layer_*.npz"))
-    if not layers:
+    if not layers and not (options.folder / "run.json").exists():
         raise ValueError(f"folder: {options.folder} holds no run.")
     jax.config.update("jax_enable_x64", True)
     state = "all layers learnt, no report" if (options.folder / "output.npz").exists() else "unfinished"

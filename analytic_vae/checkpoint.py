@@ -256,6 +256,7 @@ def _replace(path: Path, content: bytes) -> None:
     temporary = None
     try:
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        os.chmod(temporary, 0o666 & ~_umask())  # as any new file; that of mkstemp is its owner's alone
         with os.fdopen(handle, "wb") as stream:
             stream.write(content)
             stream.flush()
@@ -271,6 +272,12 @@ def _replace(path: Path, content: bytes) -> None:
     finally:
         if temporary is not None:
             Path(temporary).unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 def _sync_folder(folder: Path) -> None:

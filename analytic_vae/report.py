@@ -80,8 +80,8 @@ def markdown(report: dict[str, Any]) -> str:
         "units of the neuron's sampled spread (at least 1% of the layer's mean spread), and for means in standard "
         "errors of the samples, too; of correlations over all pairs. *In features* is the share of the variance that "
         "the features explain, the rest is the model's noise; *least* the smallest eigenvalue of its covariance, where "
-        "it is the exact remainder. Before the first non-linear layer nothing is approximated, and none of a dense "
-        "layer's moments is; what is lost of the law adds up from layer to layer.",
+        "it is the remainder. A dense layer's means and covariances are those of its source, to the engine's accuracy, "
+        "and a linear layer's law is; what is lost of the law beside its moments adds up from layer to layer.",
         "",
         "| layer | neurons | found | loss (nats) | estimate | bound | rate | distortion | in features | least "
         "| seconds | mean error | in standard errors | spread error | correlation error |",
@@ -97,7 +97,7 @@ def markdown(report: dict[str, Any]) -> str:
     lines += [
         "",
         "Of the loss's error: the estimate is how far it moves at 1.5 times the frequencies; the bound, where it was "
-        "asked for (`--certify`), is proved.",
+        "asked for (`--certify`, for ridge layers), is proved.",
     ]
     doubtful = [str(row["layer"]) for row in report["layers"] if not (row["error_estimate"] or 0) <= 0.01]
     if doubtful:

@@ -39,6 +39,9 @@ def run_folder(folder: Path, source: FeatureModel, network: Network, options: di
     fingerprint = _fingerprint(source, network, options)
     with _alone(folder):
         _claim(folder, fingerprint, len(network.layers))
+        for name in ("layer_*.npz", "output.npz", "run.json", "report.*"):  # half-written, of a process that was killed
+            for left in folder.glob(f".{name}.*"):
+                left.unlink(missing_ok=True)
         yield folder
 
 
@@ -55,8 +58,6 @@ def _alone(folder: Path) -> Iterator[None]:
         raise type(error)(f"folder: cannot write to {folder} ({error.strerror}); choose another folder.") from error
     with lock:
         _lock(lock, folder)
-        for left in folder.glob(".*.*.*"):  # half-written files of a process that was killed
-            left.unlink(missing_ok=True)
         yield
 
 

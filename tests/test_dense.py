@@ -136,6 +136,22 @@ def test_moments_of_all_units_against_enumeration(names):
             np.testing.assert_allclose(found.psi_states[i, j, k], pinned, atol=1e-9)
 
 
+@pytest.mark.parametrize("noise", (0.0, 1e-7, 1e-6, 1e-4, 3e-4))
+def test_little_noise_is_as_good_as_none(noise):
+    """A law that its frequencies do not resolve: no series may rest on directions that it knows only by rounding."""
+    rng = np.random.default_rng(4)
+    prior, decoder = av.Prior.bernoulli([0.3, 0.2, 0.4]), rng.normal(size=(3, 3))
+    layer = av.DenseLayer(rng.normal(size=(4, 3)), rng.normal(size=4) / 2)
+    states = np.array(list(np.ndindex(2, 2, 2)))
+    masses = np.prod(np.where(states, prior.mean, 1 - prior.mean), axis=1)
+    psi = np.maximum(states @ decoder.T @ np.asarray(layer.weight).T + np.asarray(layer.bias), 0)
+    mean = masses @ psi
+    exact = ((psi - mean).T * masses) @ (psi - mean)
+    found = av.dense_moments(av.FeatureModel(prior, decoder, noise), layer)
+    np.testing.assert_allclose(found.psi, mean, atol=2e-4)
+    np.testing.assert_allclose(found.psi_covariance, exact, atol=1e-3 * np.trace(exact) / 4)
+
+
 def test_the_laws_of_one_and_two_units():
     (source, layer, *_), oracle = problem(3)
     layer = av.DenseLayer(layer.weight, layer.bias, [layer.activations[i] for i in layer.which], None, None)

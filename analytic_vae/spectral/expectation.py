@@ -85,16 +85,16 @@ def law_series(
 
 
 def least_squares_series(
-    statistic: Statistic, nodes: Nodes, values: Float[Array, " Q"], order: int
+    statistic: Statistic, nodes: Nodes, values: Float[Array, " Q"], order: int, least: Scalar | float = 0.0
 ) -> tuple[Series, Scalar]:
     """The short series nearest to `values` in L2 of the law, and the L2 norm of what it leaves out (no gradient).
 
     One period, per axis, is the part of the box where the window is 1, so in box coordinates the exponentials are
-    the same for every statistic.
+    the same for every statistic. `least` is as in `least_squares`.
     """
     index = jnp.asarray(half_space(order, statistic.dimension), values.dtype)
     basis = real_basis(nodes.box @ (2 * jnp.pi / (1 - 2 * MARGIN) * index.T))
-    real = least_squares(basis, nodes.weights) @ values
+    real = least_squares(basis, nodes.weights, least) @ values
     missed = jax.lax.stop_gradient(values - basis @ real)
     remainder = jnp.sqrt(jnp.maximum(jax.lax.stop_gradient(nodes.weights) @ missed**2, 0))
     frequency = 2 * jnp.pi / (1 - 2 * MARGIN) * index / statistic.length[None]

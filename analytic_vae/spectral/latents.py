@@ -59,10 +59,11 @@ class Latent(eqx.Module):
         values: Float[Array, " Q"],
         kinks: Float[Array, "t kinks"] | None = None,
         order: int | None = None,
+        least: Scalar | float = 0.0,
     ) -> "Latent":
         """From the values of `s` at the nodes; `kinks`, in units of `y`, are where it is not smooth.
 
-        The series has frequencies up to `order`, by default the resolution's own.
+        The series has frequencies up to `order`, by default the resolution's own; `least` is as in `least_squares`.
 
         The slope is that of the regression if the covariance of `y''` is 1 (it is but for floors, and for two aligned
         statistics); with another slope only `r` would be larger.
@@ -78,7 +79,7 @@ class Latent(eqx.Module):
         rows = jnp.concatenate([statistic.rows, form.direction[None, :]])
         input_rest = pinned.with_input(source, rows, weights @ rest)
         order = order or resolution.series_order(statistic.dimension, form.activation is None)
-        series, remainder = least_squares_series(statistic, nodes, rest, order)
+        series, remainder = least_squares_series(statistic, nodes, rest, order, least)
         slope = inverse_basis(statistic.basis).T @ slope
         variance = weights @ rest**2
         return cls(statistic, mean, slope, series, remainder, variance, input_rest, psi_rest, pinned.states)

@@ -17,7 +17,7 @@ import numpy as np
 from jax.custom_derivatives import SymbolicZero
 
 from ..precision import exact_products
-from ..types import Array, Complex, Float
+from ..types import Array, Complex, Float, Scalar
 from .characteristic import waves
 
 MARGIN = 0.12  # of the box, per side, in which the window falls from 1 to 0
@@ -50,20 +50,24 @@ def real_basis(phase: Float[Array, "Q F"]) -> Float[Array, "Q E"]:
     return jnp.concatenate([jnp.cos(phase), jnp.sin(phase[:, 1:])], axis=1)
 
 
-def least_squares(basis: Float[Array, "Q F"], weight: Float[Array, " Q"]) -> Float[Array, "F Q"]:
+def least_squares(
+    basis: Float[Array, "Q F"], weight: Float[Array, " Q"], least: Scalar | float = 0.0
+) -> Float[Array, "F Q"]:
     """The operator from values at nodes to coefficients: `c = (A' W A)^+ A' W g`, differentiable.
 
     With the weights of a law it is the orthogonal projection onto the span under that law, so what is left of `g` is
     uncorrelated with the span, and in `E[g h]` only the product of two remainders is lost. Because the operator is
     differentiated with the law, that holds for every derivative of `E[g h]` too: with the operator held fixed a
     gradient would lose a remainder, not a product of two. The weights may be signed (a law that its frequencies do
-    not resolve): the Gram matrix only holds inner products of exponentials, which such a law still has right.
+    not resolve): the Gram matrix only holds inner products of exponentials, which such a law still has right. Those
+    with `g` it does not: a direction with a share of variance below `least` would get a coefficient made of errors.
     """
-    return _normal_operator(basis, weight) * weight[None]
+    least = jnp.maximum(jax.lax.stop_gradient(jnp.asarray(least, basis.dtype)), jnp.finfo(basis.dtype).eps ** (3 / 4))
+    return _normal_operator(basis, weight, least) * weight[None]
 
 
 @jax.custom_jvp
-def _normal_operator(basis: Float[Array, "Q F"], weight: Float[Array, " Q"]) -> Float[Array, "F Q"]:
+def _normal_operator(basis: Float[Array, "Q F"], weight: Float[Array, " Q"], share: Scalar) -> Float[Array, "F Q"]:
     """`H = (A' W A)^+ A'`, by Gauss-Jordan elimination with diagonal pivoting.
 
     An exponential that the others already span gets the coefficient zero: to rounding, or to the error of the law. The
@@ -77,7 +81,7 @@ def _normal_operator(basis: Float[Array, "Q F"], weight: Float[Array, " Q"]) -> 
     """
     gram = (basis.T * weight[None]) @ basis
     size = gram.shape[0]
-    least = jnp.max(jnp.diagonal(gram)) * size * jnp.finfo(basis.dtype).eps ** (3 / 4)
+    least = jnp.max(jnp.diagonal(gram)) * size * share
     index = jnp.arange(size)
 
     def eliminate(_, carry):
@@ -103,9 +107,9 @@ def _normal_operator(basis: Float[Array, "Q F"], weight: Float[Array, " Q"]) -> 
 @exact_products
 def _normal_operator_jvp(primals, tangents):
     # dH = G^+ dA' - G^+ dG H with G^+ = H W H': no second elimination, and exact on the exponentials in use.
-    basis, weight = primals
-    moved_basis, moved_weight = tangents
-    operator = _normal_operator(basis, weight)
+    basis, weight, share = primals
+    moved_basis, moved_weight, _ = tangents
+    operator = _normal_operator(basis, weight, share)
     change = jnp.zeros_like(operator)
     if not isinstance(moved_weight, SymbolicZero):
         change = change - ((operator * moved_weight[None]) @ basis) @ operator

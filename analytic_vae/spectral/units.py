@@ -26,6 +26,7 @@ from .ridge import RidgeAxis, RidgeGrid
 from .spectrum import Block, Spectrum
 from .statistic import Statistic
 
+UNRESOLVED = 1e-5  # share of variance that a unit's series may rest on, times what is left of its law
 FINER = 8  # laws of one unit are cheap, and all else starts from them
 
 
@@ -137,7 +138,10 @@ def _one_unit(everywhere, weight, bias, index, *, layer: DenseLayer, resolution:
     nodes = statistic_nodes(spectrum, fine, kinks)
     values = layer.one_unit(index, nodes.points[:, 0] + bias)
     order = resolution.series_order(1, linear=True)
-    latent = Latent.of(source, form, spectrum, nodes, fine, values, kinks, order)
+    # A law that has not died out at its last frequencies is not resolved, and its kinks least of all.
+    last = jnp.mean(jnp.abs(spectrum.characteristic()[-(spectrum.frequency.shape[0] // 8) :]))
+    least = UNRESOLVED * last if places.size else 0.0
+    latent = Latent.of(source, form, spectrum, nodes, fine, values, kinks, order, least)
     if places.size:
         tail = KinkTail.of(lambda s: layer.one_unit(index, s), places, bias, statistic, fine)
         latent = tail.added_to(latent, source, grid)
