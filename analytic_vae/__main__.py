@@ -75,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument(
         "--certify",
         action="store_true",
-        help="prove how far each loss may be from the exact one (slow; --layers ridge)",
+        help="bounds of the losses (slow; --layers ridge)",
     )
     one.add_argument("--samples", type=int, default=1_000_000, help="samples to compare with")
     one.add_argument("--hidden", type=int, default=32, help="hidden units of the digits network")
