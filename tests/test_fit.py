@@ -160,7 +160,10 @@ def test_a_round_that_uses_up_its_evaluations_without_a_step_ends(small, monkeyp
 
     monkeypatch.setattr(
         "analytic_vae.optimise.profiled_value_and_grad",
-        lambda step, columns, encoder, *_: ((1.0, (encoder, SimpleNamespace(loss=1.0), None)), jnp.ones_like(step)),
+        lambda step, columns, encoder, *_: (
+            (1.0, (encoder, SimpleNamespace(loss=1.0, misfit=0.0), None)),
+            jnp.ones_like(step),
+        ),
     )
     monkeypatch.setattr("analytic_vae.optimise.minimize", no_step)
     result = av.fit(*small, noise="scalar", resolution=COARSE, check=False)
