@@ -4,8 +4,9 @@ from .activation import Activation
 from .bounded import bounded_expectation
 from .checkpoint import load_fit, load_model, save_fit, save_model
 from .closed_form import best_decoder, best_noise, best_prior, best_target
-from .elbo import Elbo, ErrorBounds, Expectations, dense_moments, elbo, expectations
+from .elbo import Elbo, ErrorBounds, elbo
 from .encoder import CarriedEncoder, ExponentialEncoder, GaussianEncoder, NeuralEncoder, SoftmaxEncoder
+from .expectations import Expectations, dense_moments, expectations
 from .fit import Fit, fit, profiled_loss
 from .layer import DenseLayer, LinearLayer, Network, RidgeLayer
 from .learn import Trajectory, learn

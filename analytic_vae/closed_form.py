@@ -16,7 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from ._check import as_floating, is_concrete
-from .elbo import Elbo, Expectations, elbo_of
+from .elbo import Elbo, elbo_of
+from .expectations import Expectations
 from .model import FeatureModel, lower_triangular
 from .precision import exact_products
 from .prior import Prior

@@ -13,8 +13,9 @@ from ._check import as_floating, require_finite, require_shape
 from .arguments import check_encoder, check_layer, check_memory, check_mesh, check_vectors
 from .certificate import check_certificate
 from .closed_form import NOISES, Noise, carried_target, profiled, require_floor
-from .elbo import Elbo, certified, dense_moments, expectations
+from .elbo import Elbo, certified
 from .encoder import AbstractEncoder, CarriedEncoder, learnt_part
+from .expectations import dense_moments, expectations
 from .initial import beside_carried, gaussian_atoms, initial_encoder, perturbed, pushed_features
 from .layer import AbstractLayer, DenseLayer, LinearLayer
 from .model import FeatureModel

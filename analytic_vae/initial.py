@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from .closed_form import best_decoder, residual_covariance
-from .elbo import expectations
 from .encoder import AbstractEncoder, CarriedEncoder, ExponentialEncoder, GaussianEncoder, NeuralEncoder, SoftmaxEncoder
+from .expectations import expectations
 from .layer import AbstractLayer, DenseLayer
 from .model import FeatureModel
 from .precision import exact_products

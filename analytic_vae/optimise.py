@@ -13,8 +13,9 @@ import optax
 from scipy.optimize import minimize
 
 from .closed_form import best_target, profiled
-from .elbo import Elbo, elbo_of, expectations
+from .elbo import Elbo, elbo_of
 from .encoder import AbstractEncoder, learnt_part, with_learnt
+from .expectations import expectations
 from .model import FeatureModel
 from .natural import directions, fisher, moved
 from .plan import plan

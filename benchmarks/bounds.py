@@ -84,6 +84,7 @@ if __name__ == "__main__":
             row = {"projections": dimension, "dtype": np.dtype(dtype).name, "models": count, "violations": len(wrong)}
             quartiles = np.percentile(decades, [25, 50, 75]) if decades else [np.nan] * 3
             row |= dict(zip(("quarter", "median", "three_quarters"), map(float, quartiles), strict=True))
-            found.append(row | {"errors_above_1e-12": len(decades)})
+            row |= {"errors_above_1e-12": len(decades), "at_most_3": float(np.mean(np.asarray(decades) <= 3))}
+            found.append(row)
             print(table(found[-1:]), flush=True)
             save("bounds", found)

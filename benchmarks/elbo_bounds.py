@@ -79,6 +79,7 @@ if __name__ == "__main__":
                 print("VIOLATED", dtype, *line, flush=True)
             row = {"statistics": statistics, "dtype": dtype, "models": count, "violations": len(wrong)}
             row |= {"median_of_terms": float(np.median(terms)), "median_of_losses": float(np.median(losses))}
+            row |= {"errors_above_1e-12": len(terms), "at_most_3": float(np.mean(np.asarray(terms) <= 3))}
             rows.append(row | {"infinite": infinite})
             print(table(rows[-1:]), flush=True)
             save("elbo_bounds", earlier("elbo_bounds", rows, ("statistics", "dtype")) + rows)

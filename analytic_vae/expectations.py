@@ -1,0 +1,275 @@
+"""What the loss needs to know of the source, the layer and the encoder: expectations that the engine gives.
+
+`expectations` needs the source, the layer, the encoder and the atoms, but nothing else of the target: `elbo_of` makes
+the loss of them and a target, the closed forms the best target.
+"""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from ._check import as_floating, require_finite, require_instance, require_shape
+from .arguments import (
+    check_encoder,
+    check_layer,
+    check_memory,
+    check_mesh,
+    check_moments,
+    check_units_memory,
+    check_vectors,
+)
+from .encoder import AbstractEncoder, CarriedEncoder, learnt_part
+from .layer import AbstractLayer, DenseLayer
+from .model import FeatureModel
+from .parallel import Batches
+from .plan import Plan, check_plan
+from .precision import exact_products
+from .spectral.compression import compress
+from .spectral.expectation import LayerMoments
+from .spectral.features import Features, block_diagonal, codes
+from .spectral.latents import compressed_axis, latent_covariances
+from .spectral.resolution import Resolution
+from .spectral.ridge import RidgeAxis
+from .spectral.units import DenseMoments, state_covariance
+from .types import Array, Float
+
+
+class Expectations(eqx.Module):
+    """Everything that the loss needs to know of `x1`, the layer and the encoder.
+
+    What a decoder multiplies are *codes* `s`: of each feature its value (`C = m2` codes), or, with a vector per atom,
+    the indicators of all its atoms but the first (`C = m2 (K - 1)`). With `f = f(x1)` and `s` their means under
+    `Q(. | y)`:
+
+    | field | value | shape |
+    |---|---|---|
+    | `layer` | moments of `x1`, the non-linear parts `psi` and `f` alone | |
+    | `latent_mean` | `E s` | `[C]` |
+    | `latent_covariance` | `Cov(s)` | `[C, C]` |
+    | `latent_noise` | `E Cov(codes | y)`, in blocks of a feature; `latent_variance` is its diagonal | `[C, C]` |
+    | `input_latent`, `psi_latent` | `Cov(x1, s)`, `Cov(psi, s)` | `[n1, C]`, `[C]` or `[h, C]` |
+    | `aggregate` | `E[Q_j(a_jk | y_j)]`, the aggregate posterior | `[m2, K]` |
+    | `entropy` | `E[-sum_k Q_jk log Q_jk]` in nats | `[m2]` |
+    | `remainder` | L2 norm of what series leave out of `s`; a covariance is off by about the product | `[C]` |
+    | `misfit` | how far mass, mean and variance of each law on its box are from the exact ones | `[m2]` |
+    | `vectors` | whether there is a vector per atom | |
+    """
+
+    layer: LayerMoments | DenseMoments
+    latent_mean: Float[Array, " C"]
+    latent_covariance: Float[Array, "C C"]
+    latent_noise: Float[Array, "C C"]
+    input_latent: Float[Array, "n1 C"]
+    psi_latent: Array
+    aggregate: Float[Array, "m2 K"]
+    entropy: Float[Array, " m2"]
+    remainder: Float[Array, " C"]
+    misfit: Float[Array, " m2"]
+    vectors: bool = eqx.field(static=True, default=False)
+
+    @property
+    def information(self) -> Float[Array, " m2"]:
+        """`I(x2; z_j) = E KL(Q_j || aggregate_j)` in nats."""
+        return jnp.sum(jax.scipy.special.entr(jnp.maximum(self.aggregate, 0)), axis=1) - self.entropy
+
+    @property
+    def output_latent(self) -> Float[Array, "n2 C"]:
+        """`Cov(f, s)`."""
+        return self.layer.form.mapped(self.input_latent, self.psi_latent)
+
+    @property
+    def latent_second(self) -> Float[Array, "C C"]:
+        """`E[s s']`."""
+        return self.latent_covariance + jnp.outer(self.latent_mean, self.latent_mean)
+
+    @property
+    def latent_variance(self) -> Float[Array, " C"]:
+        """`E[v]`, the mean variance of each code given what its encoder reads."""
+        return jnp.diagonal(self.latent_noise)
+
+
+@exact_products
+def expectations(
+    source: FeatureModel,
+    layer: AbstractLayer,
+    atoms: Float[Array, "m2 K"],
+    encoder: AbstractEncoder,
+    resolution: Resolution | None = None,
+    plan: Plan | None = None,
+    mesh: Mesh | None = None,
+    vectors: bool = False,
+    moments: DenseMoments | None = None,
+) -> Expectations:
+    """The `Expectations` of a layer and an encoder, without samples.
+
+    Arguments:
+        source: law of `x1`.
+        layer: `f`.
+        atoms: `[m2, K]`, the values of the target's features.
+        encoder: reads `y_j = C_j f(x1)`; of a `DenseLayer` `y_j = C_j x1`. Or a `CarriedEncoder`.
+        resolution: how fine; `Resolution()` if not given.
+        plan: boxes to reuse (`av.plan`, of what a `CarriedEncoder` has beside); new ones if not given.
+        mesh: devices to share the work among, on its first axis: features and pairs of features are spread over
+            them, everything else is computed by each.
+        vectors: whether the target has a vector per atom.
+        moments: of a `DenseLayer`: what depends on source, layer and resolution alone (`av.dense_moments`), to reuse
+            while an encoder is learnt. They are taken as they are: derivatives with respect to source and layer then
+            miss what goes through them, unless they are computed inside of what is differentiated.
+
+    Raises `ValueError` or `TypeError` that names the argument if the parts do not fit together.
+    """
+    check_layer(source, layer)
+    (atoms,) = as_floating(atoms=atoms)
+    require_shape("atoms", atoms, (None, None), "features, atoms")
+    require_finite("atoms", atoms)
+    return checked_expectations(source, layer, atoms, encoder, resolution, plan, mesh, "atoms", vectors, moments)
+
+
+def checked_expectations(
+    source, layer, atoms, encoder, resolution, plan, mesh, named: str, vectors=False, moments=None
+) -> Expectations:
+    """The expectations, after a look at all that is not source, layer and atoms (those of the argument `named`)."""
+    check_encoder(layer, encoder, atoms, resolution, named, source)
+    resolution = resolution or Resolution()
+    check_vectors(vectors, atoms.shape[1], named)
+    check_moments(moments, source, layer, resolution)
+    check_mesh(mesh)
+    learnt = learnt_part(encoder)
+    if learnt is not None:
+        check_plan(plan, layer, learnt, resolution)
+        check_memory(source, layer, learnt.statistics_read, *atoms.shape, resolution, mesh, vectors)
+    elif plan is not None:
+        raise ValueError("plan: expected none, as carried features have no boxes, got one.")
+    if moments is None and isinstance(layer, DenseLayer):  # compiled by itself: the same for all encoders
+        check_units_memory(source, layer, resolution)
+        moments = _dense_moments(source, layer, resolution, mesh)
+    return _expectations(source, layer, atoms, encoder, resolution, plan, mesh, bool(vectors), moments)
+
+
+@eqx.filter_jit
+def _expectations(source, layer, atoms, encoder, resolution, plan, mesh, vectors, moments) -> Expectations:
+    plan = jax.lax.stop_gradient(plan)
+    carried = encoder.carried if isinstance(encoder, CarriedEncoder) else 0
+    # Carried features are those of the source, atom by atom: there its atoms are not replaced by fewer.
+    given = source if carried else compress(source, resolution.atoms)
+    read = layer.read_form()
+    axis = RidgeAxis.of(given, read, resolution, None if plan is None else plan.ridge)
+    layer_moments = LayerMoments.of(given, read, axis)
+    parts = []
+    if carried:
+        known = moments or layer_moments
+        known_misfit = axis.misfit if moments is None else moments.misfit.max()
+        parts.append((_carried(source, known, atoms[:carried], vectors, known_misfit), None))
+        encoder = encoder.beside
+    if encoder is not None:
+        parts.append(
+            _learnt(given, axis, layer_moments, atoms[carried:], encoder, resolution, plan, mesh, vectors, moments)
+        )
+    return parts[0][0] if len(parts) == 1 else _beside(*parts, source, vectors, atoms)
+
+
+def _learnt(source, axis, read_moments, atoms, encoder, resolution, plan, mesh, vectors, moments):
+    """The expectations of an encoder that reads statistics, and `E[1{z_l = a_lk} (s - E s)]: [C, m1, K1]`."""
+    read, t = read_moments.form, encoder.statistics_read
+    boxes = None if plan is None else (plan.low, plan.length)
+    covariance = read_moments.output()[1]
+    batches = Batches.of(source, *atoms.shape, t, axis.linear, resolution, mesh)
+    pairs = compressed_axis(source, read, axis, resolution)
+    features = Features.of(
+        source, read, axis, pairs, covariance, encoder, atoms, vectors, resolution, boxes, batches.laws, mesh
+    )
+    latents, R = features.latents, features.same.shape[1]
+    readout = jnp.repeat(encoder.readout, R, axis=0)
+    grid = pairs[1].pair_grid(resolution)
+    found = latent_covariances(source, read_moments, readout, latents, grid, batches.pairs, mesh)
+    gain = jnp.einsum("jt,jtn->jn", latents.slope, readout) @ read.linear
+    psi_latent = found.psi_latent
+    if moments is not None:
+        psi_latent = moments.with_latents(source, latents, gain, grid, batches.pairs, mesh)
+    unit_misfit = axis.misfit if moments is None else moments.misfit.max()
+    expected = Expectations(
+        layer=moments or read_moments,
+        latent_mean=latents.mean,
+        latent_covariance=features.with_same(found.latent),
+        latent_noise=block_diagonal(features.within),
+        input_latent=found.input_latent,
+        psi_latent=psi_latent,
+        aggregate=features.aggregate,
+        entropy=features.entropy,
+        remainder=latents.remainder,
+        misfit=jnp.maximum(features.misfit, jax.lax.stop_gradient(unit_misfit)),
+        vectors=vectors,
+    )
+    return expected, latents.states + jnp.einsum("cn,nmk->cmk", gain, state_covariance(source))
+
+
+def _carried(source, moments, atoms, vectors: bool, misfit) -> Expectations:
+    """The expectations of features that are handed on, `z2 = z1`: in closed form but for `Cov(psi, s)`."""
+    masses, code = source.prior.masses, codes(atoms, vectors)
+    mean = jnp.einsum("mrk,mk->mr", code, masses)
+    centred = code - mean[:, :, None]
+    own = jnp.einsum("mrk,mk,msk->mrs", centred, masses, centred)
+    none = jnp.zeros_like(masses[:, 0])
+    with_states = lambda states: jnp.einsum("...mk,mrk->...mr", states, code)  # noqa: E731
+    flat = lambda found: found.reshape(*found.shape[:-2], -1)  # noqa: E731
+    covariance = block_diagonal(own)
+    return Expectations(
+        layer=moments,
+        latent_mean=mean.ravel(),
+        latent_covariance=covariance,
+        latent_noise=jnp.zeros_like(covariance),
+        input_latent=flat(with_states(state_covariance(source))),
+        psi_latent=flat(with_states(moments.psi_states)),
+        aggregate=masses,
+        entropy=none,
+        remainder=jnp.zeros_like(mean.ravel()),
+        misfit=none + jax.lax.stop_gradient(misfit),
+        vectors=vectors,
+    )
+
+
+def _beside(carried, learnt, source, vectors: bool, atoms) -> Expectations:
+    """The expectations of carried features and, beside them, those of others."""
+    (one, _), (other, states) = carried, learnt
+    code = codes(atoms[: source.features], vectors)
+    cross = jnp.einsum("cmk,mrk->mrc", states, code).reshape(one.latent_mean.size, -1)
+    none = jnp.zeros_like(cross)
+    together = lambda name, axis=-1: jnp.concatenate([getattr(one, name), getattr(other, name)], axis=axis)  # noqa: E731
+    return Expectations(
+        layer=one.layer,
+        latent_mean=together("latent_mean"),
+        latent_covariance=jnp.block([[one.latent_covariance, cross], [cross.T, other.latent_covariance]]),
+        latent_noise=jnp.block([[one.latent_noise, none], [none.T, other.latent_noise]]),
+        input_latent=together("input_latent"),
+        psi_latent=together("psi_latent"),
+        aggregate=together("aggregate", 0),
+        entropy=together("entropy"),
+        remainder=together("remainder"),
+        misfit=together("misfit"),
+        vectors=vectors,
+    )
+
+
+@exact_products
+def dense_moments(
+    source: FeatureModel, layer: DenseLayer, resolution: Resolution | None = None, mesh: Mesh | None = None
+) -> DenseMoments:
+    """Means and covariances of all units of a `DenseLayer` and, from them, of `f(x1)`: `.output()`; without samples.
+
+    Arguments as in `expectations`, which computes them unless they are given: while an encoder is learnt they stay.
+    Raises `ValueError` or `TypeError` that names the argument if the parts do not fit together, `MemoryError` if the
+    grids cannot fit.
+    """
+    require_instance("layer", layer, DenseLayer, "a DenseLayer")
+    check_layer(source, layer)
+    resolution = resolution or Resolution()
+    require_instance("resolution", resolution, Resolution, "a Resolution")
+    check_mesh(mesh)
+    check_units_memory(source, layer, resolution)
+    return _dense_moments(source, layer, resolution, mesh)
+
+
+@eqx.filter_jit
+def _dense_moments(source, layer, resolution, mesh) -> DenseMoments:
+    return DenseMoments.of(source, layer, resolution, mesh)
