@@ -96,6 +96,12 @@ def check_units_memory(source, layer, resolution) -> None:
     require_memory((tables + law) * source.mean.dtype.itemsize, "resolution", advice)
 
 
+def check_pairs_memory(source, layer) -> None:
+    """Raise `MemoryError` before anything starts if the second-order effects of all pairs of states cannot fit."""
+    values = 4 * max(layer.units, layer.outputs) * source.prior.atoms.size**2
+    require_memory(values * source.mean.dtype.itemsize, "split", "pass split=False, or fewer features or atoms")
+
+
 def check_moments(moments, source, layer, resolution) -> None:
     """Raise an error that names the argument unless the moments, if any, are those of such a source and layer."""
     if moments is None:

@@ -26,6 +26,7 @@ from .plan import Plan
 from .resolve import resolve
 from .spectral.resolution import MOST_FREQUENCIES, Resolution
 from .spectral.units import DenseMoments
+from .substates import merged, merged_moments, states_of, with_substates
 from .types import Array, ArrayLike, Float, PRNGKeyArray
 
 FINEST = 96  # frequencies up to which a fit raises its resolution by itself
@@ -123,6 +124,7 @@ def fit(
     resolution: Resolution | None = None,
     check: bool = True,
     certify: bool = False,
+    split: bool = False,
     log: Log | None = None,
     key: PRNGKeyArray | None = None,
     mesh: Mesh | None = None,
@@ -162,6 +164,10 @@ def fit(
         certify: bound the error of the final loss (`elbo(certify=True)`), at twice and four times the frequencies, up
             to 96, if it is not within 0.01 nats before. It takes all pairs of features one by one on fine grids: for
             16 features 7 to 23 seconds, after the compilation.
+        split: with carried features alone and full noise: split every state but the likeliest of a feature in two,
+            `v + d` and `v - d`, that take over as much of the noise as comes from pairs of features (`substates.py`).
+            Mean and covariance of the target stay, its law is nearer to that of f where few features are active at a
+            time; the loss is that of the target before.
         log: called with a line of progress about once a second (`print`, say).
         key: for the perturbations and random encoders; `jax.random.key(0)` if not given.
         mesh: devices to share the work among, as in `elbo`.
@@ -181,7 +187,7 @@ def fit(
     options = {
         "features": features, "atoms": atoms, "encoder": encoder, "vectors": vectors, "noise": noise,
         "optimizer": optimizer, "target": target, "steps": steps, "tolerance": tolerance, "starts": starts,
-        "floor": floor, "check": check, "key": key,
+        "floor": floor, "check": check, "split": split, "key": key,
     }  # fmt: skip
     check_options(resolution=resolution, certify=certify, **options)
     check_mesh(mesh)
@@ -242,13 +248,13 @@ def _certified(found: Fit, source, layer, mesh, say: Log) -> Fit:
 
 def _fit_at(
     source, layer, resolution, warm, log, mesh, *, features, atoms, encoder, vectors, noise, optimizer, target, steps,
-    tolerance, starts, floor, check, key,
+    tolerance, starts, floor, check, split, key,
 ) -> Fit:  # fmt: skip
     """The best of all starts at one resolution, or one start from where the fit `warm` ended."""
     begun = time.perf_counter()
     finer = _finer(resolution) if check else resolution
     if carries_only(encoder):
-        return _carried_fit(source, layer, vectors, noise, floor, resolution, finer if check else None, mesh)
+        return _carried_fit(source, layer, vectors, noise, floor, resolution, finer if check else None, split, mesh)
     if warm is None:
         named = "target" if target is not None and atoms is None else "atoms"
         if encoder == "both":
@@ -324,16 +330,26 @@ def _known(source, layer, vectors: bool, resolution: Resolution, mesh) -> Known:
     return Known(vectors, moments)
 
 
-def _carried_fit(source, layer, vectors, noise, floor, resolution, finer: Resolution | None, mesh) -> Fit:
+def _carried_fit(source, layer, vectors, noise, floor, resolution, finer: Resolution | None, split: bool, mesh) -> Fit:
     """Carried features alone: all in closed form. The estimate is how far the loss of the target moves at `finer`."""
-    begun, encoder = time.perf_counter(), CarriedEncoder(source.features)
-    known = _known(source, layer, vectors, resolution, mesh)
-    given = expected(source, layer, source.prior.atoms, encoder, resolution, mesh, known)
+    begun = time.perf_counter()
+    states = states_of(source.prior) if split else None
+    whole, moments = source, _known(source, layer, vectors, resolution, mesh).moments
+    if split:
+        source = merged(whole, states)
+
+    def known(found: DenseMoments | None) -> Known:
+        return Known(vectors, merged_moments(found, states) if split else found)
+
+    encoder, atoms = CarriedEncoder(source.features), source.prior.atoms
+    given = expected(source, layer, atoms, encoder, resolution, mesh, known(moments))
     target, least = carried_target(given, source.prior, noise, floor)
-    elbo, error = compiled_elbo(source, layer, target, encoder, resolution, mesh, known), None
+    elbo, error = compiled_elbo(source, layer, target, encoder, resolution, mesh, known(moments)), None
     if finer is not None:
-        known = _known(source, layer, vectors, finer, mesh)
-        error = abs(float(compiled_elbo(source, layer, target, encoder, finer, mesh, known).loss - elbo.loss))
+        there = known(_known(whole, layer, vectors, finer, mesh).moments)
+        error = abs(float(compiled_elbo(source, layer, target, encoder, finer, mesh, there).loss - elbo.loss))
+    if split:
+        target = with_substates(whole, layer, moments, target, states, mesh)
     none, seconds = np.zeros(0), time.perf_counter() - begun
     return Fit(target, encoder, elbo, error, none, none, Stop.CLOSED, seconds, resolution, least_remainder=float(least))
 

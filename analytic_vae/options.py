@@ -6,7 +6,7 @@ import numpy as np
 import optax
 
 from ._check import require_instance
-from .arguments import check_vectors
+from .arguments import check_pairs_memory, check_vectors
 from .closed_form import NOISES
 from .encoder import AbstractEncoder, CarriedEncoder
 from .initial import ENCODERS
@@ -60,6 +60,10 @@ def check_combination(source, layer, options: dict, certify: bool) -> None:
         for name in refused:
             if options[name] is not None:
                 raise ValueError(f"{name}: expected none beside this encoder, whose carried features are the source's.")
+    if options["split"]:
+        if not (carries_only(encoder) and isinstance(layer, DenseLayer) and vectors and options["noise"] == "full"):
+            raise ValueError("split: expected False but for a DenseLayer, carried features alone and full noise.")
+        check_pairs_memory(source, layer)
     if certify and (vectors or isinstance(layer, DenseLayer) or carries(encoder)):
         raise ValueError(
             "certify: expected False: only losses of linear and ridge layers (layers='ridge'), without carried "
@@ -69,7 +73,7 @@ def check_combination(source, layer, options: dict, certify: bool) -> None:
 
 def check_options(
     *, features, atoms, encoder, vectors, noise, optimizer, target, steps, tolerance, starts, floor, resolution, check,
-    certify, key,
+    certify, split, key,
 ) -> None:  # fmt: skip
     """Raise an error that names the option of `fit` that cannot be, whatever the layer."""
     for name, value in (("features", features), ("steps", steps), ("starts", starts)):
@@ -98,7 +102,7 @@ def check_options(
             raise ValueError("target: expected noise in every direction to start from, got a singular one.")
     if resolution is not None:
         require_instance("resolution", resolution, Resolution, "a Resolution")
-    for name, value in (("check", check), ("certify", certify)):
+    for name, value in (("check", check), ("certify", certify), ("split", split)):
         if not isinstance(value, bool | np.bool_):
             raise TypeError(f"{name}: expected True or False, got {value!r}.")
     typed = isinstance(key, jax.Array) and jax.dtypes.issubdtype(key.dtype, jax.dtypes.prng_key)

@@ -45,7 +45,7 @@ def sparse(resolution):
     *hidden, last = av.from_weights([(weight, None) for weight in CASES["weights"]], "relu").layers
     rows = []
     for name in ("b05", "b01", "gauss", "sign"):
-        for features in ("none", "carried") if name != "gauss" else ("none",):
+        for features in ("none", "carried", "split") if name != "gauss" else ("none",):
             model, seconds = source(name), []
             for layer in hidden:
                 begun = time.perf_counter()
