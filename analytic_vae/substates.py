@@ -99,7 +99,7 @@ def with_substates(
     vectors = jnp.take_along_axis(target.decoder, likeliest[None], axis=2)
     sign = jnp.tile(jnp.asarray([1.0, -1.0], direction.dtype), index.shape[1])
     decoder = doubled(vectors[:, :, :1], vectors[:, :, 1:])
-    decoder = decoder.at[:, :, 1:].add(jnp.repeat(direction, 2, axis=-1) * sign)
+    decoder = decoder.at[:, :, 1:].add(jnp.repeat(direction, 2, axis=-1) * sign[None, None])
     atoms, log_masses = ordered(target.prior.atoms), ordered(target.prior.log_masses)
     prior = Prior(doubled(atoms[:, :1], atoms[:, 1:]), doubled(log_masses[:, :1], log_masses[:, 1:] - jnp.log(2.0)))
     return FeatureModel(prior, decoder, noise, target.mean)
@@ -110,8 +110,8 @@ def _second_order(source, layer, moments, share, states, whiten, mesh) -> Float[
     masses = source.prior.masses
     effects = jnp.tensordot(moments.form.output, second_effects(source, layer, moments, mesh), axes=1)
     n, (m, K) = effects.shape[0], masses.shape
-    effects = whiten(effects.reshape(n, -1)).reshape(n, m, K, m * K) * jnp.sqrt(masses.ravel())
-    atoms = jnp.einsum("nmkx,lmkx->mnlk", effects, effects) * share[:, None, None]
+    effects = whiten(effects.reshape(n, -1)).reshape(n, m, K, m * K)
+    atoms = jnp.einsum("nmkx,x,lmkx->mnlk", effects, masses.ravel(), effects) * share[:, None, None]
     return jnp.moveaxis(summed(atoms, states), -1, 1)
 
 
@@ -119,8 +119,8 @@ def _between_atoms(source, moments, share, states, whiten) -> Float[Array, "m G 
     """Of each state the covariance of the main effects of its atoms, in units of the noise."""
     masses, (m, K) = source.prior.masses, source.prior.masses.shape
     effects = moments.form.mapped(state_covariance(source).reshape(-1, m * K), moments.psi_states.reshape(-1, m * K))
-    effects = whiten(effects).reshape(-1, m, K) / jnp.where(masses > 0, masses, 1)
-    middle = summed(effects * share, states)
+    effects = whiten(effects).reshape(-1, m, K) / jnp.where(masses > 0, masses, 1)[None]
+    middle = summed(effects * share[None], states)
     within = effects - middle[:, :, jnp.asarray(states)]
     return jnp.moveaxis(summed(jnp.einsum("nmk,lmk->mnlk", within, within) * share[:, None, None], states), -1, 1)
 

@@ -1,0 +1,130 @@
+"""States split in two: second-order effects, what a split keeps, and what it is good for."""
+
+import functools
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from test_dense import FINE, problem
+
+import analytic_vae as av
+from analytic_vae.spectral.interactions import second_effects
+from analytic_vae.substates import MOST, merged, states_of
+
+RESOLUTION = av.Resolution(16)
+WIDTH, RATE = 10, 0.12
+
+
+@functools.cache
+def sparse():
+    """`(source, layers)`: ten inputs, seldom active and without noise, two ReLU layers."""
+    rng = np.random.default_rng(3)
+    source = av.FeatureModel(av.Prior.bernoulli(np.full(WIDTH, RATE)), np.eye(WIDTH), 0.0)
+    scale = np.sqrt(2 / (WIDTH * RATE))
+    layers = [
+        av.DenseLayer(scale**one * np.sqrt(2 / WIDTH) ** (1 - one) * rng.normal(size=(WIDTH, WIDTH)), None, "relu")
+        for one in (1, 0)
+    ]
+    return source, layers
+
+
+@functools.cache
+def first(split):
+    """The fit of the first layer."""
+    source, layers = sparse()
+    return av.fit(source, layers[0], resolution=RESOLUTION, check=False, split=split)
+
+
+def enumerated(prior):
+    """All states as atoms' indices, and their masses."""
+    masses = np.asarray(prior.masses)
+    states = np.array(list(itertools.product(range(masses.shape[1]), repeat=masses.shape[0])))
+    return states, np.prod(masses[np.arange(masses.shape[0]), states], axis=1)
+
+
+def test_second_effects_against_enumeration():
+    """Of smooth units, to the accuracy of their series; there are none of a feature with itself."""
+    (source, layer, *_), _ = problem(6)
+    found = second_effects(source, layer, av.dense_moments(source, layer, FINE))
+    states, weights = enumerated(source.prior)
+    centres = np.einsum("nmk,smk->sn", source.atom_vectors, np.eye(3)[states]) + np.asarray(source.mean)
+    nodes, masses = np.polynomial.hermite_e.hermegauss(60)
+    spread = np.sqrt(np.diag(layer.weight @ source.covariance @ layer.weight.T))
+    units = (centres @ np.asarray(layer.weight).T + np.asarray(layer.bias))[:, :, None] + spread[:, None] * nodes
+    values = np.tanh(units) @ (masses / masses.sum())
+
+    def mean(*pinned):
+        inside = weights * np.all([states[:, one] == a for one, a in pinned], axis=0)
+        return inside @ values / inside.sum()
+
+    for j, a, k, b in np.ndindex(3, 3, 3, 3):
+        both = 0 if j == k else mean((j, a), (k, b)) - mean((j, a)) - mean((k, b)) + weights @ values
+        np.testing.assert_allclose(found[:, j, a, k, b], both, atol=1e-6)
+
+
+def test_a_split_keeps_mean_and_covariance_and_takes_noise():
+    """The likeliest state stays; every other becomes two whose mean is its vector; merged, the target is as before."""
+    carried, split = first(False), first(True)
+    for one, other in zip(split.target.moments(), carried.target.moments(), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-10)
+    assert split.loss == carried.loss and split.target.decoder.shape == (WIDTH, WIDTH, 3)
+    before, after = carried.target.covariance, split.target.covariance
+    assert jnp.trace(after) < 0.5 * jnp.trace(before)
+    relative = jnp.linalg.solve(carried.target.noise, jnp.linalg.solve(carried.target.noise, after).T)
+    assert 1 - MOST - 1e-6 < jnp.linalg.eigvalsh(relative)[0] and jnp.linalg.eigvalsh(relative)[-1] < 1 + 1e-6
+    states = states_of(split.target.prior)
+    assert states == (0, 1, 1) and states_of(carried.target.prior) == (0, 1)
+    again = merged(split.target, states)
+    np.testing.assert_allclose(again.decoder, carried.target.decoder, atol=1e-10)
+    np.testing.assert_allclose(again.prior.masses, carried.target.prior.masses, atol=1e-12)
+    np.testing.assert_allclose(again.covariance, before, atol=1e-8)
+
+
+def test_the_next_layer_is_nearer_to_the_true_one():
+    """Means and covariances of the second layer, against all 1024 inputs: the split takes a third of the errors at least."""
+    source, layers = sparse()
+    states, weights = enumerated(source.prior)
+    f = states.astype(float)
+    for layer in layers:
+        f = np.maximum(f @ np.asarray(layer.weight).T, 0)
+    mean = weights @ f
+    exact = mean, ((f - mean).T * weights) @ (f - mean)
+    errors = []
+    for split in (False, True):
+        found = av.dense_moments(first(split).target, layers[1], RESOLUTION).output()
+        errors.append([np.linalg.norm(one - other) for one, other in zip(found, exact, strict=True)])
+    assert errors[1][0] < 0.67 * errors[0][0]
+    assert errors[1][1] < 0.67 * errors[0][1]
+
+
+def test_states_are_merged_before_the_next_split(tmp_path):
+    """Through a network every layer has three atoms a feature, and mean and covariance are those of its source."""
+    source, layers = sparse()
+    network = av.Network(layers)
+    found = av.learn(source, network, folder=tmp_path, resolution=RESOLUTION, check=False, split=True)
+    assert [model.prior.atoms.shape[1] for model in found.models] == [3, 3]
+    exact = av.dense_moments(found.models[0], layers[1], RESOLUTION).output()
+    for one, other in zip(found.models[1].moments(), exact, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-8)
+    again = av.learn(source, network, folder=tmp_path, resolution=RESOLUTION, check=False, split=True)
+    np.testing.assert_array_equal(again.models[1].decoder, found.models[1].decoder)
+
+
+def test_single_precision():
+    source, layers = sparse()
+    single = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), (source, layers[0]))
+    found = av.fit(*single, resolution=RESOLUTION, check=False, split=True).target
+    assert found.decoder.dtype == jnp.float32
+    for one, other in zip(found.moments(), first(False).target.moments(), strict=True):
+        np.testing.assert_allclose(one, other, atol=2e-3)
+
+
+@pytest.mark.parametrize(
+    "options", [dict(split=1), dict(split=True, noise="diagonal"), dict(split=True, encoder="both")]
+)
+def test_bad_options(options):
+    source, layers = sparse()
+    with pytest.raises((ValueError, TypeError), match="split: expected"):
+        av.fit(source, layers[0], **options)
