@@ -69,6 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     about = "features carried on, learnt (or of which kind), or both; carried, or softmax for ridge layers"
     one.add_argument("--encoder", choices=KINDS, help=f"{about}, if not given")
     one.add_argument("--noise", default="full", choices=NOISES, help="noise of the source and of every learnt model")
+    one.add_argument("--split", action="store_true", help="split states in two (dense layers, carried features)")
     one.add_argument("--frequencies", type=int, default=24, help="resolution: frequencies per axis")
     one.add_argument("--steps", type=int, default=60, help="largest number of steps per layer")
     one.add_argument("--tolerance", type=float, default=2e-3, help="stop when ten steps gain fewer nats than this")
@@ -118,6 +119,7 @@ def _learn(options: argparse.Namespace) -> int:
         floor=1e-8,
         resolution=resolution,
         certify=options.certify,
+        split=options.split,
         key=jax.random.key(options.seed),
         mesh=mesh,
     )

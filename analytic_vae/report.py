@@ -77,22 +77,23 @@ def markdown(report: dict[str, Any]) -> str:
     lines += [
         "Errors are of the learnt model's means and spreads (standard deviations) against "
         f"{report['samples']} samples of the source pushed through the true network: the largest over the neurons, in "
-        "units of the neuron's sampled spread (at least 1% of the layer's mean spread), and for means in standard "
-        "errors of the samples, too; of correlations over all pairs. *In features* is the share of the variance that "
-        "the features explain, the rest is the model's noise; *least* the smallest eigenvalue of its covariance, where "
-        "it is the remainder. A dense layer's means and covariances are those of its source, to the engine's accuracy, "
-        "and a linear layer's law is; what is lost of the law beside its moments adds up from layer to layer.",
+        "units of the neuron's sampled spread (at least 1% of the layer's mean spread), and in standard errors of the "
+        "samples, too (of spreads, those of the variance); of correlations over all pairs. *In features* is the share "
+        "of the variance that the features explain, the rest is the model's noise; *least* the smallest eigenvalue of "
+        "its covariance, where it is the remainder. A dense layer's means and covariances are those of its source, to "
+        "the engine's accuracy, and a linear layer's law is; what is lost of the law beside its moments adds up from "
+        "layer to layer.",
         "",
         "| layer | neurons | found | loss (nats) | estimate | bound | rate | distortion | in features | least "
-        "| seconds | mean error | in standard errors | spread error | correlation error |",
-        "|---" * 15 + "|",
+        "| seconds | mean error | in standard errors | spread error | in standard errors | correlation error |",
+        "|---" * 16 + "|",
     ]
     for row in report["layers"]:
         cells = [str(row["layer"]), str(row["neurons"]), row.get("how", "")]
         numbers = ("loss", "error_estimate", "error_bound", "rate", "distortion")
         cells += [_number(row.get(name)) for name in (*numbers, "explained", "least_remainder", "seconds")]
         cells += [f"{row['mean_error']:.4f}", f"{row['mean_error_se']:.1f}", f"{row['spread_error']:.4f}"]
-        cells += [_number(row.get("correlation_error"))]
+        cells += [_number(row.get(name)) for name in ("spread_error_se", "correlation_error")]
         lines.append("| " + " | ".join(cells) + " |")
     lines += [
         "",
@@ -185,38 +186,43 @@ def figure(report: dict[str, Any], path: Path) -> bool:
 
 
 def _sampled_moments(trajectory: Trajectory, samples: int, key: PRNGKeyArray):
-    """Mean and covariance of every layer's output over samples, and how often each output was the largest."""
+    """Mean, covariance and fourth central moments of every layer's output over samples; how often each was largest."""
+    centres = [model.moments()[0] for model in trajectory.models]  # of powers, which then lose no digits
 
     @eqx.filter_jit
-    def batch(source, network, key, size: int):
+    def batch(source, network, centres, key, size: int):
         x = source.sample(key, (size,))
         sums = []
-        for layer in network.layers:
+        for layer, centre in zip(network.layers, centres, strict=True):
             x = jax.vmap(layer)(x)
-            sums.append((x.sum(axis=0), x.T @ x))
+            d = x - centre[None]
+            sums.append((d.sum(axis=0), d.T @ d, (d**3).sum(axis=0), (d**4).sum(axis=0)))
         return sums, jnp.bincount(jnp.argmax(x, axis=1), length=network.outputs)
 
     sums, counts, done, index = None, 0, 0, 0
     while done < samples:
         size = min(BATCH, samples - done)
-        part, count = batch(trajectory.source, trajectory.network, jax.random.fold_in(key, index), size)
+        part, count = batch(trajectory.source, trajectory.network, centres, jax.random.fold_in(key, index), size)
         part = jax.tree.map(np.asarray, part)
         sums = part if sums is None else jax.tree.map(np.add, sums, part)
         counts, done, index = counts + np.asarray(count), done + size, index + 1
     moments = []
-    for total, square in sums:
-        mean = total / samples
-        covariance = square / samples - np.outer(mean, mean)
+    for centre, powers in zip(centres, sums, strict=True):
+        d, square, third, fourth = (total / samples for total in powers)
+        fourth = fourth - 4 * d * third + 6 * d**2 * np.diagonal(square) - 3 * d**4
+        covariance = square - np.outer(d, d)
         np.fill_diagonal(covariance, np.maximum(np.diagonal(covariance), 0))
-        moments.append((mean, covariance))
+        moments.append((np.asarray(centre) + d, covariance, fourth))
     return moments, counts
 
 
-def _layer_row(index, fit, learnt, sampled_mean, sampled_covariance, samples) -> dict[str, Any]:
+def _layer_row(index, fit, learnt, sampled_mean, sampled_covariance, sampled_fourth, samples) -> dict[str, Any]:
     mean, covariance = (np.asarray(a) for a in fit.target.moments())
     spread, sampled_spread = (np.sqrt(np.maximum(np.diagonal(a), 0)) for a in (covariance, sampled_covariance))
     # A neuron that hardly ever moves says little relative to its own spread.
-    unit = np.maximum(sampled_spread, 1e-2 * np.mean(sampled_spread))
+    least = 1e-2 * np.mean(sampled_spread)
+    unit = np.maximum(sampled_spread, least)
+    of_variance = np.sqrt(np.maximum(sampled_fourth - sampled_spread**4, 2 * least**4) / samples)
     errors = np.abs(mean - sampled_mean) / unit
     correlations = np.abs(covariance / np.outer(unit, unit) - sampled_covariance / np.outer(unit, unit))
     np.fill_diagonal(correlations, 0)
@@ -235,6 +241,7 @@ def _layer_row(index, fit, learnt, sampled_mean, sampled_covariance, samples) ->
         "mean_error": float(errors.max()),
         "mean_error_se": float(errors.max() * samples**0.5),
         "spread_error": float(np.max(np.abs(spread - sampled_spread) / unit)),
+        "spread_error_se": float(np.max(np.abs(spread**2 - sampled_spread**2) / of_variance)),
         "correlation_error": float(np.max(correlations)),
         "explained": fit.explained,
         "least_remainder": fit.least_remainder,

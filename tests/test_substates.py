@@ -83,7 +83,7 @@ def test_a_split_keeps_mean_and_covariance_and_takes_noise():
 
 
 def test_the_next_layer_is_nearer_to_the_true_one():
-    """Means and covariances of the second layer, against all 1024 inputs: the split takes a third of the errors at least."""
+    """Means and covariances of the second layer against all 1024 inputs: a third of the errors, at least, goes."""
     source, layers = sparse()
     states, weights = enumerated(source.prior)
     f = states.astype(float)
