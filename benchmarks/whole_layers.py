@@ -137,7 +137,8 @@ def angles(resolution, steps=60):
         rng = np.random.default_rng(angle)
         start = [array * (1 + 0.3 * rng.normal(size=array.shape)) for array in (points.T[None], base[None])]
         encoder = av.SoftmaxEncoder(np.eye(2)[None], *start)
-        options = dict(encoder=encoder, atoms=4, features=1, vectors=True, noise="scalar", floor=0.0, check=False)
+        options = dict(encoder=encoder, atoms=4, features=1, vectors=True, noise="scalar", floor=0.0)
+        options |= dict(tolerance=1e-6, check=False)
         layers = {"linear": av.LinearLayer(np.eye(2)), "dense": av.DenseLayer(np.eye(2), None, "identity")}
         for name, layer in layers.items():
             begun = time.perf_counter()
