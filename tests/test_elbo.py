@@ -291,7 +291,8 @@ def test_vmap_equals_a_loop():
     resolution = av.Resolution(16)
     problems = [cases.problem(seed) for seed in range(3)]
     batch = jax.tree.map(lambda *leaves: jnp.stack(leaves), *problems)
-    together = jax.jit(jax.vmap(lambda parts: av.elbo(*parts, resolution)))(batch)
+    quick = {"xla_backend_optimization_level": 0}  # to compile, which takes far longer than one run
+    together = jax.jit(jax.vmap(lambda parts: av.elbo(*parts, resolution)), compiler_options=quick)(batch)
     for index, parts in enumerate(problems):
         one = jax.tree.map(lambda leaf, index=index: leaf[index], together)
         jax.tree.map(
