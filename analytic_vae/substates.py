@@ -3,12 +3,17 @@
 What the main effects of carried features leave of a layer is mostly what pairs of features do together. Its covariance
 is exact in the noise of the model, but it is not noise: where few features are away from rest there is little of it,
 where many are there is much. So every state but the likeliest of a feature becomes two of half its mass, `v + d` and
-`v - d`, with `d` the direction in which the feature in that state, together with all others, moves the output most; and
-the noise becomes smaller by the covariance of that. Mean and covariance of the model stay. No more is claimed: the two
-are not told apart by any encoder, so the loss is that of the model before.
+`v - d`, and the noise `S` becomes `S - sum p d d'`. Mean and covariance of the model stay. No more is claimed: no
+encoder tells the two apart, so the loss is that of the model before.
 
-Sub-states have the same atom (what tells them apart is their vectors), and stand beside each other; the next layer
-takes them for one state again, before its own split.
+In units of the noise, `S = L L'`, the strongest direction `e` of a state is the first principal axis of what it does
+together with all other features. Of these, weighted, the nearest orthonormal columns `E` are taken (their polar
+factor), and `sqrt(p) d = L C^(1/2) E`, where `C` is the covariance of all second-order effects, at most `MOST`; and no
+state gets more variance than its own effects have.
+
+Sub-states have the same atom and mass (what tells them apart is their vectors), and stand beside each other; the next
+layer takes them for one state again, before its own split. Features' states stand in another order than before: the
+likeliest first.
 """
 
 import equinox as eqx
@@ -26,14 +31,14 @@ from .spectral.units import DenseMoments, state_covariance
 from .types import Array, Float
 
 MOST = 0.95  # share of the noise in any direction that sub-states take over; the rest keeps it regular
-RESOLVED = 1e-6  # of the largest: directions that the splits span, others are rounding
+RESOLVED = 1e-3  # of the largest singular value: weighted directions below are rounding
 
 
 def states_of(prior: Prior) -> tuple[int, ...]:
     """The state that each atom is a case of: `0 1 1 2 2 ...` for features that were split, else every atom its own."""
-    atoms = np.asarray(prior.atoms)
-    K = atoms.shape[1]
-    split = K > 1 and K % 2 == 1 and np.array_equal(atoms[:, 1::2], atoms[:, 2::2])
+    K = prior.atoms.shape[1]
+    alike = [np.array_equal(a[:, 1::2], a[:, 2::2]) for a in map(np.asarray, (prior.atoms, prior.logits)) if K % 2]
+    split = K > 1 and len(alike) > 0 and all(alike)
     return tuple((k + 1) // 2 for k in range(K)) if split else tuple(range(K))
 
 
@@ -42,11 +47,14 @@ def summed(values: Float[Array, "*s K"], states: tuple[int, ...]) -> Float[Array
     return values @ jax.nn.one_hot(jnp.asarray(states), max(states) + 1, dtype=values.dtype)
 
 
+@exact_products
 def merged(source: FeatureModel, states: tuple[int, ...]) -> FeatureModel:
-    """The source with the mean vector of each state, and what its atoms differ by in the noise."""
+    """The source with the mean vector of each state, and what its atoms differ by in the noise; itself if not split."""
+    if len(set(states)) == len(states):
+        return source
     masses = source.prior.masses
     whole = summed(masses, states)
-    vectors = summed(source.atom_vectors * masses[None], states) / whole[None]
+    vectors = summed(source.atom_vectors * masses[None], states) / jnp.where(whole > 0, whole, 1)[None]
     within = source.atom_vectors - vectors[:, :, jnp.asarray(states)]
     covariance = source.covariance + jnp.einsum("nmk,mk,lmk->nl", within, masses, within)
     values, axes = jnp.linalg.eigh(covariance)
@@ -55,8 +63,9 @@ def merged(source: FeatureModel, states: tuple[int, ...]) -> FeatureModel:
     return FeatureModel(Prior(source.prior.atoms[:, first], jnp.log(whole)), vectors, noise, source.mean)
 
 
+@exact_products
 def merged_moments(moments: DenseMoments, states: tuple[int, ...]) -> DenseMoments:
-    """The moments with states in place of atoms."""
+    """The moments with states in place of atoms (but for `units`, whose series are of no state)."""
     return eqx.tree_at(lambda one: one.psi_states, moments, summed(moments.psi_states, states))
 
 
@@ -70,39 +79,66 @@ def with_substates(
     states: tuple[int, ...],
     mesh: Mesh | None = None,
 ) -> FeatureModel:
-    """The target of carried features (states of the source, a vector each, full noise) with all but one of them split.
+    """The target of carried features with every state but the likeliest split in two.
 
-    `moments` are those of the source's atoms, `states` as `states_of` gives them.
+    Arguments:
+        source, layer, moments: with a state per atom or sub-states; `moments` are those of its atoms.
+        target: of the states, `[n2, m, G]`, with full noise that is not singular.
+        states: the state of each atom, as `states_of` gives them.
+        mesh: devices to share the units among.
+
+    Returns a model with decoder `[n2, m, 2 G - 1]`, its mean and covariance those of the target.
+    """
+    masses = summed(source.prior.masses, states)
+    effects, cover = _effects(source, layer, moments, target, states, mesh)
+    moved = _moved(effects, cover, masses, order := jnp.argsort(-target.prior.masses, axis=1, stable=True))
+    n, m = target.neurons, target.features
+    noise = target.noise @ jnp.linalg.cholesky(jnp.eye(n, dtype=moved.dtype) - moved @ moved.T)
+    split = jnp.take_along_axis(masses, order, axis=1)[:, 1:]
+    direction = (target.noise @ moved).reshape(n, m, -1) / jnp.sqrt(jnp.where(split > 0, split, 1))[None]
+
+    atoms, log_masses = (jnp.take_along_axis(a, order, 1) for a in (target.prior.atoms, target.prior.log_masses))
+    log_masses = _doubled(log_masses).at[:, 1:].add(-jnp.log(2.0).astype(log_masses.dtype))
+    decoder = _doubled(jnp.take_along_axis(target.decoder, order[None], axis=2))
+    sign = jnp.tile(jnp.asarray([1.0, -1.0], direction.dtype), split.shape[1])
+    decoder = decoder.at[:, :, 1:].add(jnp.repeat(direction, 2, axis=-1) * sign[None, None])
+    return FeatureModel(Prior(_doubled(atoms), log_masses), decoder, noise, target.mean)
+
+
+def _doubled(values: Float[Array, "*s G"]) -> Float[Array, "*s 2G-1"]:
+    """The first, and all others twice."""
+    return jnp.concatenate([values[..., :1], jnp.repeat(values[..., 1:], 2, axis=-1)], axis=-1)
+
+
+def _effects(source, layer, moments, target, states, mesh) -> tuple[Float[Array, "m G n2 n2"], Float[Array, "n2 n2"]]:
+    """In units of the noise: the covariance of what each state does, and the part of the noise that they are.
+
+    What the atoms of a state differ by in their main effects is the state's own; second-order effects belong to two.
     """
     masses = source.prior.masses
-    whole = summed(masses, states)
-    share = jnp.where(whole[:, jnp.asarray(states)] > 0, masses / whole[:, jnp.asarray(states)], 0)
+    whole = summed(masses, states)[:, jnp.asarray(states)]
+    share = jnp.where(whole > 0, masses / jnp.where(whole > 0, whole, 1), 0)
     whiten = lambda a: jax.scipy.linalg.solve_triangular(target.noise, a, lower=True)  # noqa: E731
-    second = _second_order(source, layer, moments, share, states, whiten, mesh)
     own = _between_atoms(source, moments, share, states, whiten)
-    strength, axes = jnp.linalg.eigh(own + second)
-    cover = jnp.einsum("mg,mgnl->nl", whole, own + second / 2)
+    second = _second_order(source, layer, moments, share, states, whiten, mesh)
+    return own + second, jnp.einsum("mg,mgnl->nl", summed(masses, states), own + second / 2)
 
-    likeliest = jnp.argsort(-target.prior.masses, axis=1, stable=True)
-    ordered = lambda a: jnp.take_along_axis(a, likeliest, axis=1)  # noqa: E731
-    index = likeliest[:, 1:]
-    each = jnp.take_along_axis(whole, index, axis=1)
-    strongest = jnp.take_along_axis(axes[..., -1], index[:, :, None], axis=1)
-    weight = jnp.sqrt(each * jnp.maximum(jnp.take_along_axis(strength[..., -1], index, axis=1), 0))
-    spanned = (strongest * weight[:, :, None]).reshape(-1, target.neurons)
-    moved = _covering(spanned.T, cover)
-    noise = lower_triangular(target.noise @ _root(jnp.eye(target.neurons, dtype=moved.dtype) - moved @ moved.T))
-    direction = (target.noise @ moved).reshape(target.neurons, *index.shape)
-    direction = direction / jnp.sqrt(jnp.where(each > 0, each, 1))[None]
 
-    doubled = lambda first, rest: jnp.concatenate([first, jnp.repeat(rest, 2, axis=-1)], axis=-1)  # noqa: E731
-    vectors = jnp.take_along_axis(target.decoder, likeliest[None], axis=2)
-    sign = jnp.tile(jnp.asarray([1.0, -1.0], direction.dtype), index.shape[1])
-    decoder = doubled(vectors[:, :, :1], vectors[:, :, 1:])
-    decoder = decoder.at[:, :, 1:].add(jnp.repeat(direction, 2, axis=-1) * sign[None, None])
-    atoms, log_masses = ordered(target.prior.atoms), ordered(target.prior.log_masses)
-    prior = Prior(doubled(atoms[:, :1], atoms[:, 1:]), doubled(log_masses[:, :1], log_masses[:, 1:] - jnp.log(2.0)))
-    return FeatureModel(prior, decoder, noise, target.mean)
+def _moved(effects, cover, masses, order) -> Float[Array, "n2 c"]:
+    """`sqrt(p) d` of all states that are split, in units of the noise; `c = m (G - 1)`, features first."""
+    strength, axes = jnp.linalg.eigh(effects)
+    index = order[:, 1:]
+    mass, largest = (jnp.take_along_axis(a, index, axis=1).ravel() for a in (masses, strength[..., -1]))
+    total = jnp.take_along_axis(jnp.trace(effects, axis1=2, axis2=3), index, axis=1).ravel()
+    strongest = jnp.take_along_axis(axes[..., -1], index[:, :, None], axis=1).reshape(mass.size, -1)
+    # Of the noise no state can be more than all: where the noise was raised to a floor, effects are errors of theirs.
+    weighted = strongest.T * jnp.sqrt(jnp.clip(mass * largest, 0, 2))[None]
+    left, sizes, right = jnp.linalg.svd(weighted, full_matrices=False)
+    values, principal = jnp.linalg.eigh((cover + cover.T) / 2)
+    root = (principal * jnp.sqrt(jnp.clip(values, 0, MOST))[None]) @ principal.T
+    moved = root @ (left * (sizes > RESOLVED * sizes[0])[None]) @ right
+    length = jnp.linalg.norm(moved, axis=0)
+    return moved * jnp.minimum(1, jnp.sqrt(mass * jnp.maximum(total, 0)) / jnp.where(length > 0, length, 1))[None]
 
 
 def _second_order(source, layer, moments, share, states, whiten, mesh) -> Float[Array, "m G n2 n2"]:
@@ -123,18 +159,3 @@ def _between_atoms(source, moments, share, states, whiten) -> Float[Array, "m G 
     middle = summed(effects * share[None], states)
     within = effects - middle[:, :, jnp.asarray(states)]
     return jnp.moveaxis(summed(jnp.einsum("nmk,lmk->mnlk", within, within) * share[:, None, None], states), -1, 1)
-
-
-def _covering(columns: Float[Array, "n c"], cover: Float[Array, "n n"]) -> Float[Array, "n c"]:
-    """Columns turned and scaled so that `U U'` is the cover, at most `MOST`, on what the given ones span."""
-    values, axes = jnp.linalg.eigh(columns @ columns.T)
-    there = values > RESOLVED * values[-1]
-    inverse = jnp.where(there, 1 / jnp.sqrt(jnp.where(there, values, 1)), 0)
-    values, principal = jnp.linalg.eigh((cover + cover.T) / 2)
-    root = (principal * jnp.sqrt(jnp.clip(values, 0, MOST))[None]) @ principal.T
-    return root @ (axes * inverse[None]) @ axes.T @ columns
-
-
-def _root(matrix: Float[Array, "n n"]) -> Float[Array, "n n"]:
-    values, axes = jnp.linalg.eigh((matrix + matrix.T) / 2)
-    return axes * jnp.sqrt(jnp.maximum(values, 0))[None]

@@ -3,6 +3,7 @@
 import functools
 import itertools
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -80,6 +81,56 @@ def test_a_split_keeps_mean_and_covariance_and_takes_noise():
     np.testing.assert_allclose(again.decoder, carried.target.decoder, atol=1e-10)
     np.testing.assert_allclose(again.prior.masses, carried.target.prior.masses, atol=1e-12)
     np.testing.assert_allclose(again.covariance, before, atol=1e-8)
+
+
+def test_the_noise_that_goes_is_that_of_pairs():
+    """Without noise and with as many features as outputs it is the second-order covariance, by enumeration."""
+    source, layers = sparse()
+    states, weights = enumerated(source.prior)
+    f = np.maximum(states @ np.asarray(layers[0].weight).T, 0)
+    z = states - RATE
+    pairs = np.array([z[:, j] * z[:, k] for j, k in itertools.combinations(range(WIDTH), 2)])
+    effects = pairs * weights @ f / (RATE * (1 - RATE))  # coefficients of an orthogonal basis, times its length
+    gone = first(False).target.covariance - first(True).target.covariance
+    second = effects.T @ effects
+    assert np.linalg.norm(gone - second) < 0.1 * np.linalg.norm(second)
+
+
+def test_a_rare_state_gets_no_more_than_its_own_effects():
+    """Features of very different rates: the variance of each split is at most that of the feature's second order."""
+    source, layers = sparse()
+    rates = np.where(np.arange(WIDTH) < 2, 1e-4, RATE)
+    source = eqx.tree_at(lambda one: one.prior, source, av.Prior.bernoulli(rates))
+    carried, split = (av.fit(source, layers[0], resolution=RESOLUTION, check=False, split=s) for s in (False, True))
+    states, weights = enumerated(source.prior)
+    f = np.maximum(states @ np.asarray(layers[0].weight).T, 0)
+    z = (states - rates) / np.sqrt(rates * (1 - rates))
+    whitened = np.linalg.solve(carried.target.noise, f.T)
+    direction = (split.target.decoder[:, :, 1] - split.target.decoder[:, :, 2]) / 2
+    moved = np.linalg.solve(carried.target.noise, direction) * np.sqrt(rates)
+    for j in range(WIDTH):
+        others = [k for k in range(WIDTH) if k != j]
+        effects = whitened * weights @ (z[:, [j]] * z[:, others])
+        assert np.sum(moved[:, j] ** 2) < 1.2 * np.sum(effects**2) + 1e-6
+    for one, other in zip(split.target.moments(), carried.target.moments(), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-8)
+
+
+def test_a_state_of_no_mass():
+    """It is split as others are, and nothing becomes of it."""
+    source, layers = sparse()
+    prior = av.Prior(source.prior.atoms, source.prior.logits.at[0, 1].set(-jnp.inf))
+    source = eqx.tree_at(lambda one: one.prior, source, prior)
+    found = av.fit(source, layers[0], resolution=RESOLUTION, check=False, split=True).target
+    assert all(np.isfinite(np.asarray(leaf)).all() for leaf in (found.decoder, found.noise, found.mean))
+    exact = av.dense_moments(source, layers[0], RESOLUTION).output()
+    for one, other in zip(found.moments(), exact, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-8)
+
+
+def test_equal_atoms_alone_are_no_sub_states():
+    """Of a split the masses are equal, too."""
+    assert states_of(av.Prior(np.zeros((2, 3)), np.array([[0.0, 1.0, 2.0]] * 2))) == (0, 1, 2)
 
 
 def test_the_next_layer_is_nearer_to_the_true_one():
