@@ -98,7 +98,8 @@ def check_units_memory(source, layer, resolution) -> None:
 
 def check_pairs_memory(source, layer) -> None:
     """Raise `MemoryError` before anything starts if the second-order effects of all pairs of states cannot fit."""
-    values = 4 * max(layer.units, layer.outputs) * source.prior.atoms.size**2
+    m, K = source.prior.atoms.shape
+    values = 4 * max(layer.units, layer.outputs) * (m * K) ** 2 + 8 * m * K * layer.outputs**2
     require_memory(values * source.mean.dtype.itemsize, "split", "pass split=False, or fewer features or atoms")
 
 

@@ -43,7 +43,8 @@ class Fit:
         target: the model of the layer's output.
         encoder: its encoder; None for a linear layer, where nothing is learnt.
         elbo: the loss and its terms at `resolution`, exact for this target and encoder; None for a linear layer. With
-            `certify` its `error_bound` is proved.
+            `certify` its `error_bound` is proved. With `split`, of the target before its states were split: no encoder
+            tells sub-states apart.
         error_estimate: how far the loss moves when the resolution is raised by half: an estimate, in nats, not a
             bound. None if the check was switched off.
         history: the loss after every step of the best start, at `resolution`, the last one that the fit went to.
@@ -54,7 +55,7 @@ class Fit:
         seconds: wall time, compilation included.
         resolution: the last one that the fit, or the certificate of its loss, went to.
         least_remainder: with carried features alone, the smallest eigenvalue of the noise covariance before what
-            rounding and the resolution leave below the floor is raised to it; else None.
+            rounding and the resolution leave below the floor is raised to it, and before a split; else None.
     """
 
     target: FeatureModel
@@ -71,7 +72,7 @@ class Fit:
 
     @property
     def explained(self) -> float:
-        """Share of the output's variance that is in the features, not in the noise."""
+        """Share of the output's variance that is in the features, sub-states included, not in the noise."""
         total, noise = jnp.trace(self.target.moments()[1]), jnp.trace(self.target.covariance)
         return float(1 - noise / total)
 

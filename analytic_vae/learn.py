@@ -114,7 +114,7 @@ def _learn_layers(source, network, checkpoints: Path | None, log, mesh, options:
         path = None if checkpoints is None else checkpoints / f"layer_{index:03d}.npz"
         say = _prefixed(log, f"layer {index} ({index + 1}/{total}): ")
         if path is not None and path.exists():
-            found = load_fit(path)
+            found = _read_layer(path, layer)
             say("read from the run folder")
         else:
             model = fits[-1].target if fits else source
@@ -126,6 +126,18 @@ def _learn_layers(source, network, checkpoints: Path | None, log, mesh, options:
     if checkpoints is not None and not (checkpoints / "output.npz").exists():
         save_model(checkpoints / "output.npz", fits[-1].target)
     return fits
+
+
+def _read_layer(path: Path, layer) -> Fit:
+    """The fit of a layer from its checkpoint. Raises `ValueError` that names the file and says what to do."""
+    advice = f"Delete {path} to learn that layer again."
+    try:
+        found = load_fit(path)
+    except ValueError as error:
+        raise ValueError(f"folder: {error} {advice}") from error
+    if found.target.neurons != layer.outputs:
+        raise ValueError(f"folder: expected a layer of {layer.outputs} neurons, got {found.target.neurons}. {advice}")
+    return found
 
 
 def _learn_layer(model: FeatureModel, layer, say: Log, mesh: Mesh | None, options: dict[str, Any]) -> Fit:

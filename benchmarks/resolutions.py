@@ -1,6 +1,6 @@
 """Does `av.resolve` reach its tolerance wherever it can be reached? Random models, tolerances from 1e-2 to 1e-10.
 
-`python benchmarks/resolutions.py --cases 500 --losses 12`: so many expectations of one or two activations (noise 0 and
+`python benchmarks/resolutions.py --cases 500 --losses 5`: so many expectations of one or two activations (noise 0 and
 0.001 to 1), and of losses of ridge layers, each against enumeration with quadrature.
 """
 
