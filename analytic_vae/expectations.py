@@ -158,7 +158,7 @@ def _expectations(source, layer, atoms, encoder, resolution, plan, mesh, vectors
     layer_moments = LayerMoments.of(given, read, axis)
     parts = []
     if carried:
-        known = moments or layer_moments
+        known = layer_moments if moments is None else moments
         known_misfit = axis.misfit if moments is None else moments.misfit.max()
         parts.append((_carried(source, known, atoms[:carried], vectors, known_misfit), None))
         encoder = encoder.beside

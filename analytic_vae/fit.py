@@ -168,7 +168,9 @@ def fit(
         split: with carried features alone and full noise: split every state but the likeliest of a feature in two,
             `v + d` and `v - d`, that take over as much of the noise as comes from pairs of features (`substates.py`).
             Mean and covariance of the target stay, its law is nearer to that of f where few features are active at a
-            time; the loss is that of the target before.
+            time; the loss is that of the target before, whose atoms alone the encoder knows. States then stand in
+            another order, the likeliest first. Of the source, neighbours of equal atoms and masses in every feature
+            (the 2nd and 3rd, 4th and 5th, ...) are taken for sub-states of one.
         log: called with a line of progress about once a second (`print`, say).
         key: for the perturbations and random encoders; `jax.random.key(0)` if not given.
         mesh: devices to share the work among, as in `elbo`.

@@ -63,6 +63,10 @@ def check_combination(source, layer, options: dict, certify: bool) -> None:
     if options["split"]:
         if not (carries_only(encoder) and isinstance(layer, DenseLayer) and vectors and options["noise"] == "full"):
             raise ValueError("split: expected False but for a DenseLayer, carried features alone and full noise.")
+        if not options["floor"] > 0:
+            raise ValueError(
+                f"floor: expected more than 0 with split, as the noise is divided by, got {options['floor']}."
+            )
         check_pairs_memory(source, layer)
     if certify and (vectors or isinstance(layer, DenseLayer) or carries(encoder)):
         raise ValueError(

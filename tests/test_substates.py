@@ -180,6 +180,9 @@ def test_single_precision():
     "options", [dict(split=1), dict(split=True, noise="diagonal"), dict(split=True, encoder="both")]
 )
 def test_bad_options(options):
+    """And a floor of zero, by which effects would be divided, has a message of its own."""
     source, layers = sparse()
     with pytest.raises((ValueError, TypeError), match="split: expected"):
         av.fit(source, layers[0], **options)
+    with pytest.raises(ValueError, match="floor: expected more than 0 with split"):
+        av.fit(source, layers[0], split=True, floor=0.0)
