@@ -14,7 +14,7 @@ import numpy as np
 import reference
 from test_certified import FUNCTIONS
 
-NOISES = (1e-3, 1e-2, 0.1, 0.3, 1.0)
+NOISES = (0.0, 1e-3, 1e-2, 0.1, 0.3, 1.0)
 BOUNDED = jax.jit(av.bounded_expectation, static_argnames=("activations", "resolution"))
 RULE = reference.Rule(48, 16)
 

@@ -518,7 +518,9 @@ def unit_pair(source: Model, layer: Dense, i: int, k: int, rule: Rule) -> float:
 def given_centre(functions, centre: np.ndarray, factor: np.ndarray, rule: Rule) -> float:
     """`E prod_d g_d(centre_d + (factor e)_d)`, e standard normal: nested quadrature split at the kinks."""
     (first, kinks), *rest = functions
-    node, weight = normal_axis(rule, [(kink - centre[0]) / factor[0, 0] for kink in kinks])
+    node, weight = np.zeros(1), np.ones(1)
+    if factor[0, 0]:
+        node, weight = normal_axis(rule, [(kink - centre[0]) / factor[0, 0] for kink in kinks])
     values = first(centre[0] + factor[0, 0] * node)
     if rest:
         inner = [given_centre(rest, centre[1:] + factor[1:, 0] * x, factor[1:, 1:], rule) for x in node]
