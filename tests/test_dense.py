@@ -28,17 +28,17 @@ def layer_of(rng, n1, names=SMOOTH, skip=True):
 
 
 @functools.cache
-def problem(seed, encoder="softmax", vectors=False, noise="scalar"):
-    """`(source, layer, target, encoder)` and the layer's oracle: everything smooth, two inputs."""
+def problem(seed, encoder="softmax", vectors=False, noise="scalar", names=SMOOTH, inputs=2):
+    """`(source, layer, target, encoder)` and the layer's oracle, which of two inputs needs smooth units."""
     rng = np.random.default_rng(seed)
     t, make = cases.ENCODERS[encoder]
-    source = cases.model(rng, 2, 3, 3)
-    layer, oracle = layer_of(rng, 2)
+    source = cases.model(rng, inputs, 3, 3)
+    layer, oracle = layer_of(rng, inputs, names)
     target = cases.model(rng, N2, M2, 3, noise)
     if vectors:
         target = av.FeatureModel(target.prior, rng.normal(size=(N2, M2, 3)), target.noise, target.mean)
     read = make(rng, M2, t)
-    read = eqx.tree_at(lambda one: one.readout, read, read.readout[:, :, :2])
+    read = eqx.tree_at(lambda one: one.readout, read, read.readout[:, :, :inputs])
     return (source, layer, target, read), oracle
 
 
@@ -187,6 +187,12 @@ def test_encoders_that_read_the_input(encoder):
     assert_terms(av.elbo(*parts, FINE), exact_terms(parts, oracle), 1e-8)
 
 
+def test_units_with_kinks():
+    """Of one input, whose quadrature is split at the kinks of all units."""
+    parts, oracle = problem(0, names=("relu", "gelu", "leaky_relu"), inputs=1)
+    assert_terms(av.elbo(*parts, FINE), exact_terms(parts, oracle), 1e-6)
+
+
 def test_encoders_that_read_two_statistics():
     parts, oracle = problem(1, "softmax2")
     assert_terms(av.elbo(*parts, av.Resolution(32)), exact_terms(parts, oracle), 3e-5)
@@ -290,18 +296,21 @@ def test_carried_features_have_a_closed_form(tmp_path):
     np.testing.assert_array_equal(loaded.target.decoder, fit.target.decoder)
 
 
-def test_learnt_features_beside_carried_ones(tmp_path):
-    """They lower the loss, which is then that of the enumerated tables; a file gives them back."""
+@pytest.mark.parametrize("encoder", ("both", "learnt"))
+def test_learnt_features_of_a_residual_block(encoder, tmp_path):
+    """They lower the loss, which is then that of the enumerated tables; the folder gives them back."""
     (source, layer, *_), oracle = problem(6)
-    options = dict(resolution=FINE, check=False, steps=8)
-    carried = av.fit(source, layer, encoder="carried", **options)
-    fit = av.fit(source, layer, encoder="both", features=1, **options)
-    assert fit.loss < carried.loss + 1e-4
+    network, options = av.Network([layer]), dict(resolution=FINE, check=False, steps=8)
+    options |= dict(encoder=encoder, features=1, folder=tmp_path)
+    (fit,) = av.learn(source, network, **options).fits
+    assert fit.loss < fit.history[0]
+    if encoder == "both":
+        assert fit.loss < av.fit(source, layer, resolution=FINE, check=False).loss + 1e-4
     exact = exact_terms((source, layer, fit.target, fit.encoder), oracle)
     np.testing.assert_allclose(fit.loss, exact["loss"], atol=1e-3)
-    av.save_fit(tmp_path / "fit.npz", fit)
-    loaded = av.load_fit(tmp_path / "fit.npz").encoder
-    np.testing.assert_array_equal(loaded.beside.readout, fit.encoder.beside.readout)
+    (again,) = av.learn(source, network, **options).fits
+    for one, other in zip(jax.tree.leaves(fit.encoder), jax.tree.leaves(again.encoder), strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_two_features_at_an_angle_as_one_of_four_atoms():
