@@ -9,8 +9,9 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # its threads spin, and figh
 if "PYTEST_XDIST_WORKER" not in os.environ:  # workers and the processes that tests start share compiled programs
     COMPILED = tempfile.TemporaryDirectory(prefix="analytic_vae_tests_")
     os.environ["JAX_COMPILATION_CACHE_DIR"] = COMPILED.name
-    # XLA's older generator of code for CPUs compiles in half the time; a version without the choice would abort.
-    older = {"XLA_FLAGS": "--xla_cpu_use_fusion_emitters=false"} | os.environ
+    # Most tests compile far longer than they run: XLA's older generator of code for CPUs takes half as long, and two
+    # thirds of that if LLVM does not optimise (`cases.optimised` for the others). A version without it would abort.
+    older = {"XLA_FLAGS": "--xla_cpu_use_fusion_emitters=false --xla_backend_optimization_level=0"} | os.environ
     start = [sys.executable, "-c", "import jax; jax.devices()"]
     if subprocess.run(start, env=older, capture_output=True).returncode == 0:
         os.environ["XLA_FLAGS"] = older["XLA_FLAGS"]
