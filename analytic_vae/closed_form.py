@@ -112,7 +112,7 @@ def carried_target(
     leaves of them.
     """
     require_floor(floor)
-    decoder, mean = best_decoder(given)
+    decoder, mean = _main_effects(given)
     residual = residual_covariance(given, decoder)
     values, vectors = jnp.linalg.eigh((residual + residual.T) / 2)
     least = floor * jnp.trace(given.layer.output()[1]) / mean.size + jnp.finfo(values.dtype).tiny ** 0.5
@@ -125,6 +125,19 @@ def carried_target(
     else:
         raise ValueError(f"noise: expected one of {', '.join(NOISES)}, got {noise!r}.")
     return FeatureModel(prior, decoder, scale, mean), values[0]
+
+
+def _main_effects(given: Expectations) -> tuple[Array, Float[Array, " n2"]]:
+    """`best_decoder` of independent latents, one by one: no ridge, which would shrink those that hardly ever vary."""
+    cross, masses, mean = given.output_latent, given.aggregate[None], given.layer.output()[0]
+    if not given.vectors:
+        variance = jnp.diagonal(_latent_covariance(given))[None]
+        decoder = jnp.where(variance > 0, cross / jnp.where(variance > 0, variance, 1), 0)
+        return decoder, mean - decoder @ given.latent_mean
+    _, m, K = masses.shape
+    others = cross.reshape(-1, m, K - 1)  # Cov(f, 1{z_l = a}) = p_a (E[f | z_l = a] - E f); over all atoms the sum is 0
+    pinned = jnp.concatenate([-others.sum(axis=2, keepdims=True), others], axis=2)
+    return jnp.where(masses > 0, pinned / jnp.where(masses > 0, masses, 1), 0), mean
 
 
 @exact_products

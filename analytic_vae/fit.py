@@ -155,7 +155,8 @@ def fit(
         tolerance: a start stops when the loss falls by less than this many nats over ten steps.
         starts: how many times to begin; the first from the guess, the others from it with a perturbation of 0.5, 1, 2
             and 0.25 in turn.
-        floor: added to every noise variance, relative to the mean variance of the output.
+        floor: added to every noise variance, relative to the mean variance of the output; with carried features alone
+            the least that a variance (full: an eigenvalue) may be.
         resolution: how fine; `Resolution()` if not given. Where the loss is not finite at it (a residual covariance
             that a coarse grid leaves indefinite), or the check moves the loss by more than 0.01 nats, L-BFGS begins
             anew at twice the frequencies, up to 96, and says so; it goes on from the best start alone if that moved by
@@ -275,8 +276,8 @@ def _fit_at(
         first, atoms, starts = warm.encoder, warm.target.prior.atoms, 1
         check_memory(source, layer, learnt_part(first).statistics_read, *atoms.shape, finer, mesh, vectors)
     known = _known(source, layer, vectors, resolution, mesh)
-    if known.moments is not None and np.trace(np.asarray(known.moments.output()[1])) <= 0:
-        raise ValueError("layer: expected an output that varies, got one that is constant: there is nothing to learn.")
+    if known.moments is not None:
+        _require_variation(*known.moments.output())
     if log is not None:
         log("the loss and its gradient at the start (compiled once for each set of shapes)")
     found, judged, losses = _best_of_starts(
@@ -346,6 +347,7 @@ def _carried_fit(source, layer, vectors, noise, floor, resolution, finer: Resolu
 
     encoder, atoms = CarriedEncoder(source.features), source.prior.atoms
     given = expected(source, layer, atoms, encoder, resolution, mesh, known(moments))
+    _require_variation(*given.layer.output())
     target, least = carried_target(given, source.prior, noise, floor)
     elbo, error = compiled_elbo(source, layer, target, encoder, resolution, mesh, known(moments)), None
     if finer is not None:
@@ -355,6 +357,13 @@ def _carried_fit(source, layer, vectors, noise, floor, resolution, finer: Resolu
         target = with_substates(whole, layer, moments, target, states, mesh)
     none, seconds = np.zeros(0), time.perf_counter() - begun
     return Fit(target, encoder, elbo, error, none, none, Stop.CLOSED, seconds, resolution, least_remainder=float(least))
+
+
+def _require_variation(mean: Float[Array, " n2"], covariance: Float[Array, "n2 n2"]) -> None:
+    """Raise `ValueError` if a layer's output varies by no more than the rounding of its mean."""
+    rounding = jnp.finfo(mean.dtype).eps * float(jnp.sum(mean**2))
+    if not float(jnp.trace(covariance)) > rounding:
+        raise ValueError("layer: expected an output that varies, got one that is constant: there is nothing to learn.")
 
 
 def _finer(resolution: Resolution) -> Resolution:
@@ -426,8 +435,7 @@ def _start(
     t = encoder.statistics_read if chosen else 1 + encoder.endswith("2")
     check_memory(source, layer, t, count, K, finer, vectors=vectors)
     guess = pushed_features(source, read, count, None if given is None else given.astype(dtype), resolution)
-    if np.trace(np.asarray(guess.covariance)) <= 0:
-        raise ValueError("layer: expected an output that varies, got one that is constant: there is nothing to learn.")
+    _require_variation(guess.mean, guess.covariance)
     if chosen:
         if encoder.features != count:
             raise ValueError(f"encoder: expected {count} features, got {encoder.features}.")

@@ -115,3 +115,5 @@ def check_options(
     for name, value in (("tolerance", tolerance), ("floor", floor)):
         if not isinstance(value, int | float | np.generic | jax.Array) or not value >= 0:
             raise ValueError(f"{name}: expected a number of at least 0, got {value!r}.")
+    if not np.isfinite(floor):
+        raise ValueError(f"floor: expected a finite number, got {floor!r}.")

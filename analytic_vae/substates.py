@@ -37,8 +37,8 @@ RESOLVED = 1e-3  # of the largest singular value: weighted directions below are 
 def states_of(prior: Prior) -> tuple[int, ...]:
     """The state that each atom is a case of: `0 1 1 2 2 ...` for features that were split, else every atom its own."""
     K = prior.atoms.shape[1]
-    alike = [np.array_equal(a[:, 1::2], a[:, 2::2]) for a in map(np.asarray, (prior.atoms, prior.logits)) if K % 2]
-    split = K > 1 and len(alike) > 0 and all(alike)
+    pairs = [(a[:, 1::2], a[:, 2::2]) for a in map(np.asarray, (prior.atoms, prior.logits))]
+    split = K > 1 and K % 2 == 1 and all(np.array_equal(*pair) for pair in pairs)
     return tuple((k + 1) // 2 for k in range(K)) if split else tuple(range(K))
 
 

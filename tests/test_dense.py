@@ -294,6 +294,16 @@ def test_carried_features_have_a_closed_form(tmp_path):
     np.testing.assert_array_equal(loaded.target.decoder, fit.target.decoder)
 
 
+def test_carried_vectors_of_rare_features():
+    """One feature in a million keeps its vector beside frequent ones, in single precision too."""
+    source = av.FeatureModel(av.Prior.bernoulli([0.5, 1e-6]), np.eye(2), 0.1)
+    given = cases.cast((source, av.DenseLayer(np.eye(2), None, "identity")), jnp.float32)
+    for vectors in (True, False):
+        decoder = av.fit(*given, vectors=vectors, resolution=av.Resolution(16), check=False).target.decoder
+        found = decoder[:, :, 1] - decoder[:, :, 0] if vectors else decoder
+        np.testing.assert_allclose(found, np.eye(2), atol=1e-5)
+
+
 @pytest.mark.parametrize("encoder", ("both", "learnt"))
 def test_learnt_features_of_a_residual_block(encoder, tmp_path):
     """They lower the loss, which is then that of the enumerated tables; the folder gives them back."""
@@ -338,6 +348,12 @@ def test_bad_options(options, message):
     (source, layer, *_), _ = problem(6)
     with pytest.raises((ValueError, TypeError), match=message):
         av.fit(source, layer, **options)
+
+
+def test_a_constant_layer_is_refused():
+    (source, *_), _ = problem(6)
+    with pytest.raises(ValueError, match="layer: expected an output that varies"):
+        av.fit(source, av.DenseLayer(np.zeros((2, 2)), np.ones(2)), resolution=av.Resolution(16), check=False)
 
 
 def test_bad_encoders():
