@@ -72,7 +72,7 @@ def published(name):
     return dict(zip((2, 3), np.ravel(CASES[f"kprop_{name}"])[:2], strict=False)) if f"kprop_{name}" in CASES else {}
 
 
-def first(resolution, samples=10_000_000, size=100_000):
+def first(resolution, samples=10_000_000, seed=1, size=100_000):
     """The first hidden layer against NumPy's samples: largest deviation of means and covariances in standard errors."""
     rows, weight = [], np.asarray(CASES["weights"][0])
     for (name, noise), activation in itertools.product(
@@ -84,7 +84,7 @@ def first(resolution, samples=10_000_000, size=100_000):
         moments = av.dense_moments(model, av.DenseLayer(weight, None, activation), resolution)
         mean, covariance = (np.asarray(a) for a in moments.output())
         seconds = time.perf_counter() - begun
-        psi, rng, p = reference.ACTIVATIONS[activation][0], np.random.default_rng(1), RATES[name]
+        psi, rng, p = reference.ACTIVATIONS[activation][0], np.random.default_rng(seed), RATES[name]
         total, second, fourth = 0, 0, 0
         for _ in range(samples // size):
             x = ((rng.random((size, 64)) < p) - p) / np.sqrt(p * (1 - p)) + noise * rng.normal(size=(size, 64))
@@ -94,7 +94,7 @@ def first(resolution, samples=10_000_000, size=100_000):
         sampled = second / samples - np.outer(error, error)
         of_mean = np.abs(error) / np.sqrt(np.diag(sampled) / samples)
         of_second = np.abs(covariance - sampled) / np.sqrt((fourth / samples - sampled**2) / samples)
-        row = {"input": name, "noise": noise, "activation": activation, "samples": samples}
+        row = {"input": name, "noise": noise, "activation": activation, "samples": samples, "seed": seed}
         row |= {"mean_in_se": float(of_mean.max()), "covariance_in_se": float(of_second.max())}
         rows.append(row | {"covariance_error": float(np.abs(covariance - sampled).max()), "seconds": seconds})
         print(table(rows[-1:]), flush=True)
@@ -165,11 +165,12 @@ if __name__ == "__main__":
     parser.add_argument("--frequencies", type=int, default=24)
     parser.add_argument("--widths", type=int, nargs="*", default=[16, 32, 64, 128, 256])
     parser.add_argument("--samples", type=int, default=10_000_000)
+    parser.add_argument("--seed", type=int, default=1, help="of the samples")
     options = parser.parse_args()
     resolution = av.Resolution(options.frequencies)
     measure = {
         "sparse": lambda: sparse(resolution),
-        "first": lambda: first(resolution, options.samples),
+        "first": lambda: first(resolution, options.samples, options.seed),
         "widths": lambda: widths(resolution, options.widths),
         "angles": lambda: angles(av.Resolution(16), av.Resolution(32)),
     }
