@@ -5,7 +5,6 @@ tables. All cases have the same shapes, so that only a new class or a new activa
 """
 
 from collections.abc import Callable
-from functools import partial
 
 import equinox as eqx
 import jax
@@ -18,10 +17,6 @@ import analytic_vae as av
 
 N1, M1, K1 = 2, 3, 2  # neurons, features and atoms of the source
 N2, M2, K2 = 3, 3, 3  # of the target
-
-# For what runs longer than it compiles: by `conftest.py` LLVM does not optimise.
-OPTIMISED = {"compiler_options": {"xla_backend_optimization_level": 3}}
-optimised = partial(jax.jit, **OPTIMISED)
 
 # ------------------------------------------------------------------------------------------------------- the tables
 

@@ -9,9 +9,8 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # its threads spin, and figh
 if "PYTEST_XDIST_WORKER" not in os.environ:  # workers and the processes that tests start share compiled programs
     COMPILED = tempfile.TemporaryDirectory(prefix="analytic_vae_tests_")
     os.environ["JAX_COMPILATION_CACHE_DIR"] = COMPILED.name
-    # Most tests compile far longer than they run: XLA's older generator of code for CPUs takes half as long, and two
-    # thirds of that if LLVM does not optimise (`cases.optimised` for the others). A version without it would abort.
-    older = {"XLA_FLAGS": "--xla_cpu_use_fusion_emitters=false --xla_backend_optimization_level=0"} | os.environ
+    # XLA's older generator of code for CPUs compiles in half the time; a version without the choice would abort.
+    older = {"XLA_FLAGS": "--xla_cpu_use_fusion_emitters=false"} | os.environ
     start = [sys.executable, "-c", "import jax; jax.devices()"]
     if subprocess.run(start, env=older, capture_output=True).returncode == 0:
         os.environ["XLA_FLAGS"] = older["XLA_FLAGS"]
@@ -37,6 +36,19 @@ install_import_hook([f"analytic_vae.spectral.{module}" for module in ENGINE], "b
 
 def pytest_configure(config):
     config.addinivalue_line("filterwarnings", "error")
+
+
+# Files whose tests compile far longer than they run: 28% fewer core-seconds if LLVM does not optimise. (Tests at a high
+# resolution take three times longer so.)
+QUICKLY_COMPILED = ("certificate", "natural", "plan", "pushforward", "readme")
+
+
+@pytest.fixture(autouse=True)
+def optimisation(request):
+    quick = request.path.stem.removeprefix("test_") in QUICKLY_COMPILED
+    jax.config.update("jax_disable_most_optimizations", quick)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(autouse=True)

@@ -116,7 +116,7 @@ def test_moments_of_all_units_against_enumeration(names):
     rng = np.random.default_rng(1)
     source = cases.model(rng, 2, 3, 2, "full")
     layer, oracle = layer_of(rng, 2, names)
-    found = cases.optimised(lambda source: av.dense_moments(source, layer, av.Resolution(128)))(source)
+    found = av.dense_moments(source, layer, av.Resolution(128))
     law, rule = cases.oracle_model(source), reference.Rule(24, 16)
     second = found.psi_covariance + jnp.outer(found.psi, found.psi)
     for i in range(3):
@@ -243,7 +243,9 @@ def test_gradients_jit_and_vmap():
         return av.elbo(*along(s), FINE).loss
 
     small, moved = 1e-4, []
-    values, slopes = jax.jit(jax.vmap(jax.value_and_grad(loss)))(jnp.array([0.0, small]))
+    quick = {"xla_backend_optimization_level": 0}  # to compile, which takes far longer than one run
+    both_of_them = jax.jit(jax.vmap(jax.value_and_grad(loss)), compiler_options=quick)
+    values, slopes = both_of_them(jnp.array([0.0, small]))
     for s in (small, -small):
         given = along(s)
         layer = given[1]

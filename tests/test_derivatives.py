@@ -12,9 +12,10 @@ import analytic_vae as av
 
 RESOLUTION = av.Resolution()
 
+QUICK = {"xla_backend_optimization_level": 0}  # to compile, which takes far longer than a few runs
 SLOPE = jax.value_and_grad(lambda parts, resolution: av.elbo(*parts, resolution).loss)
-slope_of_one = jax.jit(SLOPE, static_argnums=1)
-slope_of_two = cases.optimised(SLOPE, static_argnums=1)
+slope_of_one = jax.jit(SLOPE, static_argnums=1, compiler_options=QUICK)
+slope_of_two = jax.jit(SLOPE, static_argnums=1)
 
 
 def slope(parts, resolution):
@@ -97,7 +98,9 @@ def test_forward_mode_equals_reverse_mode():
     _, gradient = slope(parts, resolution)
     rng = np.random.default_rng(0)
     direction = jax.tree.map(lambda leaf: jnp.asarray(rng.normal(size=leaf.shape)), parts)
-    _, forward = jax.jit(lambda p, d: jax.jvp(lambda q: av.elbo(*q, resolution).loss, (p,), (d,)))(parts, direction)
+    _, forward = jax.jit(
+        lambda p, d: jax.jvp(lambda q: av.elbo(*q, resolution).loss, (p,), (d,)), compiler_options=QUICK
+    )(parts, direction)
     dots = jax.tree.map(lambda a, b: jnp.sum(a * b), gradient, direction)
     assert float(forward) == pytest.approx(float(sum(jax.tree.leaves(dots))), rel=1e-9)
 
@@ -116,7 +119,7 @@ def test_hessian_vector_products():
     def loss(learnt):
         return av.elbo(*eqx.combine(learnt, static), RESOLUTION).loss
 
-    run = jax.jit(lambda learnt: jax.jvp(jax.grad(loss), (learnt,), (direction,)))
+    run = jax.jit(lambda learnt: jax.jvp(jax.grad(loss), (learnt,), (direction,)), compiler_options=QUICK)
 
     def gradient(step):
         return run(jax.tree.map(lambda leaf, d: leaf + step * d, learnt, direction))[0]

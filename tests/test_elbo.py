@@ -27,9 +27,7 @@ RULE = reference.Rule(6, 14)  # differs from twice as many panels by less than 1
 
 TERMS = ("R1", "R2", "R3", "S1", "S2", "T1", "T2", "T3", "U1", "U2", "U3", "loss")
 
-elbo = eqx.filter_jit(
-    av.elbo, **cases.OPTIMISED
-)  # compiled once per encoder class, activation, kind of noise and resolution
+elbo = eqx.filter_jit(av.elbo)  # compiled once per encoder class, activation, kind of noise and resolution
 
 
 def sizes(terms: dict, target: av.FeatureModel) -> dict:
@@ -117,7 +115,8 @@ def test_float32_is_float32_throughout():
     wide = cases.problem(0)
     parts = cases.cast(wide, jnp.float32)
     loss_and_grad = jax.value_and_grad(lambda parts: av.elbo(*parts, av.Resolution(16)).loss)
-    program = jax.jit(loss_and_grad)
+    quick = {"xla_backend_optimization_level": 0}  # to compile, which takes far longer than one run
+    program = jax.jit(loss_and_grad, compiler_options=quick)
     assert "f32[" in (text := str(jax.make_jaxpr(loss_and_grad)(parts)))
     assert not re.findall(r"f64\[\d+", text)  # arrays; literal scalars take the dtype of what they meet
     slopes = [jax.tree.leaves(program(given)[1]) for given in (parts, wide)]
@@ -292,7 +291,8 @@ def test_vmap_equals_a_loop():
     resolution = av.Resolution(16)
     problems = [cases.problem(seed) for seed in range(3)]
     batch = jax.tree.map(lambda *leaves: jnp.stack(leaves), *problems)
-    together = jax.jit(jax.vmap(lambda parts: av.elbo(*parts, resolution)))(batch)
+    quick = {"xla_backend_optimization_level": 0}  # to compile, which takes far longer than one run
+    together = jax.jit(jax.vmap(lambda parts: av.elbo(*parts, resolution)), compiler_options=quick)(batch)
     for index, parts in enumerate(problems):
         one = jax.tree.map(lambda leaf, index=index: leaf[index], together)
         jax.tree.map(

@@ -233,7 +233,7 @@ def test_the_weights_of_statistics_give_expectations(activation, t, frequencies,
     readout = RNG(1).normal(size=(t, cases.N2)) / np.sqrt(cases.N2)
     resolution, form = av.Resolution(frequencies), layer.form()
 
-    @cases.optimised
+    @jax.jit
     def rule(source):
         axis = RidgeAxis.of(source, form, resolution)
         one = statistic.Statistic.of(source, form, jnp.asarray(readout), axis, resolution)
