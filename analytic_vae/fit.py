@@ -361,7 +361,7 @@ def _carried_fit(source, layer, vectors, noise, floor, resolution, finer: Resolu
 
 def _require_variation(mean: Float[Array, " n2"], covariance: Float[Array, "n2 n2"]) -> None:
     """Raise `ValueError` if a layer's output varies by no more than the rounding of its mean."""
-    rounding = jnp.finfo(mean.dtype).eps * float(jnp.sum(mean**2))
+    rounding = float(jnp.finfo(mean.dtype).eps) ** 2 * float(jnp.sum(mean**2))
     if not float(jnp.trace(covariance)) > rounding:
         raise ValueError("layer: expected an output that varies, got one that is constant: there is nothing to learn.")
 
