@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .bounded_terms import Certificate, added, weighted_sum
 from .encoder import AbstractEncoder
 from .layer import RidgeForm
 from .model import FeatureModel, whitening
@@ -21,9 +22,10 @@ from .spectral.certified_latent import (
     expectations,
     frequencies,
 )
-from .spectral.certified_law import AT_ONCE, Joint, activation_size, source_sizes, waves
+from .spectral.certified_law import AT_ONCE, Joint, activation_size, root_sizes, source_sizes, waves
 from .spectral.certified_pairs import Parts, by_parts, by_series
 from .spectral.certified_ridge import activation_mean, activation_square, activation_with
+from .spectral.certified_units import check_strip
 from .spectral.expectation import least_squares_series, statistic_nodes
 from .spectral.memory import require_memory
 from .spectral.projection import Projection
@@ -31,26 +33,7 @@ from .spectral.resolution import Resolution
 from .spectral.ridge import RidgeAxis
 from .spectral.spectrum import Spectrum
 from .spectral.statistic import Statistic
-from .types import Array, Float
-
-TERMS = ("R1", "R2", "R3", "S1", "S2", "T1", "T2", "T3", "U1", "U2", "U3", "loss")
-
-
-class Certificate(eqx.Module):
-    """Every named term of the loss as a `Bounded`: see `Elbo` for their formulas."""
-
-    R1: Bounded
-    R2: Bounded
-    R3: Bounded
-    S1: Bounded
-    S2: Bounded
-    T1: Bounded
-    T2: Bounded
-    T3: Bounded
-    U1: Bounded
-    U2: Bounded
-    U3: Bounded
-    loss: Bounded
+from .types import Array
 
 
 class Orders(eqx.Module):
@@ -82,7 +65,7 @@ def certificate(source, layer, target, encoder, resolution: Resolution) -> Certi
     orders = Orders.of(resolution, encoder.statistics_read)
     eps = jnp.finfo(source.mean.dtype).eps
 
-    whiten, variance, log_det = whitening(target)
+    whiten, _, _ = whitening(target)
     units = whiten(jnp.eye(target.neurons, dtype=source.mean.dtype))
     decoder = units @ target.decoder
     gram = decoder.T @ decoder
@@ -110,74 +93,20 @@ def certificate(source, layer, target, encoder, resolution: Resolution) -> Certi
     rate, spread, mean, square = (Bounded(single.value[:, f], single.error_bound[:, f]) for f in range(len(NAMES)))
 
     diagonal = jnp.diagonal(gram)
-    R1 = _sum(rate, jnp.ones_like(diagonal))
+    R1 = weighted_sum(rate, jnp.ones_like(diagonal))
     impossible = jnp.any(jnp.isneginf(target.prior.log_masses))  # for the target, not for the encoder
     R1 = Bounded(R1.value, jnp.where(impossible, jnp.inf, R1.error_bound))
-    S1 = _sum(spread, diagonal)
+    S1 = weighted_sum(spread, diagonal)
     # E F s = E F (s - middle) + middle E F
     bent = towards.T @ form.output
     weight_means = towards.T @ (form.linear @ source.moments()[0] + form.offset) + offsets + bent * moments["psi"].value
     weight_sizes = jnp.abs(form.linear) @ source_sizes(source) + jnp.abs(form.offset) + jnp.abs(target.mean)
     weight_sizes = towards_size.T @ (weight_sizes + jnp.abs(form.output) * moments["size"].value)
     middle_error = jnp.abs(middles) @ (jnp.abs(bent) * moments["psi"].error_bound + eps * 8 * weight_sizes)
-    T2 = _sum(weighted, -2 * jnp.ones_like(diagonal))
+    T2 = weighted_sum(weighted, -2 * jnp.ones_like(diagonal))
     T2 = Bounded(T2.value - 2 * middles @ weight_means, T2.error_bound + 2 * middle_error)
     T3 = _second_moments(source, form, axis, target, encoder, resolution, orders, gram, middles, mean, square)
-    U1, U2, U3 = moments["U1"], moments["U2"], moments["U3"]
-    T1 = _add(U1, U2, U3)
-    S2 = _add(T1, T2, T3)
-    both = _add(S1, S2)
-    R3 = Bounded(both.value / (2 * variance), both.error_bound / (2 * variance))
-    R2 = target.neurons / 2 * jnp.log(2 * jnp.pi) + log_det
-    R2 = Bounded(R2, 16 * eps * (target.neurons + jnp.abs(log_det)))
-    return Certificate(R1, R2, R3, S1, S2, T1, T2, T3, U1, U2, U3, _add(R1, R2, R3))
-
-
-@exact_products
-@eqx.filter_jit
-def output_moments(source, layer, readout: Float[Array, "D n2"], resolution: Resolution) -> tuple[Bounded, Bounded]:
-    """Mean `[D]` and covariance `[D, D]` of `readout f(x)`, with bounds of their errors."""
-    form, order = layer.form(), Orders.of(resolution, 1).ridge
-    eps = jnp.finfo(source.mean.dtype).eps
-    mean, covariance = source.moments()
-    rows, bent = readout @ form.linear, readout @ form.output
-    inputs = jnp.abs(readout) @ jnp.abs(form.linear) @ source_sizes(source)
-    sizes = inputs + jnp.abs(readout) @ jnp.abs(form.offset)
-    linear, plain = rows @ mean + readout @ form.offset, rows @ covariance @ rows.T
-    mean_error, error = 8 * eps * sizes, 8 * eps * jnp.outer(sizes, sizes)
-    if form.activation is None:
-        return Bounded(linear, mean_error), Bounded(plain, error)
-    bias_size = form.direction_size @ source_sizes(source) + jnp.abs(form.bias)
-    alone = Projection.of(source, form.direction[None], form.bias[None])
-    size = activation_size(form, Axis.of(alone, jnp.zeros_like(form.bias), order))
-    sizes = sizes + jnp.abs(readout) @ jnp.abs(form.output) * size
-    mean_error, error = 8 * eps * sizes, 8 * eps * jnp.outer(sizes, sizes)
-
-    def with_psi(given):
-        row, constant, size = given
-        law = Projection.of(source, jnp.stack([row, form.direction]), jnp.stack([constant, form.bias]))
-        return activation_with(law, jnp.stack([2 * size, bias_size]), form.activation, order)
-
-    shared = jax.lax.map(with_psi, (rows, -rows @ mean, inputs))  # Cov(row x, psi)
-    psi, square = (of(alone, bias_size[None], form.activation, order) for of in (activation_mean, activation_square))
-    variance = square.value - psi.value**2
-    variance_error = square.error_bound + (2 * jnp.abs(psi.value) + psi.error_bound) * psi.error_bound
-    variance_error = variance_error + 4 * eps * square.value
-    cross, outer = jnp.outer(shared.value, bent), jnp.outer(bent, bent)
-    cross_error = jnp.outer(shared.error_bound + 4 * eps * jnp.abs(shared.value), jnp.abs(bent))
-    error = error + cross_error + cross_error.T + jnp.abs(outer) * (variance_error + 4 * eps * jnp.abs(variance))
-    mean_error = mean_error + jnp.abs(bent) * (psi.error_bound + 4 * eps * jnp.abs(psi.value))
-    total = plain + cross + cross.T + outer * variance
-    return Bounded(linear + bent * psi.value, SAFETY * mean_error), Bounded(total, SAFETY * error)
-
-
-def check_strip(layer) -> None:
-    """Raise an error that names the argument if nothing is known of the layer's activation off the real axis."""
-    activation = layer.form().activation
-    if activation is not None and activation.strip is None:
-        raise ValueError(
-            f"layer: expected an activation with a strip, which bounds need, got {activation.name} without."
-        )
+    return Certificate.of(target, R1, S1, T2, T3, moments["U1"], moments["U2"], moments["U3"])
 
 
 def check_certificate(source, layer, target, encoder, resolution: Resolution) -> None:
@@ -193,17 +122,6 @@ def check_certificate(source, layer, target, encoder, resolution: Resolution) ->
     require_memory((16 * AT_ONCE + points + pair + tables) * complex_number, "certify", "lower resolution.frequencies")
 
 
-def _sum(terms: Bounded, weights: Float[Array, " m"]) -> Bounded:
-    rounding = 8 * jnp.finfo(weights.dtype).eps * jnp.abs(weights) @ jnp.abs(terms.value)
-    return Bounded(terms.value @ weights, SAFETY * (terms.error_bound @ jnp.abs(weights) + rounding))
-
-
-def _add(*terms: Bounded) -> Bounded:
-    eps = jnp.finfo(terms[0].value.dtype).eps
-    error = sum(term.error_bound + 2 * eps * jnp.abs(term.value) for term in terms)
-    return Bounded(sum(term.value for term in terms), error)
-
-
 def _layer_moments(source, form: RidgeForm, units, mean, orders: Orders) -> dict[str, Bounded]:
     """`E psi` and the three terms of `T1`."""
     eps = jnp.finfo(source.mean.dtype).eps
@@ -211,7 +129,7 @@ def _layer_moments(source, form: RidgeForm, units, mean, orders: Orders) -> dict
     input_mean, covariance = source.moments()
     mapped = linear @ input_mean + centre
     output_size = jnp.abs(units) @ jnp.abs(form.output)
-    sizes = jnp.abs(units) @ jnp.abs(form.linear) @ source_sizes(source) + jnp.abs(units) @ (
+    sizes = jnp.abs(units) @ jnp.abs(form.linear) @ root_sizes(source) + jnp.abs(units) @ (
         jnp.abs(form.offset) + jnp.abs(mean)
     )
     U1 = Bounded(jnp.sum((linear @ covariance) * linear) + mapped @ mapped, 8 * eps * sizes @ sizes)
@@ -232,8 +150,8 @@ def _layer_moments(source, form: RidgeForm, units, mean, orders: Orders) -> dict
         "size": Bounded(size, jnp.zeros_like(size)),
         "U1": U1,
         "U2": Bounded(2 * with_psi.value, 2 * with_psi.error_bound + 8 * eps * size * output_size @ sizes),
-        "U3": _add(
-            _sum(Bounded(square.value[None], square.error_bound[None]), (output @ output)[None]),
+        "U3": added(
+            weighted_sum(Bounded(square.value[None], square.error_bound[None]), (output @ output)[None]),
             Bounded(jnp.zeros_like(size), bent_error),
         ),
     }

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ._check import require_finite
-from .certificate import TERMS
+from .bounded_terms import TERMS
 from .elbo import Elbo, ErrorBounds
 from .encoder import AbstractEncoder, CarriedEncoder, ExponentialEncoder, GaussianEncoder, NeuralEncoder, SoftmaxEncoder
 from .files import read_arrays, real_array

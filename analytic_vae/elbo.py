@@ -8,8 +8,10 @@ from jax.sharding import Mesh
 
 from ._check import is_concrete, require_instance
 from .arguments import check_encoder, check_layer, check_ridge
-from .certificate import TERMS, certificate, check_certificate
-from .encoder import AbstractEncoder
+from .bounded_terms import TERMS
+from .carried_certificate import carried_certificate, check_carried_certificate
+from .certificate import certificate, check_certificate
+from .encoder import AbstractEncoder, CarriedEncoder
 from .expectations import Expectations, checked_expectations
 from .layer import AbstractLayer
 from .model import FeatureModel, code_decoder, whitening
@@ -182,13 +184,26 @@ def elbo(
         raise TypeError(f"certify: expected True or False, got {certify!r}.")
     require_instance("target", target, FeatureModel, "a FeatureModel")
     if certify:
-        check_ridge(layer, "whose errors can be bounded")
-        check_encoder(layer, encoder, target.prior.atoms, resolution, "target")
-        check_certificate(source, layer, target, encoder, resolution or Resolution())
+        check_encoder(layer, encoder, target.prior.atoms, resolution, "target", source)
+        check_bounds(source, layer, target, encoder, resolution or Resolution())
     vectors, atoms = target.decoder.ndim == 3, target.prior.atoms
     given = checked_expectations(source, layer, atoms, encoder, resolution, plan, mesh, "target", vectors, moments)
     found = elbo_of(given, target)
     return certified(found, source, layer, target, encoder, resolution) if certify else found
+
+
+def check_bounds(source, layer, target, encoder, resolution: Resolution) -> None:
+    """Raise an error that names the argument if the loss of these has no bounds, or memory does not suffice for them.
+
+    The encoder must have been looked at before.
+    """
+    if not isinstance(encoder, CarriedEncoder):
+        check_ridge(layer, "or a CarriedEncoder: there errors can be bounded")
+        check_certificate(source, layer, target, encoder, resolution)
+    elif encoder.beside is None:
+        check_carried_certificate(source, layer, resolution)
+    else:
+        raise ValueError("encoder: expected carried features alone, whose errors can be bounded, got others beside.")
 
 
 def certified(
@@ -200,8 +215,9 @@ def certified(
     resolution: Resolution | None = None,
 ) -> Elbo:
     """An `Elbo` of these arguments, however it was computed, with the bounds of its errors."""
-    given = jax.lax.stop_gradient((source, layer, target, encoder))
-    exact = certificate(*given, resolution or Resolution())
+    given, resolution = jax.lax.stop_gradient((source, layer, target, encoder)), resolution or Resolution()
+    carried = isinstance(encoder, CarriedEncoder)
+    exact = carried_certificate(*given[:3], resolution) if carried else certificate(*given, resolution)
 
     def bound(name):
         term = getattr(exact, name)

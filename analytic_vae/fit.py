@@ -11,9 +11,8 @@ from jax.sharding import Mesh
 
 from ._check import as_floating, require_finite, require_shape
 from .arguments import check_encoder, check_layer, check_memory, check_mesh, check_vectors
-from .certificate import check_certificate
 from .closed_form import NOISES, Noise, carried_target, profiled, require_floor
-from .elbo import Elbo, certified
+from .elbo import Elbo, certified, check_bounds
 from .encoder import AbstractEncoder, CarriedEncoder, learnt_part
 from .expectations import dense_moments, expectations
 from .initial import beside_carried, gaussian_atoms, initial_encoder, perturbed, pushed_features
@@ -204,10 +203,10 @@ def fit(
     say = log or (lambda line: None)
     result = warm = None  # what was found so far; what to go on from
     while True:
-        may_raise = isinstance(optimizer, str) and 2 * resolution.frequencies <= FINEST
+        may_raise = isinstance(optimizer, str) and _may_rise(resolution)
         twice = f"{2 * resolution.frequencies} frequencies"
         try:
-            found = _fit_at(source, layer, resolution, warm, log, mesh, **options)
+            found = _fit_at(source, layer, resolution, warm, log, mesh, certify=certify, **options)
         except (MemoryError, TooCoarse) as reason:
             if isinstance(reason, TooCoarse) and may_raise:
                 warm = None
@@ -226,7 +225,7 @@ def fit(
             how = "beginning anew" if warm is None else "going on"
             say(f"the loss moves by {found.error_estimate:.1e} nats at a finer resolution; {how} at {twice}")
         resolution = Resolution(2 * resolution.frequencies, resolution.nodes)
-    if certify:
+    if certify and not carries_only(options["encoder"]):
         result = _certified(result, source, layer, mesh, say)
     return replace(result, seconds=time.perf_counter() - begun)
 
@@ -235,7 +234,7 @@ def _certified(found: Fit, source, layer, mesh, say: Log) -> Fit:
     """The fit with bounds of its loss, at a finer resolution if they would say nothing at its own."""
 
     def loss(resolution: Resolution) -> Elbo:
-        check_certificate(source, layer, found.target, found.encoder, resolution)
+        check_bounds(source, layer, found.target, found.encoder, resolution)
         value = compiled_elbo(source, layer, found.target, found.encoder, resolution, mesh)
         return certified(value, source, layer, found.target, found.encoder, resolution)
 
@@ -252,13 +251,14 @@ def _certified(found: Fit, source, layer, mesh, say: Log) -> Fit:
 
 def _fit_at(
     source, layer, resolution, warm, log, mesh, *, features, atoms, encoder, vectors, noise, optimizer, target, steps,
-    tolerance, starts, floor, check, split, key,
+    tolerance, starts, floor, check, certify, split, key,
 ) -> Fit:  # fmt: skip
     """The best of all starts at one resolution, or one start from where the fit `warm` ended."""
     begun = time.perf_counter()
     finer = _finer(resolution) if check else resolution
     if carries_only(encoder):
-        return _carried_fit(source, layer, vectors, noise, floor, resolution, finer if check else None, split, mesh)
+        finer = finer if check else None
+        return _carried_fit(source, layer, vectors, noise, floor, resolution, finer, certify, split, log, mesh)
     if warm is None:
         named = "target" if target is not None and atoms is None else "atoms"
         if encoder == "both":
@@ -334,7 +334,9 @@ def _known(source, layer, vectors: bool, resolution: Resolution, mesh) -> Known:
     return Known(vectors, moments)
 
 
-def _carried_fit(source, layer, vectors, noise, floor, resolution, finer: Resolution | None, split: bool, mesh) -> Fit:
+def _carried_fit(
+    source, layer, vectors, noise, floor, resolution, finer: Resolution | None, certify: bool, split: bool, log, mesh
+) -> Fit:
     """Carried features alone: all in closed form. The estimate is how far the loss of the target moves at `finer`."""
     begun = time.perf_counter()
     states = states_of(source.prior) if split else None
@@ -353,10 +355,15 @@ def _carried_fit(source, layer, vectors, noise, floor, resolution, finer: Resolu
     if finer is not None:
         there = known(_known(whole, layer, vectors, finer, mesh).moments)
         error = abs(float(compiled_elbo(source, layer, target, encoder, finer, mesh, there).loss - elbo.loss))
-    if split:
-        target = with_substates(whole, layer, moments, target, states, mesh)
     none, seconds = np.zeros(0), time.perf_counter() - begun
-    return Fit(target, encoder, elbo, error, none, none, Stop.CLOSED, seconds, resolution, least_remainder=float(least))
+    found = Fit(
+        target, encoder, elbo, error, none, none, Stop.CLOSED, seconds, resolution, least_remainder=float(least)
+    )
+    if certify and not (found.doubtful and _may_rise(resolution)):  # else it is fitted anew
+        found = _certified(found, source, layer, mesh, log or (lambda line: None))
+    if split:
+        found = replace(found, target=with_substates(whole, layer, moments, target, states, mesh))
+    return found
 
 
 def _require_variation(mean: Float[Array, " n2"], covariance: Float[Array, "n2 n2"]) -> None:
@@ -364,6 +371,11 @@ def _require_variation(mean: Float[Array, " n2"], covariance: Float[Array, "n2 n
     rounding = float(jnp.finfo(mean.dtype).eps) ** 2 * float(jnp.sum(mean**2))
     if not float(jnp.trace(covariance)) > rounding:
         raise ValueError("layer: expected an output that varies, got one that is constant: there is nothing to learn.")
+
+
+def _may_rise(resolution: Resolution) -> bool:
+    """Whether a fit may go to twice the frequencies by itself."""
+    return 2 * resolution.frequencies <= FINEST
 
 
 def _finer(resolution: Resolution) -> Resolution:

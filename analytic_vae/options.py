@@ -68,10 +68,10 @@ def check_combination(source, layer, options: dict, certify: bool) -> None:
                 f"floor: expected more than 0 with split, as the noise is divided by, got {options['floor']}."
             )
         check_pairs_memory(source, layer)
-    if certify and (vectors or isinstance(layer, DenseLayer) or carries(encoder)):
+    if certify and not carries_only(encoder) and (vectors or isinstance(layer, DenseLayer) or carries(encoder)):
         raise ValueError(
-            "certify: expected False: only losses of linear and ridge layers (layers='ridge'), without carried "
-            "features and vectors per atom, have bounds."
+            "certify: expected False: only losses of carried features alone, and of linear and ridge layers "
+            "(layers='ridge') with a direction per feature, have bounds."
         )
 
 

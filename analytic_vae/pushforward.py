@@ -8,11 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from ._check import as_floating, is_concrete, require_finite, require_instance, require_shape
-from .arguments import check_layer, check_ridge
-from .certificate import check_strip, output_moments
+from .arguments import check_layer
 from .layer import AbstractLayer, DenseLayer, LinearLayer
 from .model import FeatureModel
+from .output_bounds import output_moments
 from .precision import exact_products
+from .spectral.certified_units import check_pairs, check_strip
 from .spectral.expectation import LayerMoments
 from .spectral.memory import require_memory
 from .spectral.quadrature import panel_count, split_panels
@@ -160,15 +161,17 @@ def pushforward(
     if not isinstance(certify, bool | np.bool_):
         raise TypeError(f"certify: expected True or False, got {certify!r}.")
     if certify:
-        check_ridge(layer, "whose errors can be bounded")
         check_strip(layer)
     _require_grid_memory(readout.shape[0], source, resolution)
     readout = readout.astype(source.mean.dtype)
     if isinstance(layer, DenseLayer):
         layer = _units_read(layer, readout)
         _require_grid_memory(readout.shape[0], source, resolution, layer.units)
-        return _dense_pushforward(source, layer, readout, resolution)
-    law = _pushforward(source, layer, readout, resolution)
+        if certify:
+            check_pairs(source, layer.units, resolution)
+        law = _dense_pushforward(source, layer, readout, resolution)
+    else:
+        law = _pushforward(source, layer, readout, resolution)
     if not certify:
         return law
     found = jax.lax.stop_gradient((law.mean, law.covariance))

@@ -462,12 +462,14 @@ class Dense:
 
 
 def input_points(source: Model, layer: Dense, rule: Rule) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Points `[P, n1]` of the input, their weights, and the state `[P, m1]` of each: every state, nodes of the noise.
+    """Points `[P, n1]` of the input, their weights, and the state `[P, m1]` of each: every state, nodes of any noise.
 
     With one input the nodes are split at the kinks of all units; with more nothing is, and units must be smooth.
     """
-    factor = np.linalg.cholesky(source.covariance_matrix)
     index, z, mass = states(source)
+    if not source.covariance.any():
+        return z @ source.decoder.T + source.mean, mass, index
+    factor = np.linalg.cholesky(source.covariance_matrix)
     n1, points, weights, which = len(factor), [], [], []
     for state, values, p in zip(index, z, mass, strict=True):
         centre, splits = source.decoder @ values + source.mean, []

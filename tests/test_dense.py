@@ -42,10 +42,10 @@ def problem(seed, encoder="softmax", vectors=False, noise="scalar", names=SMOOTH
     return (source, layer, target, read), oracle
 
 
-def exact_terms(parts, oracle):
+def exact_terms(parts, oracle, rule=RULE):
     """The terms of the loss, from tables and vectors of every feature at every point."""
     source, _, target, encoder = parts
-    x, weights, state = reference.input_points(cases.oracle_model(source), oracle, RULE)
+    x, weights, state = reference.input_points(cases.oracle_model(source), oracle, rule)
     tables = []
     if isinstance(encoder, av.CarriedEncoder):
         K = source.prior.atoms.shape[1]

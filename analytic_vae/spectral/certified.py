@@ -7,6 +7,7 @@ Coefficients of piecewise linear functions have a closed form; those of analytic
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import equinox as eqx
@@ -98,6 +99,13 @@ class Analytic(NamedTuple):
         )
 
 
+class OneOf(NamedTuple):
+    """The function of that index, which may be traced."""
+
+    functions: "tuple[PiecewiseLinear | Analytic, ...]"
+    index: Array
+
+
 def as_function(activation: Activation, dtype) -> PiecewiseLinear | Analytic:
     """An activation as what it is."""
     return (PiecewiseLinear if activation.piecewise_linear else Analytic).of(activation, dtype)
@@ -129,8 +137,10 @@ class Factor(NamedTuple):
     slope: Scalar
 
 
-def factor(axis: Axis, law: Projection, function: PiecewiseLinear | Analytic) -> Factor:
+def factor(axis: Axis, law: Projection, function: PiecewiseLinear | Analytic | OneOf) -> Factor:
     """The factor of a function of that axis' projection."""
+    if isinstance(function, OneOf):
+        return jax.lax.switch(function.index, [partial(factor, axis, law, one) for one in function.functions])
     if isinstance(function, PiecewiseLinear):
         return _piecewise_linear(axis, law, function)
     return _analytic(axis, function)

@@ -236,6 +236,12 @@ def source_sizes(source: FeatureModel) -> Float[Array, " n1"]:
     return states + jnp.abs(source.mean) + jnp.sqrt(jnp.diagonal(source.covariance))
 
 
+def root_sizes(source: FeatureModel) -> Float[Array, " n1"]:
+    """Root mean squares of what each input is summed from, one feature after another."""
+    states = jnp.sqrt(jnp.einsum("nmk,mk->nm", source.atom_vectors**2, source.prior.masses)).sum(axis=1)
+    return states + jnp.abs(source.mean) + jnp.sqrt(jnp.diagonal(source.covariance))
+
+
 def _given_last(covariance: Float[Array, "E E"], D: int) -> Float[Array, "D D"]:
     """Covariance of the first D Gaussians given the last, from below."""
     own, shared, last = covariance[:D, :D], covariance[:D, -1], covariance[-1, -1]

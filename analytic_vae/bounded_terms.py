@@ -1,0 +1,52 @@
+"""The named terms of the loss as numbers with bounds of their errors, and sums of such numbers."""
+
+import equinox as eqx
+import jax.numpy as jnp
+
+from .model import FeatureModel, whitening
+from .spectral.certified import SAFETY, Bounded
+from .types import Array, Float
+
+TERMS = ("R1", "R2", "R3", "S1", "S2", "T1", "T2", "T3", "U1", "U2", "U3", "loss")
+
+
+class Certificate(eqx.Module):
+    """Every named term of the loss as a `Bounded`: see `Elbo` for their formulas."""
+
+    R1: Bounded
+    R2: Bounded
+    R3: Bounded
+    S1: Bounded
+    S2: Bounded
+    T1: Bounded
+    T2: Bounded
+    T3: Bounded
+    U1: Bounded
+    U2: Bounded
+    U3: Bounded
+    loss: Bounded
+
+    @classmethod
+    def of(cls, target: FeatureModel, R1, S1, T2, T3, U1, U2, U3) -> "Certificate":
+        """From the terms that are no sums of others; `R2` is that of the target."""
+        _, variance, log_det = whitening(target)
+        T1 = added(U1, U2, U3)
+        S2 = added(T1, T2, T3)
+        both = added(S1, S2)
+        R3 = Bounded(both.value / (2 * variance), both.error_bound / (2 * variance))
+        R2 = target.neurons / 2 * jnp.log(2 * jnp.pi) + log_det
+        R2 = Bounded(R2, 16 * jnp.finfo(R2.dtype).eps * (target.neurons + jnp.abs(log_det)))
+        return cls(R1, R2, R3, S1, S2, T1, T2, T3, U1, U2, U3, added(R1, R2, R3))
+
+
+def weighted_sum(terms: Bounded, weights: Float[Array, " m"]) -> Bounded:
+    """`sum_j weights_j terms_j`."""
+    rounding = 8 * jnp.finfo(weights.dtype).eps * jnp.abs(weights) @ jnp.abs(terms.value)
+    return Bounded(terms.value @ weights, SAFETY * (terms.error_bound @ jnp.abs(weights) + rounding))
+
+
+def added(*terms: Bounded) -> Bounded:
+    """Their sum."""
+    eps = jnp.finfo(terms[0].value.dtype).eps
+    error = sum(term.error_bound + 2 * eps * jnp.abs(term.value) for term in terms)
+    return Bounded(sum(term.value for term in terms), error)
