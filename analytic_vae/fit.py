@@ -235,7 +235,8 @@ def _certified(found: Fit, source, layer, mesh, say: Log) -> Fit:
 
     def loss(resolution: Resolution) -> Elbo:
         check_bounds(source, layer, found.target, found.encoder, resolution)
-        value = compiled_elbo(source, layer, found.target, found.encoder, resolution, mesh)
+        known = Known(found.target.decoder.ndim == 3)
+        value = compiled_elbo(source, layer, found.target, found.encoder, resolution, mesh, known)
         return certified(value, source, layer, found.target, found.encoder, resolution)
 
     log = lambda line: say(f"the bound of the loss: {line}")  # noqa: E731
