@@ -44,14 +44,18 @@ def problem(seed, kind, names, dtype):
         layer = eqx.tree_at(lambda one: one.skip, layer, None)
     m, K = source.prior.atoms.shape
     n2 = layer.outputs
-    noise = (0.5, rng.uniform(0.3, 1, n2), np.tril(rng.normal(size=(n2, n2)) / 4, -1) + np.diag(rng.uniform(0.3, 1, n2)))
+    noise = (
+        0.5,
+        rng.uniform(0.3, 1, n2),
+        np.tril(rng.normal(size=(n2, n2)) / 4, -1) + np.diag(rng.uniform(0.3, 1, n2)),
+    )
     decoder = rng.normal(size=(n2, m, K) if seed % 3 else (n2, m))
     prior = av.Prior(rng.normal(size=(m, K)), rng.normal(size=(m, K)))
     target = av.FeatureModel(prior, decoder, noise[seed % len(noise)], rng.normal(size=n2))
     parts = cases.cast((source, layer, target, av.CarriedEncoder(m)), dtype)
     layer = parts[1]
     skip = np.zeros((n2, source.neurons)) if layer.skip is None else layer.skip
-    arrays = (np.asarray(a, float) for a in (layer.weight, layer.bias, layer.output, skip))
+    arrays = (np.asarray(array, float) for array in (layer.weight, layer.bias, layer.output, skip))
     return parts, reference.Dense(*arrays, [cases.ACTIVATIONS[name][1:] for name in names])
 
 

@@ -111,6 +111,7 @@ def test_bad_layers(arguments, message):
 # ------------------------------------------------------------------------------------------------------- moments
 
 
+@pytest.mark.optimised
 @pytest.mark.parametrize("names", (("relu", "relu", "leaky_relu"), ("gelu", "tanh", "softplus")))
 def test_moments_of_all_units_against_enumeration(names):
     rng = np.random.default_rng(1)
@@ -161,6 +162,12 @@ def test_the_laws_of_one_and_two_units():
         law = av.pushforward(source, layer, readout, FINE)
         y = psi @ np.asarray(readout).T
         np.testing.assert_allclose(law.mean, weights @ y, atol=1e-8)
+        if len(readout) == 2:
+            bounds = av.pushforward(source, layer, readout, av.Resolution(12), certify=True)
+            assert np.all(np.abs(bounds.mean - weights @ y) <= bounds.error_bound.mean)
+            covariance = (y - weights @ y).T @ ((y - weights @ y) * weights[:, None])
+            assert np.all(np.abs(bounds.covariance - covariance) <= bounds.error_bound.covariance)
+            assert 0 < np.max(bounds.error_bound.covariance) < 1e-3
         value = law.expectation(lambda y: jnp.cos(y[0]) * jnp.tanh(y[-1]))
         np.testing.assert_allclose(value, weights @ (np.cos(y[:, 0]) * np.tanh(y[:, -1])), atol=5e-5)
     with pytest.raises(ValueError, match="readout: expected projections that involve at most 2 units"):
@@ -343,7 +350,7 @@ def test_two_features_at_an_angle_as_one_of_four_atoms():
     [
         (dict(encoder="none"), "encoder: expected"),
         (dict(vectors=1), "vectors: expected"),
-        (dict(certify=True), "certify: expected False"),
+        (dict(certify=True, encoder="both"), "certify: expected False"),
     ],
 )
 def test_bad_options(options, message):

@@ -36,6 +36,7 @@ def two_features(angle: float) -> av.FeatureModel:
     return av.FeatureModel(av.Prior.bernoulli([0.3, 0.3]), [[1, np.cos(radians)], [0, np.sin(radians)]], 0.2)
 
 
+@pytest.mark.optimised
 @pytest.mark.parametrize("angle", ANGLES)
 def test_two_features_at_an_angle(angle):
     entropy, best = ANGLES[angle]
@@ -57,6 +58,7 @@ def test_entropies_are_the_oracles():
     assert abs(density.entropy(model) - ANGLES[60][0]) < 1e-10
 
 
+@pytest.mark.optimised
 def test_probabilistic_pca():
     """Gaussian x with covariance eigenvalues (4, 2, 1, 0.5, 0.25), two Gaussian features: shared/cases."""
     rotation = np.linalg.qr(np.random.default_rng(0).normal(size=(5, 5)))[0]
@@ -107,6 +109,7 @@ def test_closed_forms_are_stationary(small, noise):
     assert abs(loss(*zeros) - (given.information.sum() + log_det / 2)) < 1e-7
 
 
+@pytest.mark.optimised
 def test_profiled_gradient_is_the_derivative(small):
     source, layer = small
     atoms = jnp.array([[0.0, 1.0], [0.0, 1.0]])

@@ -3,6 +3,7 @@
 All are expectations of one or two functions of one projection of the source each (`certified.py`).
 """
 
+import math
 from collections.abc import Callable
 from functools import partial
 
@@ -174,7 +175,7 @@ def state_expectations(law: Projection, scale: Array, function, order: int) -> B
     twice = jnp.full(omega.shape, 2.0, omega.dtype).at[0].set(1.0)
     value = masses * jnp.einsum("r,mr,mkr->mk", given.coefficients * twice * gauss[0], others, wave).real
     size, eps = jnp.abs(given.coefficients) * twice, jnp.finfo(omega.dtype).eps
-    summed = eps * np.log2(omega.size + 1)
+    summed = eps * math.log2(omega.size + 1)
     rounding = jnp.hypot(size * (2 * plane.rounding[0] + summed * plane.size[0]), twice * given.jitter * plane.size[0])
     own = SIGMAS * jnp.sqrt(jnp.sum(rounding**2)) + given.tail + given.slack * (twice @ plane.size[0])
     moved = 4 * eps * given.slope * (scale + axis.length)

@@ -1,0 +1,94 @@
+"""Bounds of the loss of carried features, through layers of every kind, against enumeration."""
+
+import cases
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import reference
+from test_dense import both, exact_terms, layer_of, problem
+
+import analytic_vae as av
+
+
+def dense():
+    """Three smooth units beside a linear map, a vector per atom."""
+    return *both(vectors=True, beside=False), reference.Rule(12, 12)
+
+
+def kinked():
+    """Units of several kinds of one input, without a linear map, a direction per feature; full noise."""
+    rng = np.random.default_rng(2)
+    names = ("relu", "gelu", "relu")
+    source = cases.model(rng, 1, 3, 2)
+    layer, oracle = layer_of(rng, 1, names, skip=False)
+    layer = av.DenseLayer(layer.weight, layer.bias, names, layer.output)
+    target = cases.model(rng, 3, 3, 2, "full")
+    return (source, layer, target, av.CarriedEncoder(3)), oracle, reference.Rule(40, 16)
+
+
+def ridge(activation):
+    """A ridge layer, which is one unit beside a linear map; or a linear layer."""
+    source, layer, *_ = cases.problem(1, activation=activation)
+    form = layer.form()
+    target = cases.model(np.random.default_rng(3), cases.N2, cases.M1, cases.K1)
+    arrays = form.direction[None], form.bias[None], form.output[:, None], form.linear
+    oracle = reference.Dense(*(np.asarray(array) for array in arrays), [(np.tanh, ())])
+    if activation is None:  # its offset as that of the mean of what is modelled
+        layer = av.LinearLayer(layer.weight)
+    return (source, layer, target, av.CarriedEncoder(cases.M1)), oracle, reference.Rule(12, 12)
+
+
+CASES = {
+    "dense": (dense, np.float64, 1e-4),
+    "kinked": (kinked, np.float32, 0.5),  # of one input no unit has noise given another: the worst for pairs
+    "ridge": (lambda: ridge("tanh"), np.float64, 1e-4),
+    "linear": (lambda: ridge(None), np.float32, 1e-2),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_no_term_is_farther_off_than_its_bound(case):
+    make, dtype, limit = CASES[case]
+    parts, oracle, rule = make()
+    parts = cases.cast(parts, dtype)
+    found = av.elbo(*parts, av.Resolution(12), certify=True)
+    exact = exact_terms(cases.cast(parts, np.float64), oracle, rule)
+    to_oracle = 2 * float(found.R3) / float(found.S2)  # its S2 is in units of the noise
+    for name, scale in (("R1", 1), ("S2", to_oracle), ("loss", 1)):
+        error = abs(scale * float(getattr(found, name)) - exact[name])
+        assert error <= scale * float(getattr(found.bounds, name)) + 1e-13 * (1 + abs(exact[name])), name
+    assert found.error_bound.dtype == dtype and found.error_bound < limit
+
+
+def test_a_certified_fit_whose_states_are_split():
+    (source, layer, *_), oracle = problem(6)
+    plain, found = (
+        av.fit(source, layer, split=split, certify=split, check=False, resolution=av.Resolution(16))
+        for split in (False, True)
+    )
+    exact = exact_terms((source, layer, plain.target, plain.encoder), oracle)
+    assert abs(found.loss - exact["loss"]) <= float(found.elbo.error_bound) < 1e-2
+    assert found.target.prior.atoms.shape[1] > source.prior.atoms.shape[1]
+
+
+def test_bounds_have_no_gradient():
+    parts, *_ = dense()
+
+    def bound(by):
+        return av.elbo(*parts[:2], parts[2].shift(by), parts[3], av.Resolution(12), certify=True).error_bound
+
+    assert np.all(jax.grad(bound)(jnp.zeros(3)) == 0)
+
+
+def test_bad_arguments():
+    (source, layer, target, encoder), *_ = dense()
+    unknown = av.DenseLayer(layer.weight, layer.bias, av.Activation(jnp.sin, name="sin"), layer.output, layer.skip)
+    with pytest.raises(ValueError, match=r"layer: expected an activation with a strip"):
+        av.elbo(source, unknown, target, encoder, certify=True)
+    parts, _ = both(vectors=True)
+    with pytest.raises(ValueError, match="encoder: expected carried features alone, whose errors can be bounded"):
+        av.elbo(*parts, certify=True)
+    parts, _ = problem(0)
+    with pytest.raises(ValueError, match="layer: expected a LinearLayer or a RidgeLayer, or a CarriedEncoder"):
+        av.elbo(*parts, certify=True)
