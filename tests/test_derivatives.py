@@ -44,7 +44,6 @@ GRADIENTS = [
     ("neural", "tanh", "scalar", "scalar"),
     ("softmax2", "relu", "scalar", "scalar"),
     ("gaussian2", "relu", "scalar", "scalar"),
-    ("neural2", "relu", "scalar", "scalar"),
 ]
 
 
@@ -143,8 +142,9 @@ def test_the_gradient_is_that_of_the_loss_at_the_default_resolution():
         moved = eqx.tree_at(lambda one: one.readout, encoder, encoder.readout * (1 + step))
         return av.profiled_loss(source, layer, prior.atoms, moved)[0].loss
 
-    value, gradient = jax.jit(jax.value_and_grad(loss))(0.0)
-    differences = [(float(jax.jit(loss)(h)) - float(value)) / h for h in (1e-3, -1e-3, 1e-5, -1e-5)]
+    value, gradient = jax.jit(jax.value_and_grad(loss), compiler_options=QUICK)(0.0)
+    moved = jax.jit(loss, compiler_options=QUICK)
+    differences = [(float(moved(h)) - float(value)) / h for h in (1e-3, -1e-3, 1e-5, -1e-5)]
     np.testing.assert_allclose(differences, float(gradient), rtol=2e-2)
 
 
