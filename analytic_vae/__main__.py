@@ -73,7 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--frequencies", type=int, default=24, help="resolution: frequencies per axis")
     one.add_argument("--steps", type=int, default=60, help="largest number of steps per layer")
     one.add_argument("--tolerance", type=float, default=2e-3, help="stop when ten steps gain fewer nats than this")
-    one.add_argument("--certify", action="store_true", help="bounds of the losses (slow; carried features, or ridges)")
+    one.add_argument("--certify", action="store_true", help="bounds of the losses (slow)")
     one.add_argument("--samples", type=int, default=1_000_000, help="samples to compare with")
     one.add_argument("--hidden", type=int, default=32, help="hidden units of the digits network")
     one.add_argument("--seed", type=int, default=0, help="of the training, the sampling and random encoders")
@@ -92,9 +92,6 @@ def _learn(options: argparse.Namespace) -> int:
         value = getattr(options, name)
         if value is not None and value < least:
             raise ValueError(f"--{name}: expected at least {least}, got {value}.")
-    ridges, carried = options.layers == "ridge", options.encoder == "carried" or options.encoder is None
-    if options.certify and not (carried or (ridges and options.encoder != "both")):
-        raise ValueError("--certify: expected carried features, or --layers ridge and learnt ones: they have bounds.")
     # The command, unlike the library, may choose: double precision.
     jax.config.update("jax_enable_x64", True)
     if jax.config.jax_compilation_cache_dir is None:

@@ -39,6 +39,15 @@ class Certificate(eqx.Module):
         return cls(R1, R2, R3, S1, S2, T1, T2, T3, U1, U2, U3, added(R1, R2, R3))
 
 
+class FeatureTerms(eqx.Module):
+    """What some of the features add to the terms of the loss; to `T3` with each other."""
+
+    R1: Bounded
+    S1: Bounded
+    T2: Bounded
+    T3: Bounded
+
+
 def weighted_sum(terms: Bounded, weights: Float[Array, " m"]) -> Bounded:
     """`sum_j weights_j terms_j`."""
     rounding = 8 * jnp.finfo(weights.dtype).eps * jnp.abs(weights) @ jnp.abs(terms.value)

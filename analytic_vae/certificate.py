@@ -8,43 +8,53 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .bounded_terms import Certificate, added, weighted_sum
-from .encoder import AbstractEncoder
-from .layer import RidgeForm
-from .model import FeatureModel, whitening
+from .bounded_terms import Certificate, FeatureTerms, added, weighted_sum
+from .carried_certificate import carried_terms
+from .encoder import AbstractEncoder, CarriedEncoder, learnt_part
+from .layer import DenseLayer, RidgeForm
+from .model import FeatureModel
 from .precision import exact_products
-from .spectral.axis import Axis
-from .spectral.certified import SAFETY, Bounded
+from .spectral.certified import SAFETY, Analytic, Bounded
 from .spectral.certified_latent import (
     NAMES,
     box_coefficients,
     encoder_functions,
     expectations,
     frequencies,
+    latent_mean,
+    middle_and_half,
 )
-from .spectral.certified_law import AT_ONCE, Joint, activation_size, root_sizes, source_sizes, waves
+from .spectral.certified_law import AT_ONCE, Joint, source_sizes, waves
 from .spectral.certified_pairs import Parts, by_parts, by_series
-from .spectral.certified_ridge import activation_mean, activation_square, activation_with
-from .spectral.certified_units import check_strip
+from .spectral.certified_units import (
+    Units,
+    activations_of,
+    check_pairs,
+    check_strip,
+    pair_order,
+    state_expectations,
+    state_order,
+)
 from .spectral.expectation import least_squares_series, statistic_nodes
+from .spectral.features import codes
 from .spectral.memory import require_memory
 from .spectral.projection import Projection
 from .spectral.resolution import Resolution
 from .spectral.ridge import RidgeAxis
 from .spectral.spectrum import Spectrum
 from .spectral.statistic import Statistic
-from .types import Array
+from .types import Array, Float
+from .whitened import ROUNDING, OutputTerms, Whitened, output_terms
 
 
 class Orders(eqx.Module):
     """Highest frequency indices of the certificate's grids: of one feature's statistics, of pairs, of the ridge axis of
-    each and alone; and of the series that stand for latent means."""
+    each; and of the series that stand for latent means."""
 
     single: int = eqx.field(static=True)
     pair: int = eqx.field(static=True)
     single_ridge: int = eqx.field(static=True)
     pair_ridge: int = eqx.field(static=True)
-    ridge: int = eqx.field(static=True)
     series: int = eqx.field(static=True)
 
     @classmethod
@@ -52,157 +62,73 @@ class Orders(eqx.Module):
         """For encoders that read so many statistics."""
         N = resolution.frequencies
         if statistics == 1:
-            return cls(4 * N, 4 * N, 8 * N, 4 * N, 16 * N, max(4, N // 2))
-        return cls(2 * N, 2 * N, 4 * N, 4 * N, 16 * N, max(4, N // 4))
+            return cls(4 * N, 4 * N, 8 * N, 4 * N, max(4, N // 2))
+        return cls(2 * N, 2 * N, 4 * N, 4 * N, max(4, N // 4))
 
 
 @exact_products
 @eqx.filter_jit
 def certificate(source, layer, target, encoder, resolution: Resolution) -> Certificate:
     """The terms of the loss with their bounds."""
-    form = layer.form()
-    axis = RidgeAxis.of(source, form, resolution)
-    orders = Orders.of(resolution, encoder.statistics_read)
-    eps = jnp.finfo(source.mean.dtype).eps
-
-    whiten, _, _ = whitening(target)
-    units = whiten(jnp.eye(target.neurons, dtype=source.mean.dtype))
-    decoder = units @ target.decoder
-    gram = decoder.T @ decoder
-    towards = units.T @ decoder  # F_j = <towards_j, f - mean>
-    towards_size = jnp.abs(units).T @ (jnp.abs(units) @ jnp.abs(target.decoder))
-    offsets = -target.mean @ towards
-    middles = (target.prior.atoms.max(axis=1) + target.prior.atoms.min(axis=1)) / 2
-    moments = _layer_moments(source, form, units, target.mean, orders)
-
-    arrays, static = eqx.partition(encoder, eqx.is_array)
-
-    def one_feature(given):
-        arrays, atoms, log_masses, *weight = given
-        one = eqx.combine(arrays, static)
-        statistic = Statistic.of(source, form, one.readout, axis, resolution)
-        joint = Joint.of(
-            source, form, one.readout, tuple(weight), statistic, axis.centre, orders.single, orders.single_ridge
-        )
-        functions = box_coefficients(joint.axes, *encoder_functions(one, atoms, log_masses, statistic, joint.axes))
-        found = waves(joint, frequencies(joint.axes, functions.index), weighted=True)
-        return expectations(joint, found, functions, NAMES.index("mean"))
-
-    given = arrays, target.prior.atoms, target.prior.log_masses, towards.T, towards_size.T, offsets
-    single, weighted = jax.lax.map(one_feature, given)
-    rate, spread, mean, square = (Bounded(single.value[:, f], single.error_bound[:, f]) for f in range(len(NAMES)))
-
-    diagonal = jnp.diagonal(gram)
-    R1 = weighted_sum(rate, jnp.ones_like(diagonal))
-    impossible = jnp.any(jnp.isneginf(target.prior.log_masses))  # for the target, not for the encoder
-    R1 = Bounded(R1.value, jnp.where(impossible, jnp.inf, R1.error_bound))
-    S1 = weighted_sum(spread, diagonal)
-    # E F s = E F (s - middle) + middle E F
-    bent = towards.T @ form.output
-    weight_means = towards.T @ (form.linear @ source.moments()[0] + form.offset) + offsets + bent * moments["psi"].value
-    weight_sizes = jnp.abs(form.linear) @ source_sizes(source) + jnp.abs(form.offset) + jnp.abs(target.mean)
-    weight_sizes = towards_size.T @ (weight_sizes + jnp.abs(form.output) * moments["size"].value)
-    middle_error = jnp.abs(middles) @ (jnp.abs(bent) * moments["psi"].error_bound + eps * 8 * weight_sizes)
-    T2 = weighted_sum(weighted, -2 * jnp.ones_like(diagonal))
-    T2 = Bounded(T2.value - 2 * middles @ weight_means, T2.error_bound + 2 * middle_error)
-    T3 = _second_moments(source, form, axis, target, encoder, resolution, orders, gram, middles, mean, square)
-    return Certificate.of(target, R1, S1, T2, T3, moments["U1"], moments["U2"], moments["U3"])
+    parts, units = Whitened.of(layer, target), Units.of(source, layer)
+    output = output_terms(source, layer, parts, units, resolution)
+    carried, beside = (encoder.carried if isinstance(encoder, CarriedEncoder) else 0), learnt_part(encoder)
+    atoms, log_masses = target.prior.atoms, target.prior.log_masses
+    code = codes(atoms, target.decoder.ndim == 3)  # [m, R, K]
+    first = carried * code.shape[1]
+    terms = []
+    if carried:
+        own = parts.of_codes(slice(0, first))
+        terms.append(carried_terms(source, code[:carried], log_masses[:carried], own, units, resolution))
+    if beside is not None:
+        rest = parts.of_codes(slice(first, None))
+        given = atoms[carried:], code[carried:, 0], log_masses[carried:]
+        learnt = Learnt.of(source, layer, beside, *given, resolution)
+        terms.append(_learnt_terms(learnt, layer, target, rest, units, output))
+        if carried:
+            terms.append(_between(learnt, code[:carried], parts, first))
+    R1, S1, T2, T3 = (added(*(getattr(one, name) for one in terms)) for name in ("R1", "S1", "T2", "T3"))
+    return Certificate.of(target, R1, S1, T2, T3, output.U1, output.U2, output.U3)
 
 
-def check_certificate(source, layer, target, encoder, resolution: Resolution) -> None:
-    """Raise an error that names the argument if there can be no bounds, or the memory does not suffice for them."""
-    check_strip(layer)
-    if target.decoder.ndim != 2:
-        raise ValueError(f"target: expected a decoder [n, m], whose errors can be bounded, got {target.decoder.shape}.")
-    orders, t = Orders.of(resolution, encoder.statistics_read), encoder.statistics_read
-    (m, K), complex_number = target.prior.atoms.shape, 2 * source.mean.dtype.itemsize
-    points = (12 * orders.single) ** t * (K + 16)
-    pair = (4 * orders.pair + 2) * (orders.pair + 1) * 8 if t == 1 else (1.6 * orders.series**2) ** 2 * 40
-    tables = m * (40 * orders.pair + (source.features * source.prior.atoms.shape[1] + 8) * 4)
-    require_memory((16 * AT_ONCE + points + pair + tables) * complex_number, "certify", "lower resolution.frequencies")
+class Learnt(NamedTuple):
+    """Features whose encoders read statistics of `form`; a code is a number for each of their atoms."""
 
-
-def _layer_moments(source, form: RidgeForm, units, mean, orders: Orders) -> dict[str, Bounded]:
-    """`E psi` and the three terms of `T1`."""
-    eps = jnp.finfo(source.mean.dtype).eps
-    linear, output, centre = units @ form.linear, units @ form.output, units @ (form.offset - mean)
-    input_mean, covariance = source.moments()
-    mapped = linear @ input_mean + centre
-    output_size = jnp.abs(units) @ jnp.abs(form.output)
-    sizes = jnp.abs(units) @ jnp.abs(form.linear) @ root_sizes(source) + jnp.abs(units) @ (
-        jnp.abs(form.offset) + jnp.abs(mean)
-    )
-    U1 = Bounded(jnp.sum((linear @ covariance) * linear) + mapped @ mapped, 8 * eps * sizes @ sizes)
-    zero = Bounded(jnp.zeros_like(U1.value), jnp.zeros_like(U1.value))
-    if form.activation is None:
-        return {"psi": zero, "size": zero, "U1": U1, "U2": zero, "U3": zero}
-    rows = jnp.stack([output @ linear, form.direction])
-    law = Projection.of(source, rows, jnp.stack([output @ centre, form.bias]))
-    scale = jnp.stack([output_size @ sizes, form.direction_size @ source_sizes(source) + jnp.abs(form.bias)])
-    alone = law.alone(1)
-    psi = activation_mean(alone, scale[1:], form.activation, orders.ridge)
-    square = activation_square(alone, scale[1:], form.activation, orders.ridge)
-    with_psi = activation_with(law, scale, form.activation, orders.ridge)
-    size = activation_size(form, Axis.of(alone, jnp.zeros_like(form.bias), orders.single))
-    bent_error = 8 * eps * output_size @ output_size * size**2
-    return {
-        "psi": psi,
-        "size": Bounded(size, jnp.zeros_like(size)),
-        "U1": U1,
-        "U2": Bounded(2 * with_psi.value, 2 * with_psi.error_bound + 8 * eps * size * output_size @ sizes),
-        "U3": added(
-            weighted_sum(Bounded(square.value[None], square.error_bound[None]), (output @ output)[None]),
-            Bounded(jnp.zeros_like(size), bent_error),
-        ),
-    }
-
-
-def _second_moments(
-    source, form, axis, target, encoder, resolution, orders, gram, middles, mean: Bounded, square: Bounded
-) -> Bounded:
-    """`T3 = sum_jk H_jk E s_j s_k`, from moments of `s_j` less the middle of its atoms."""
-    m = target.features
-    first, second = np.triu_indices(m, 1)
-    pairs = Bounded(jnp.zeros(0, gram.dtype), jnp.zeros(0, gram.dtype))
-    if first.size:
-        pairs = _pair_moments(_Parts(source, form, axis, target, encoder, resolution, orders), first, second, square)
-    values = jnp.diag(square.value).at[first, second].set(pairs.value).at[second, first].set(pairs.value)
-    errors = jnp.diag(square.error_bound).at[first, second].set(pairs.error_bound)
-    errors = errors.at[second, first].set(pairs.error_bound)
-    shift = jnp.outer(middles, mean.value)
-    whole = values + shift + shift.T + jnp.outer(middles, middles)
-    shift_error = jnp.outer(jnp.abs(middles), mean.error_bound)
-    sizes = jnp.abs(values) + jnp.abs(shift) + jnp.abs(shift.T) + jnp.abs(jnp.outer(middles, middles))
-    errors = errors + shift_error + shift_error.T + 8 * jnp.finfo(gram.dtype).eps * sizes
-    return Bounded(jnp.sum(gram * whole), SAFETY * jnp.sum(jnp.where(gram == 0, 0, jnp.abs(gram) * errors)))
-
-
-class _Parts(NamedTuple):
     source: FeatureModel
     form: RidgeForm
     axis: RidgeAxis
-    target: FeatureModel
     encoder: AbstractEncoder
+    atoms: Float[Array, "m K"]
+    code: Float[Array, "m K"]
+    log_masses: Float[Array, "m K"]
     resolution: Resolution
     orders: Orders
 
+    @classmethod
+    def of(cls, source, layer, encoder, atoms, code, log_masses, resolution: Resolution) -> "Learnt":
+        """Those of a layer."""
+        form, orders = layer.read_form(), Orders.of(resolution, encoder.statistics_read)
+        axis = RidgeAxis.of(source, form, resolution)
+        return cls(source, form, axis, encoder, atoms, code, log_masses, resolution, orders)
+
     def joint(self, statistic: Statistic, readout: Array, order: int, ridge_order: int) -> Joint:
-        none = jnp.zeros_like(self.target.mean)
+        """The law of statistics alone."""
+        none = jnp.zeros_like(readout[0])
         return Joint.of(
             self.source, self.form, readout, (none, none, none[0]), statistic, self.axis.centre, order, ridge_order
         )
 
-    def of_features(self, function) -> tuple:
-        """`function(encoder, atoms, log masses, statistic)` of every feature."""
+    def of_features(self, function, *more) -> tuple:
+        """`function(encoder, atoms, code, log masses, statistic, *more)` of every feature, and its statistic."""
         arrays, static = eqx.partition(self.encoder, eqx.is_array)
 
         def one(given):
-            arrays, atoms, log_masses = given
+            arrays, atoms, code, log_masses, *more = given
             encoder = eqx.combine(arrays, static)
             statistic = Statistic.of(self.source, self.form, encoder.readout, self.axis, self.resolution)
-            return statistic, function(encoder, atoms, log_masses, statistic)
+            return statistic, function(encoder, atoms, code, log_masses, statistic, *more)
 
-        return jax.lax.map(one, (arrays, self.target.prior.atoms, self.target.prior.log_masses))
+        return jax.lax.map(one, (arrays, self.atoms, self.code, self.log_masses, *more))
 
     def of_pairs(self, function, tables, first: np.ndarray, second: np.ndarray):
         """`function(joint law, table, table)` of every pair."""
@@ -215,34 +141,158 @@ class _Parts(NamedTuple):
 
         return jax.lax.map(one, (jnp.asarray(first), jnp.asarray(second)))
 
+    def mean_of(self, j: Array) -> Analytic:
+        """The latent mean of the feature of that index, less the middle of its code; of one statistic."""
+        arrays, static = eqx.partition(self.encoder, eqx.is_array)
+        one = eqx.combine(jax.tree.map(itemgetter(j), arrays), static)
+        return latent_mean(one, self.atoms[j], self.code[j])
 
-def _pair_moments(parts: _Parts, first: np.ndarray, second: np.ndarray, square: Bounded) -> Bounded:
+
+def _learnt_terms(learnt: Learnt, layer, target, parts: Whitened, units: Units, output: OutputTerms) -> FeatureTerms:
+    """The terms of learnt features."""
+    source, form, orders, decoder = learnt.source, learnt.form, learnt.orders, parts.decoder
+    eps = ROUNDING * jnp.finfo(source.mean.dtype).eps
+    middles, _ = middle_and_half(learnt.code)
+    # F_j = <decoder_j, f>, all of it if encoders read the output; of a dense layer what is linear in its input.
+    if isinstance(layer, DenseLayer):
+        towards, towards_size = parts.linear.T @ decoder, parts.linear_size.T @ parts.decoder_size
+    else:
+        towards, towards_size = parts.inverse.T @ decoder, parts.inverse_size.T @ parts.decoder_size
+    offsets = parts.centre @ decoder - form.offset @ towards
+
+    def one_feature(encoder, atoms, code, log_masses, statistic, *weight):
+        joint = Joint.of(
+            source, form, encoder.readout, weight, statistic, learnt.axis.centre, orders.single, orders.single_ridge
+        )
+        functions = encoder_functions(encoder, atoms, code, log_masses, statistic, joint.axes)
+        coefficients = box_coefficients(joint.axes, *functions)
+        found = waves(joint, frequencies(joint.axes, coefficients.index), weighted=True)
+        return expectations(joint, found, coefficients, NAMES.index("mean"))
+
+    _, (single, weighted) = learnt.of_features(one_feature, towards.T, towards_size.T, offsets)
+    rate, spread, mean, square = (Bounded(single.value[:, f], single.error_bound[:, f]) for f in range(len(NAMES)))
+    gram = decoder.T @ decoder
+    R1 = weighted_sum(rate, jnp.ones_like(middles))
+    impossible = jnp.any(jnp.isneginf(learnt.log_masses))  # for the target, not for the encoder
+    R1 = Bounded(R1.value, jnp.where(impossible, jnp.inf, R1.error_bound))
+    # E F s = E F (s - middle) + middle E F
+    bent = parts.output.T @ decoder
+    F = decoder.T @ (parts.linear @ source.moments()[0] + parts.centre) + bent.T @ output.psi.value
+    sizes = parts.linear_size @ source_sizes(source) + parts.centre_size + parts.output_size @ output.roots
+    F_error = jnp.abs(bent).T @ output.psi.error_bound + eps * parts.decoder_size.T @ sizes
+    T2 = weighted_sum(weighted, -2 * jnp.ones_like(middles))
+    T2 = Bounded(T2.value - 2 * middles @ F, T2.error_bound + 2 * jnp.abs(middles) @ F_error)
+    if isinstance(layer, DenseLayer):
+        order = pair_order(learnt.resolution)
+        shared = units.with_functions(learnt.encoder.readout[:, 0], learnt.mean_of, order)
+        T2 = added(T2, weighted_sum(jax.tree.map(jnp.ravel, shared), -2 * bent.ravel()))
+    T3 = _second_moments(learnt, gram, middles, mean, square)
+    return FeatureTerms(R1, weighted_sum(spread, jnp.diagonal(gram)), T2, T3)
+
+
+def _between(learnt: Learnt, code: Float[Array, "m R K"], parts: Whitened, first: int) -> FeatureTerms:
+    """What carried and learnt features add to `T3` together: `2 sum <decoder_C, decoder_j> E code_C s_j`."""
+    source, order = learnt.source, state_order(learnt.resolution)
+    read = learnt.form.linear
+    middles, _ = middle_and_half(learnt.code)
+    masses = source.prior.masses
+
+    def one(j):
+        row = learnt.encoder.readout[j] @ read
+        law = Projection.of(source, row, learnt.encoder.readout[j] @ learnt.form.offset)
+        size = jnp.abs(learnt.encoder.readout[j, 0]) @ (
+            jnp.abs(read) @ source_sizes(source) + jnp.abs(learnt.form.offset)
+        )
+        return state_expectations(law, size, learnt.mean_of(j), order)
+
+    found = jax.lax.map(one, jnp.arange(middles.size))  # E 1{z_l = a} (s_j - middle_j): [m2, m1, K]
+    whole = found.value + middles[:, None, None] * masses[None]
+    eps = ROUNDING * jnp.finfo(masses.dtype).eps
+    error = found.error_bound + eps * (jnp.abs(found.value) + jnp.abs(middles)[:, None, None] * masses[None])
+    cross = jnp.einsum("lrk,jlk->lrj", code, whole).reshape(first, -1)
+    cross_error = jnp.einsum("lrk,jlk->lrj", jnp.abs(code), error).reshape(first, -1)
+    gram = parts.decoder[:, :first].T @ parts.decoder[:, first:]
+    gram_size = parts.decoder_size[:, :first].T @ parts.decoder_size[:, first:]
+    zero = jnp.zeros_like(source.mean[0])
+    none = Bounded(zero, zero)
+    error = jnp.sum(jnp.abs(gram) * cross_error + eps * gram_size * jnp.abs(cross))
+    return FeatureTerms(none, none, none, Bounded(2 * jnp.sum(gram * cross), 2 * SAFETY * error))
+
+
+def check_certificate(source, layer, target, encoder, resolution: Resolution) -> None:
+    """Raise an error that names the argument if there can be no bounds, or the memory does not suffice for them."""
+    check_strip(layer)
+    distinct, which = activations_of(layer)
+    check_pairs(source, len(which), resolution)
+    beside, carries = learnt_part(encoder), isinstance(encoder, CarriedEncoder)
+    if beside is None:
+        return
+    if target.decoder.ndim == 3 and target.decoder.shape[2] != 2:
+        raise ValueError(
+            "target: expected a decoder [n, m], or one of two atoms, where features are learnt: there errors can be "
+            f"bounded; got {target.decoder.shape}."
+        )
+    if carries and distinct and not isinstance(layer, DenseLayer):
+        raise ValueError("encoder: expected carried features alone of a RidgeLayer, whose errors can be bounded.")
+    t = beside.statistics_read
+    if t > 1 and (carries or isinstance(layer, DenseLayer)):
+        raise ValueError(
+            f"encoder: expected one statistic per feature of a DenseLayer's input, and beside carried features, whose "
+            f"errors can be bounded, got {t}."
+        )
+    orders, (m, K) = Orders.of(resolution, t), target.prior.atoms.shape
+    points = (12 * orders.single) ** t * (K + 16)
+    pair = (4 * orders.pair + 2) * (orders.pair + 1) * 8 if t == 1 else (1.6 * orders.series**2) ** 2 * 40
+    tables = m * (40 * orders.pair + (source.features * source.prior.atoms.shape[1] + 8) * 4)
+    needed = (16 * AT_ONCE + points + pair + tables) * 2 * source.mean.dtype.itemsize
+    require_memory(needed, "certify", "lower resolution.frequencies")
+
+
+def _second_moments(learnt: Learnt, gram, middles, mean: Bounded, square: Bounded) -> Bounded:
+    """`T3 = sum_jk H_jk E s_j s_k`, from moments of `s_j` less the middle of its code."""
+    m = middles.size
+    first, second = np.triu_indices(m, 1)
+    pairs = Bounded(jnp.zeros(0, gram.dtype), jnp.zeros(0, gram.dtype))
+    if first.size:
+        pairs = _pair_moments(learnt, first, second, square)
+    values = jnp.diag(square.value).at[first, second].set(pairs.value).at[second, first].set(pairs.value)
+    errors = jnp.diag(square.error_bound).at[first, second].set(pairs.error_bound)
+    errors = errors.at[second, first].set(pairs.error_bound)
+    shift = jnp.outer(middles, mean.value)
+    whole = values + shift + shift.T + jnp.outer(middles, middles)
+    shift_error = jnp.outer(jnp.abs(middles), mean.error_bound)
+    sizes = jnp.abs(values) + jnp.abs(shift) + jnp.abs(shift.T) + jnp.abs(jnp.outer(middles, middles))
+    errors = errors + shift_error + shift_error.T + 8 * jnp.finfo(gram.dtype).eps * sizes
+    return Bounded(jnp.sum(gram * whole), SAFETY * jnp.sum(jnp.where(gram == 0, 0, jnp.abs(gram) * errors)))
+
+
+def _pair_moments(learnt: Learnt, first: np.ndarray, second: np.ndarray, square: Bounded) -> Bounded:
     """`E s_j s_k` of all pairs, from a short series for each latent mean and what that leaves out."""
-    orders, resolution, f = parts.orders, parts.resolution, NAMES.index("mean")
-    t = parts.encoder.statistics_read
-    grid = parts.axis.law_grid(resolution, t)
+    orders, resolution, f = learnt.orders, learnt.resolution, NAMES.index("mean")
+    t = learnt.encoder.statistics_read
+    grid = learnt.axis.law_grid(resolution, t)
 
-    def one_feature(encoder, atoms, log_masses, statistic):
+    def one_feature(encoder, atoms, code, log_masses, statistic):
         nodes = statistic_nodes(Spectrum.of(statistic, grid, resolution), resolution)
         q = jnp.exp(jax.vmap(lambda y: encoder.log_masses(y, atoms))(nodes.points))
-        means = q @ (atoms - (atoms.max() + atoms.min()) / 2)
+        means = q @ (code - middle_and_half(code)[0])
         series, _ = jax.lax.stop_gradient(least_squares_series(statistic, nodes, means, orders.series))
-        joint = parts.joint(statistic, encoder.readout, orders.pair, orders.single_ridge)
-        functions = encoder_functions(encoder, atoms, log_masses, statistic, joint.axes, series)
+        joint = learnt.joint(statistic, encoder.readout, orders.pair, orders.single_ridge)
+        functions = encoder_functions(encoder, atoms, code, log_masses, statistic, joint.axes, series)
         coefficients = box_coefficients(joint.axes, *functions)
         found = waves(joint, frequencies(joint.axes, coefficients.index), weighted=False)
         plain, _ = expectations(joint, found, coefficients, f)
         return Parts(series, coefficients, jnp.sqrt(jnp.maximum(plain.high[-1], 0)))
 
-    statistics, features = parts.of_features(one_feature)
+    statistics, features = learnt.of_features(one_feature)
     if t == 1:
-        return parts.of_pairs(lambda joint, a, b: by_parts(joint, a, b, f), (statistics, features), first, second)
+        return learnt.of_pairs(lambda joint, a, b: by_parts(joint, a, b, f), (statistics, features), first, second)
     norms = jnp.stack([jnp.sqrt(jnp.maximum(square.high, 0)), features.rest], axis=1)
 
     def one_pair(joint, a, b):
         return by_series(joint, a[0], b[0], jnp.stack([a[1], b[1]]))
 
-    return parts.of_pairs(one_pair, (statistics, (features.series, norms)), first, second)
+    return learnt.of_pairs(one_pair, (statistics, (features.series, norms)), first, second)
 
 
 def _side_by_side(left: Statistic, right: Statistic) -> Statistic:

@@ -7,11 +7,10 @@ import numpy as np
 from jax.sharding import Mesh
 
 from ._check import is_concrete, require_instance
-from .arguments import check_encoder, check_layer, check_ridge
+from .arguments import check_encoder, check_layer
 from .bounded_terms import TERMS
-from .carried_certificate import carried_certificate, check_carried_certificate
 from .certificate import certificate, check_certificate
-from .encoder import AbstractEncoder, CarriedEncoder
+from .encoder import AbstractEncoder
 from .expectations import Expectations, checked_expectations
 from .layer import AbstractLayer
 from .model import FeatureModel, code_decoder, whitening
@@ -168,8 +167,10 @@ def elbo(
         resolution: how fine; `Resolution()` if not given.
         plan, mesh, moments: as in `expectations`.
         certify: whether to bound the error of every term, too (`Elbo.bounds`). The bounds come from a second
-            computation on grids of their own, which takes all pairs of features one by one: leave it out of training
-            steps. They have no gradient, and say next to nothing for an encoder that does not know its `strip`.
+            computation on grids of their own, which takes all pairs of learnt features, and of units, one by one: leave
+            it out of training steps. They have no gradient, and say next to nothing for an encoder that does not know
+            its `strip`. There are none for encoders that read two statistics of a `DenseLayer`'s input, and for learnt
+            features with a vector for each of more than two atoms.
 
     Returns an `Elbo`: `loss`, `rate`, `distortion` and every named term. Differentiable in all arrays of all
     arguments, and jit-able. Raises `ValueError` that names the argument if the parts do not fit together, `MemoryError`
@@ -185,25 +186,11 @@ def elbo(
     require_instance("target", target, FeatureModel, "a FeatureModel")
     if certify:
         check_encoder(layer, encoder, target.prior.atoms, resolution, "target", source)
-        check_bounds(source, layer, target, encoder, resolution or Resolution())
+        check_certificate(source, layer, target, encoder, resolution or Resolution())
     vectors, atoms = target.decoder.ndim == 3, target.prior.atoms
     given = checked_expectations(source, layer, atoms, encoder, resolution, plan, mesh, "target", vectors, moments)
     found = elbo_of(given, target)
     return certified(found, source, layer, target, encoder, resolution) if certify else found
-
-
-def check_bounds(source, layer, target, encoder, resolution: Resolution) -> None:
-    """Raise an error that names the argument if the loss of these has no bounds, or memory does not suffice for them.
-
-    The encoder must have been looked at before.
-    """
-    if not isinstance(encoder, CarriedEncoder):
-        check_ridge(layer, "or a CarriedEncoder: there errors can be bounded")
-        check_certificate(source, layer, target, encoder, resolution)
-    elif encoder.beside is None:
-        check_carried_certificate(source, layer, resolution)
-    else:
-        raise ValueError("encoder: expected carried features alone, whose errors can be bounded, got others beside.")
 
 
 def certified(
@@ -215,9 +202,8 @@ def certified(
     resolution: Resolution | None = None,
 ) -> Elbo:
     """An `Elbo` of these arguments, however it was computed, with the bounds of its errors."""
-    given, resolution = jax.lax.stop_gradient((source, layer, target, encoder)), resolution or Resolution()
-    carried = isinstance(encoder, CarriedEncoder)
-    exact = carried_certificate(*given[:3], resolution) if carried else certificate(*given, resolution)
+    given = jax.lax.stop_gradient((source, layer, target, encoder))
+    exact = certificate(*given, resolution or Resolution())
 
     def bound(name):
         term = getattr(exact, name)

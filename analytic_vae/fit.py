@@ -11,8 +11,9 @@ from jax.sharding import Mesh
 
 from ._check import as_floating, require_finite, require_shape
 from .arguments import check_encoder, check_layer, check_memory, check_mesh, check_vectors
+from .certificate import check_certificate
 from .closed_form import NOISES, Noise, carried_target, profiled, require_floor
-from .elbo import Elbo, certified, check_bounds
+from .elbo import Elbo, certified
 from .encoder import AbstractEncoder, CarriedEncoder, learnt_part
 from .expectations import dense_moments, expectations
 from .initial import beside_carried, gaussian_atoms, initial_encoder, perturbed, pushed_features
@@ -163,8 +164,9 @@ def fit(
         check: evaluate the final loss of every start once more at 1.5 times the frequencies, choose the best start by
             it, and report the difference: an estimate.
         certify: bound the error of the final loss (`elbo(certify=True)`), at twice and four times the frequencies, up
-            to 96, if it is not within 0.01 nats before. It takes all pairs of features one by one on fine grids: for
-            16 features 7 to 23 seconds, after the compilation.
+            to 96, if it is not within 0.01 nats before. It takes all pairs of learnt features, and of units, one by one
+            on fine grids: for 16 features 7 to 23 seconds, after the compilation. Not with two statistics of a
+            `DenseLayer`'s input, nor for learnt features with a vector for each of more than two atoms.
         split: with carried features alone and full noise: split every state but the likeliest of a feature in two,
             `v + d` and `v - d`, that take over as much of the noise as comes from pairs of features (`substates.py`).
             Mean and covariance of the target stay, its law is nearer to that of f where few features are active at a
@@ -234,7 +236,7 @@ def _certified(found: Fit, source, layer, mesh, say: Log) -> Fit:
     """The fit with bounds of its loss, at a finer resolution if they would say nothing at its own."""
 
     def loss(resolution: Resolution) -> Elbo:
-        check_bounds(source, layer, found.target, found.encoder, resolution)
+        check_certificate(source, layer, found.target, found.encoder, resolution)
         known = Known(found.target.decoder.ndim == 3)
         value = compiled_elbo(source, layer, found.target, found.encoder, resolution, mesh, known)
         return certified(value, source, layer, found.target, found.encoder, resolution)

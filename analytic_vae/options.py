@@ -8,9 +8,9 @@ import optax
 from ._check import require_instance
 from .arguments import check_pairs_memory, check_vectors
 from .closed_form import NOISES
-from .encoder import AbstractEncoder, CarriedEncoder
+from .encoder import AbstractEncoder, CarriedEncoder, learnt_part
 from .initial import ENCODERS
-from .layer import DenseLayer
+from .layer import DenseLayer, LinearLayer
 from .model import FeatureModel
 from .spectral.resolution import Resolution
 
@@ -68,10 +68,28 @@ def check_combination(source, layer, options: dict, certify: bool) -> None:
                 f"floor: expected more than 0 with split, as the noise is divided by, got {options['floor']}."
             )
         check_pairs_memory(source, layer)
-    if certify and not carries_only(encoder) and (vectors or isinstance(layer, DenseLayer) or carries(encoder)):
+    if certify and not carries_only(encoder):
+        _check_bounded(source, layer, options)
+
+
+def _check_bounded(source, layer, options: dict) -> None:
+    """Raise an error that names the argument if the loss of learnt features of that kind has no bounds."""
+    encoder, atoms, target = options["encoder"], options["atoms"], options["target"]
+    two = encoder.endswith("2") if isinstance(encoder, str) else learnt_part(encoder).statistics_read == 2
+    if two and (isinstance(layer, DenseLayer) or carries(encoder)):
         raise ValueError(
-            "certify: expected False: only losses of carried features alone, and of linear and ridge layers "
-            "(layers='ridge') with a direction per feature, have bounds."
+            "certify: expected False: with two statistics only losses of linear and ridge layers (layers='ridge'), "
+            "without carried features, have bounds."
+        )
+    if carries(encoder) and not isinstance(layer, DenseLayer | LinearLayer):
+        raise ValueError("certify: expected False: with features beside carried ones ridge layers have no bounds.")
+    K = source.prior.atoms.shape[1] if target is None else target.prior.atoms.shape[1]
+    if atoms is not None:
+        K = atoms if isinstance(atoms, int | np.integer) else np.shape(atoms)[-1]
+    if options["vectors"] and K != 2:
+        raise ValueError(
+            f"certify: expected False, or vectors=False: with a vector for each of {K} atoms losses of learnt features "
+            "have no bounds."
         )
 
 

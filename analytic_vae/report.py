@@ -85,7 +85,7 @@ def markdown(report: dict[str, Any]) -> str:
         "layer to layer.",
         "",
         "| layer | neurons | found | loss (nats) | estimate | bound | rate | distortion | in features | least "
-        "| seconds | mean error | in standard errors | spread error | in standard errors | correlation error |",
+        "| seconds | mean error | its standard errors | spread error | of spread | correlation error |",
         "|---" * 16 + "|",
     ]
     for row in report["layers"]:
@@ -98,7 +98,7 @@ def markdown(report: dict[str, Any]) -> str:
     lines += [
         "",
         "Of the loss's error: the estimate is how far it moves at 1.5 times the frequencies; the bound, where it was "
-        "asked for (`--certify`, for ridge layers), is proved.",
+        "asked for (`--certify`), is proved.",
     ]
     doubtful = [str(row["layer"]) for row in report["layers"] if not (row["error_estimate"] or 0) <= 0.01]
     if doubtful:

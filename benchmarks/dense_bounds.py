@@ -1,12 +1,13 @@
-"""Are the bounds of `elbo(certify=True)` true for carried features, and how tight? Against enumeration with quadrature.
+"""Are the bounds of `elbo(certify=True)` true for dense layers, and how tight? Against enumeration with quadrature.
 
-`python benchmarks/dense_bounds.py --models 300`: so many random dense layers in each dtype, with and without a linear
-map beside the units, a direction per feature or a vector per atom. Sources of eight rare features (Bernoulli 0.001 to
-0.5) or two of 32 atoms on one input, where units may have kinks, or three of three atoms on two, where they are smooth;
-noise 0 and 0.001 to 1.
+`python benchmarks/dense_bounds.py --models 300`: so many random dense layers in each dtype, features carried, learnt,
+or both; with and without a linear map beside the units, a direction per feature or a vector per atom. Sources of
+eight rare features (Bernoulli 0.001 to 0.5) or two of 32 atoms on one input, where units may have kinks, or three of
+three atoms on two, where they are smooth; noise 0 and 0.001 to 1.
 """
 
 import argparse
+import itertools
 
 from harness import av, earlier, forget_compiled, save, table  # isort: skip (it sets the path)
 
@@ -20,7 +21,7 @@ import test_dense
 NOISES = (0.0, 1e-3, 1e-2, 0.1, 0.3, 1.0)
 KINKED = (("relu", "relu", "leaky_relu"), ("relu", "gelu", "identity"), ("tanh", "softplus", "relu"))
 SMOOTH = (("tanh", "gelu", "softplus"), ("sigmoid", "sigmoid", "tanh"))
-TERMS = ("R1", "S2", "loss")
+TERMS = ("R1", "S1", "S2", "loss")
 
 
 def random_source(rng, kind):
@@ -34,7 +35,20 @@ def random_source(rng, kind):
     return av.FeatureModel(av.Prior(places, np.log(masses)), rng.normal(size=(1, m)), 0.1, rng.normal(size=1))
 
 
-def problem(seed, kind, names, dtype):
+def random_encoder(rng, how, features, K, inputs):
+    """Two features' encoder, of three kinds in turn, alone or beside carried ones; or those alone."""
+    if how == "carried":
+        return av.CarriedEncoder(features)
+    readout = rng.normal(size=(2, 1, inputs))
+    made = (
+        av.SoftmaxEncoder(readout, rng.normal(size=(2, 1, K)), rng.normal(size=(2, K)) / 2),
+        av.GaussianEncoder(readout, rng.normal(size=2) / 2, rng.uniform(0, 0.3, 2)),
+        av.ExponentialEncoder(readout, rng.normal(size=2)),
+    )[rng.integers(3)]
+    return made if how == "learnt" else av.CarriedEncoder(features, made)
+
+
+def problem(seed, kind, names, how, dtype):
     """`(source, layer, target, encoder)` and the layer's oracle, from numbers as the dtype has them."""
     rng = np.random.default_rng(seed)
     source = random_source(rng, kind)
@@ -42,17 +56,16 @@ def problem(seed, kind, names, dtype):
     layer, _ = test_dense.layer_of(rng, source.neurons, names)
     if seed % 2:
         layer = eqx.tree_at(lambda one: one.skip, layer, None)
-    m, K = source.prior.atoms.shape
-    n2 = layer.outputs
-    noise = (
-        0.5,
-        rng.uniform(0.3, 1, n2),
-        np.tril(rng.normal(size=(n2, n2)) / 4, -1) + np.diag(rng.uniform(0.3, 1, n2)),
-    )
-    decoder = rng.normal(size=(n2, m, K) if seed % 3 else (n2, m))
+    n2, K = layer.outputs, source.prior.atoms.shape[1]
+    encoder = random_encoder(rng, how, source.features, K, source.neurons)
+    m = encoder.features
+    diagonal, lower = rng.uniform(0.3, 1, n2), np.tril(rng.normal(size=(n2, n2)) / 4, -1)
+    noise = (0.5, diagonal, lower + np.diag(diagonal))
+    vectors = seed % 3 and (how == "carried" or K == 2)
+    decoder = rng.normal(size=(n2, m, K) if vectors else (n2, m))
     prior = av.Prior(rng.normal(size=(m, K)), rng.normal(size=(m, K)))
     target = av.FeatureModel(prior, decoder, noise[seed % len(noise)], rng.normal(size=n2))
-    parts = cases.cast((source, layer, target, av.CarriedEncoder(m)), dtype)
+    parts = cases.cast((source, layer, target, encoder), dtype)
     layer = parts[1]
     skip = np.zeros((n2, source.neurons)) if layer.skip is None else layer.skip
     arrays = (np.asarray(array, float) for array in (layer.weight, layer.bias, layer.output, skip))
@@ -63,20 +76,21 @@ def run(dtype, count, frequencies, first):
     """Decades of bound over error of all terms and of the loss alone, models with an infinite bound, violations."""
     terms, losses, infinite, wrong = [], [], 0, []
     groups = [(kind, names) for kind in ("rare", "wide") for names in KINKED] + [("small", names) for names in SMOOTH]
+    groups = list(itertools.product(("carried", "learnt", "both"), groups))
     for model in range(count):
-        kind, names = groups[model * len(groups) // count]
+        how, (kind, names) = groups[model * len(groups) // count]
         forget_compiled()
-        parts, oracle = problem(first + model, kind, names, dtype)
+        parts, oracle = problem(first + model, kind, names, how, dtype)
         found = av.elbo(*parts, av.Resolution(frequencies), certify=True)
         rule = test_dense.RULE if kind == "small" else reference.Rule(40, 16)
         exact = test_dense.exact_terms(cases.cast(parts, np.float64), oracle, rule)
         infinite += not np.isfinite(found.error_bound)
-        scale = 2 * float(found.R3) / float(found.S1 + found.S2)  # the oracle's S2 is in units of the noise
+        scale = 2 * float(found.R3) / float(found.S1 + found.S2)  # the oracle's are in units of the noise
         for name in TERMS:
-            by = scale if name == "S2" else 1
+            by = scale if name in ("S1", "S2") else 1
             error, bound = abs(by * float(getattr(found, name)) - exact[name]), by * float(getattr(found.bounds, name))
             if not error <= bound + 1e-13 * (1 + abs(exact[name])):
-                wrong.append((first + model, kind, names, float(parts[0].noise), name, error, bound))
+                wrong.append((first + model, how, kind, names, float(parts[0].noise), name, error, bound))
             if error > 1e-12 and np.isfinite(bound):
                 terms.append(np.log10(bound / error))
                 losses += [terms[-1]] if name == "loss" else []

@@ -42,7 +42,7 @@ def pytest_configure(config):
 # Files whose tests compile far longer than they run: a quarter fewer core-seconds if LLVM does not optimise. Tests at a
 # high resolution take three times longer so: those of these files are marked `optimised`.
 QUICKLY_COMPILED = (
-    "carried_certificate", "certificate", "certified", "compression", "dense", "faults", "fit", "learn", "natural",
+    "certificate", "certified", "compression", "dense", "dense_certificate", "faults", "fit", "learn", "natural",
     "plan", "pushforward", "readme", "sparse_autoencoder", "substates",
 )  # fmt: skip
 

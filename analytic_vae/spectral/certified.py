@@ -72,13 +72,15 @@ class Analytic(NamedTuple):
 
     `sup(low, high, width)` bounds its size at `y + i v`, `low <= y <= high`, `|v| <= width`, by infinity where it is
     not analytic; `lipschitz` bounds the slope of its root of that `degree` on the real axis, and is 0 if `sup` bounds
-    the function on all of that.
+    the function on all of that. `rounding(low, high)` is the rounding of its values there, in units in the last place,
+    beyond that of `y` and twice the value's.
     """
 
     function: Callable[[Array], Array]
     sup: Callable[[Array, Array, Array], Array]
     lipschitz: Scalar
     degree: int = 1
+    rounding: Callable[[Array, Array], Array] = lambda low, high: jnp.zeros_like(low)
 
     @classmethod
     def of(cls, activation: Activation, dtype) -> "Analytic":
@@ -158,6 +160,7 @@ def _analytic(axis: Axis, function: Analytic) -> Factor:
     size = jnp.sqrt(jnp.mean(values**2))
     slack = axis.alias(sup, nodes, known)
     rounding = (4 + 2 * math.log2(nodes)) * size + 2 * jnp.max(jnp.abs(values)) + slope * axis.farthest
+    rounding = rounding + function.rounding(*axis.extended)
     jitter = jnp.finfo(v.dtype).eps / math.sqrt(nodes) * rounding
     beyond = jnp.abs(coefficients[axis.order + 1 :]) + slack
 

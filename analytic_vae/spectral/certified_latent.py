@@ -17,7 +17,7 @@ import numpy as np
 from ..encoder import AbstractEncoder
 from ..types import Array, Complex, Float
 from .axis import Axis, log_geometric, periodic
-from .certified import SIGMAS, Bounded, bounded
+from .certified import SIGMAS, Analytic, Bounded, bounded
 from .certified_law import LARGEST, Joint, Waves
 from .characteristic import cis
 from .series import Series
@@ -168,31 +168,61 @@ def _no_nan(log: Array) -> Array:
 NAMES = ("rate", "variance", "mean", "square")  # the functions g_f of `encoder_functions`
 
 
+def middle_and_half(code: Float[Array, "*m K"]) -> tuple[Float[Array, "*m"], Float[Array, "*m"]]:
+    """The middle of a code's range, and half of its length."""
+    least, most = code.min(axis=-1), code.max(axis=-1)
+    return (most + least) / 2, (most - least) / 2
+
+
+def latent_mean(encoder: AbstractEncoder, atoms: Float[Array, " K"], code: Float[Array, " K"]) -> Analytic:
+    """The mean of the code less its middle, of a feature that reads one statistic: a function of that."""
+    middle, half = middle_and_half(code)
+
+    def value(y):
+        log_q = jax.vmap(lambda point: encoder.log_masses(point[None], atoms))(jnp.ravel(y))
+        return (jnp.exp(log_q) @ (code - middle)).reshape(y.shape)
+
+    def strip(low, high, width):
+        return encoder.strip(low[None], high[None], width[None], atoms)
+
+    def sup(low, high, width):
+        turn = strip(low, high, width).turn
+        known = turn < 0.98 * jnp.pi
+        grown = jnp.where(known, half / jnp.cos(jnp.where(known, turn, 0) / 2), jnp.inf)
+        return jnp.where(width == 0, half, grown)
+
+    def rounding(low, high):
+        return half * (8 + 2 * strip(low, high, jnp.zeros_like(low)).size)
+
+    return Analytic(value, sup, jnp.zeros_like(half), rounding=rounding)
+
+
 def encoder_functions(
     encoder: AbstractEncoder,
     atoms: Float[Array, " K"],
+    code: Float[Array, " K"],
     log_masses: Float[Array, " K"],
     statistic: Statistic,
     axes: tuple[Axis, ...],
     series: Series | None = None,
 ) -> tuple[Callable, Bounds]:
-    """Of one feature, the functions of y'' (`NAMES`): `KL(Q || prior)`, the variance and the mean of Q, its square.
+    """Of one feature, the functions of y'' (`NAMES`): `KL(Q || prior)`, variance and mean of the code, its square.
 
-    The mean is less the middle of the atoms. With a series for it there is a fifth, the square of what that leaves out.
+    The code is a number for each atom; its mean is less the middle of the code. With a series for it there is a
+    fifth, the square of what that leaves out.
     Returns values and their bounds.
     If `l_k` are logits with `|Im (l_k - l_k')| <= theta < pi`, then `|q_k| <= sec(theta / 2) p_k` with masses `p` of
     the real parts, as `|sum_k exp(l_k)| >= cos(theta / 2) sum_k |exp(l_k)|`.
     """
-    middle = (jnp.max(atoms) + jnp.min(atoms)) / 2
-    half = (jnp.max(atoms) - jnp.min(atoms)) / 2
+    middle, half = middle_and_half(code)
     reference = jnp.where(jnp.isfinite(log_masses), log_masses, 0)
     t, basis = statistic.dimension, statistic.basis
 
     def values(points):
         log_q = jax.vmap(lambda y: encoder.log_masses(y, atoms))(statistic.centre[None] + points @ basis.T)
         q = jnp.exp(log_q)
-        mean = q @ (atoms - middle)
-        variance = jnp.sum(q * (atoms[None] - middle - mean[:, None]) ** 2, axis=1)
+        mean = q @ (code - middle)
+        variance = jnp.sum(q * (code[None] - middle - mean[:, None]) ** 2, axis=1)
         rate = jnp.sum(jnp.where(q > 0, q * (log_q - reference[None]), 0), axis=1)
         found = [rate, variance, mean, mean**2]
         if series is not None:

@@ -1,4 +1,4 @@
-"""Moments of the ridge variable's activation, `E psi`, `E psi^2` and `E a psi`, with bounds of their errors."""
+"""Moments of an activation of one projection, `E psi^2` and `E a psi`, with bounds of their errors."""
 
 import math
 
@@ -12,11 +12,6 @@ from .bend import Bend, coefficients, frequencies
 from .certified import SIGMAS, Bounded, PiecewiseLinear, Plane, as_function, bounded, factor, product_expectation
 from .certified_law import LARGEST
 from .projection import Projection
-
-
-def activation_mean(law: Projection, scale: Float[Array, " 1"], activation: Activation, order: int) -> Bounded:
-    """`E psi(b)` for the law of b alone."""
-    return product_expectation(law, scale, [as_function(activation, law.mean.dtype)], order)
 
 
 def activation_square(law: Projection, scale: Float[Array, " 1"], activation: Activation, order: int) -> Bounded:

@@ -36,6 +36,11 @@ def pair_order(resolution: Resolution) -> int:
     return 4 * resolution.frequencies
 
 
+def state_order(resolution: Resolution) -> int:
+    """Highest frequency index of one function with a feature pinned."""
+    return 8 * resolution.frequencies
+
+
 class Units(eqx.Module):
     """The units `psi_i(<weight_i, x> + bias_i)` of any layer, `h` of them, and the law of `x`.
 
@@ -111,6 +116,20 @@ class Units(eqx.Module):
             return self._chosen(i, partial(activation_with, law, jnp.stack([size, self.size[i]])), order)
 
         return jax.lax.map(one, (jnp.asarray(which), rows, constants, size))
+
+    def with_functions(self, readout: Float[Array, "m n1"], function: Callable, order: int) -> Bounded:
+        """`E psi_i g_j(<readout_j, x>): [h, m]`, `g_j = function(j)`."""
+        m = readout.shape[0]
+
+        def one(pair):
+            i, j = pair
+            constants = jnp.stack([self.bias[i], jnp.zeros_like(self.bias[i])])
+            law = Projection.of(self.source, jnp.stack([self.weight[i], readout[j]]), constants)
+            scale = jnp.stack([self.size[i], jnp.abs(readout[j]) @ source_sizes(self.source)])
+            return product_expectation(law, scale, [self._function(i), function(j)], order)
+
+        found = jax.lax.map(one, (jnp.repeat(jnp.arange(self.count), m), jnp.tile(jnp.arange(m), self.count)))
+        return jax.tree.map(lambda leaf: leaf.reshape(self.count, m), found)
 
     def states(self, order: int) -> Bounded:
         """`E 1{z_l = a_lk} psi_i: [h, m, K]`."""

@@ -1,4 +1,4 @@
-"""Bounds of the loss of carried features, through layers of every kind, against enumeration."""
+"""Bounds of the loss of dense layers, and of carried features through layers of every kind, against enumeration."""
 
 import cases
 import jax
@@ -39,9 +39,15 @@ def ridge(activation):
     return (source, layer, target, av.CarriedEncoder(cases.M1)), oracle, reference.Rule(12, 12)
 
 
+def beside():
+    """Carried features and, beside them, two that read the input; a direction each."""
+    return *both(vectors=False), reference.Rule(12, 12)
+
+
 CASES = {
     "dense": (dense, np.float64, 1e-4),
     "kinked": (kinked, np.float32, 0.5),  # of one input no unit has noise given another: the worst for pairs
+    "both": (beside, np.float64, 1e-4),
     "ridge": (lambda: ridge("tanh"), np.float64, 1e-4),
     "linear": (lambda: ridge(None), np.float32, 1e-2),
 }
@@ -54,8 +60,8 @@ def test_no_term_is_farther_off_than_its_bound(case):
     parts = cases.cast(parts, dtype)
     found = av.elbo(*parts, av.Resolution(12), certify=True)
     exact = exact_terms(cases.cast(parts, np.float64), oracle, rule)
-    to_oracle = 2 * float(found.R3) / float(found.S2)  # its S2 is in units of the noise
-    for name, scale in (("R1", 1), ("S2", to_oracle), ("loss", 1)):
+    to_oracle = 2 * float(found.R3) / float(found.S1 + found.S2)  # its S1 and S2 are in units of the noise
+    for name, scale in (("R1", 1), ("S1", to_oracle), ("S2", to_oracle), ("loss", 1)):
         error = abs(scale * float(getattr(found, name)) - exact[name])
         assert error <= scale * float(getattr(found.bounds, name)) + 1e-13 * (1 + abs(exact[name])), name
     assert found.error_bound.dtype == dtype and found.error_bound < limit
@@ -87,8 +93,8 @@ def test_bad_arguments():
     with pytest.raises(ValueError, match=r"layer: expected an activation with a strip"):
         av.elbo(source, unknown, target, encoder, certify=True)
     parts, _ = both(vectors=True)
-    with pytest.raises(ValueError, match="encoder: expected carried features alone, whose errors can be bounded"):
+    with pytest.raises(ValueError, match=r"target: expected a decoder \[n, m\], or one of two atoms"):
         av.elbo(*parts, certify=True)
-    parts, _ = problem(0)
-    with pytest.raises(ValueError, match="layer: expected a LinearLayer or a RidgeLayer, or a CarriedEncoder"):
+    parts, _ = problem(1, "softmax2")
+    with pytest.raises(ValueError, match="encoder: expected one statistic per feature of a DenseLayer's input"):
         av.elbo(*parts, certify=True)
