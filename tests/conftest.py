@@ -1,5 +1,6 @@
 """Settings of every test: x64, no silent rank promotion, warnings are errors, shapes checked at run time."""
 
+import gc
 import os
 import subprocess
 import sys
@@ -32,6 +33,9 @@ ENGINE = (
     "ridge", "series", "spectrum", "statistic",
 )  # fmt: skip
 install_import_hook([f"analytic_vae.spectral.{module}" for module in ENGINE], "beartype.beartype")
+
+
+gc.set_threshold(200_000, 50, 100)  # a collection visits all that JAX keeps: a tenth of the time of a long run
 
 
 def pytest_configure(config):

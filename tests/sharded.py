@@ -26,11 +26,11 @@ from analytic_vae.optimise import coordinates as compiled_coordinates  # noqa: E
 RESOLUTION = av.Resolution(8)
 
 
-def parts():
+def parts(activation):
     """Seven features on two neurons: they do not divide among eight devices, nor do their pairs among two."""
     import cases
 
-    source, layer, *_ = cases.problem(0)
+    source, layer, *_ = cases.problem(0, activation=activation)
     rng = np.random.default_rng(0)
     atoms = rng.normal(size=(7, 2))
     target = av.FeatureModel(av.Prior(atoms, 0 * atoms), rng.normal(size=(cases.N2, 7)), 0.7)
@@ -55,7 +55,7 @@ def difference(a, b) -> float:
 
 def command(folder):
     """The command on two devices and on one: the same losses."""
-    source, *_ = parts()
+    source, *_ = parts(None)
     av.save_model(f"{folder}/source.npz", source)
     np.savez(f"{folder}/network.npz", W0=np.ones((1, source.neurons)), W1=np.ones((2, 1)))
     losses = []
@@ -72,16 +72,18 @@ def command(folder):
 
 
 def devices():
-    """Value and gradient on eight devices and on one; two shapes of mesh, of the second only the first axis; fits."""
-    alone = value_and_grad(None)(parts())
-    mesh = jax.make_mesh((8,), ("pairs",))
-    together = value_and_grad(mesh)(parts())
+    """On eight devices and on one: value and gradient of a linear layer, the value of a ridge layer, fits.
+
+    Two shapes of mesh; of the second only the first axis is used.
+    """
+    linear, ridge = parts(None), parts("relu")
+    alone, together = value_and_grad(None)(linear), value_and_grad(jax.make_mesh((8,), ("pairs",)))(linear)
     print("difference", difference(alone, together))
     assert difference(alone, together) < 1e-12
     other = jax.sharding.Mesh(np.array(jax.devices()).reshape(4, 2), ("i", "j"))
-    loss = jax.jit(lambda p: av.elbo(*p, RESOLUTION, mesh=other).loss)
-    assert "shard_map" in str(jax.make_jaxpr(loss)(parts()))
-    assert abs(loss(parts()) / alone[0] - 1) < 1e-12
+    traced = jax.jit(lambda p: av.elbo(*p, RESOLUTION, mesh=other).loss).trace(ridge)
+    assert "shard_map" in str(traced.jaxpr)
+    assert abs(traced.lower().compile()(ridge) / av.elbo(*ridge, RESOLUTION).loss - 1) < 1e-12
     with tempfile.TemporaryDirectory() as folder:
         command(folder)
 
@@ -106,7 +108,7 @@ def process(port: str, rank: str):
     assert jax.process_count() == 2 and len(jax.devices()) == 2 and len(jax.local_devices()) == 1
     mesh = jax.make_mesh((2,), ("pairs",))
     options = {"noise": "scalar", "steps": 3, "resolution": RESOLUTION, "check": False}
-    source, linear = parts()[0], av.LinearLayer(np.eye(2))
+    source, linear = parts(None)[0], av.LinearLayer(np.eye(2))
     shared = av.fit(av.replicate(source, mesh), linear, mesh=mesh, **options).history
     print("fit", repr(shared.tolist()))
     assert shared[-1] < shared[0]
