@@ -29,8 +29,8 @@ from .spectral.certified_pairs import Parts, by_parts, by_series
 from .spectral.certified_units import (
     Units,
     activations_of,
-    check_pairs,
     check_strip,
+    check_units,
     pair_order,
     state_expectations,
     state_order,
@@ -152,7 +152,7 @@ def _learnt_terms(learnt: Learnt, layer, target, parts: Whitened, units: Units, 
     """The terms of learnt features."""
     source, form, orders, decoder = learnt.source, learnt.form, learnt.orders, parts.decoder
     eps = ROUNDING * jnp.finfo(source.mean.dtype).eps
-    middles, _ = middle_and_half(learnt.code)
+    middles, halves = middle_and_half(learnt.code)
     # F_j = <decoder_j, f>, all of it if encoders read the output; of a dense layer what is linear in its input.
     if isinstance(layer, DenseLayer):
         towards, towards_size = parts.linear.T @ decoder, parts.linear_size.T @ parts.decoder_size
@@ -171,7 +171,7 @@ def _learnt_terms(learnt: Learnt, layer, target, parts: Whitened, units: Units, 
 
     _, (single, weighted) = learnt.of_features(one_feature, towards.T, towards_size.T, offsets)
     rate, spread, mean, square = (Bounded(single.value[:, f], single.error_bound[:, f]) for f in range(len(NAMES)))
-    gram = decoder.T @ decoder
+    gram, gram_size = decoder.T @ decoder, parts.decoder_size.T @ parts.decoder_size
     R1 = weighted_sum(rate, jnp.ones_like(middles))
     impossible = jnp.any(jnp.isneginf(learnt.log_masses))  # for the target, not for the encoder
     R1 = Bounded(R1.value, jnp.where(impossible, jnp.inf, R1.error_bound))
@@ -179,15 +179,19 @@ def _learnt_terms(learnt: Learnt, layer, target, parts: Whitened, units: Units, 
     bent = parts.output.T @ decoder
     F = decoder.T @ (parts.linear @ source.moments()[0] + parts.centre) + bent.T @ output.psi.value
     sizes = parts.linear_size @ source_sizes(source) + parts.centre_size + parts.output_size @ output.roots
-    F_error = jnp.abs(bent).T @ output.psi.error_bound + eps * parts.decoder_size.T @ sizes
+    psi_error, rounding = jnp.abs(bent).T @ output.psi.error_bound, eps * parts.decoder_size.T @ sizes
+    error = jnp.abs(middles) @ psi_error + (jnp.abs(middles) + halves) @ rounding
     T2 = weighted_sum(weighted, -2 * jnp.ones_like(middles))
-    T2 = Bounded(T2.value - 2 * middles @ F, T2.error_bound + 2 * jnp.abs(middles) @ F_error)
+    T2 = Bounded(T2.value - 2 * middles @ F, T2.error_bound + 2 * error)
     if isinstance(layer, DenseLayer):
         order = pair_order(learnt.resolution)
         shared = units.with_functions(learnt.encoder.readout[:, 0], learnt.mean_of, order)
         T2 = added(T2, weighted_sum(jax.tree.map(jnp.ravel, shared), -2 * bent.ravel()))
-    T3 = _second_moments(learnt, gram, middles, mean, square)
-    return FeatureTerms(R1, weighted_sum(spread, jnp.diagonal(gram)), T2, T3)
+        rounding = eps * jnp.sum(parts.output_size.T @ parts.decoder_size * jnp.abs(shared.value))
+        T2 = Bounded(T2.value, T2.error_bound + 2 * rounding)
+    S1 = weighted_sum(spread, jnp.diagonal(gram))
+    S1 = Bounded(S1.value, S1.error_bound + eps * jnp.diagonal(gram_size) @ jnp.abs(spread.value))
+    return FeatureTerms(R1, S1, T2, _second_moments(learnt, gram, gram_size, middles, mean, square))
 
 
 def _between(learnt: Learnt, code: Float[Array, "m R K"], parts: Whitened, first: int) -> FeatureTerms:
@@ -223,7 +227,7 @@ def check_certificate(source, layer, target, encoder, resolution: Resolution) ->
     """Raise an error that names the argument if there can be no bounds, or the memory does not suffice for them."""
     check_strip(layer)
     distinct, which = activations_of(layer)
-    check_pairs(source, len(which), resolution)
+    check_units(source, len(which), resolution)
     beside, carries = learnt_part(encoder), isinstance(encoder, CarriedEncoder)
     if beside is None:
         return
@@ -233,7 +237,7 @@ def check_certificate(source, layer, target, encoder, resolution: Resolution) ->
             f"bounded; got {target.decoder.shape}."
         )
     if carries and distinct and not isinstance(layer, DenseLayer):
-        raise ValueError("encoder: expected carried features alone of a RidgeLayer, whose errors can be bounded.")
+        raise ValueError("encoder: expected no features beside carried ones of a RidgeLayer: their loss has no bounds.")
     t = beside.statistics_read
     if t > 1 and (carries or isinstance(layer, DenseLayer)):
         raise ValueError(
@@ -248,8 +252,8 @@ def check_certificate(source, layer, target, encoder, resolution: Resolution) ->
     require_memory(needed, "certify", "lower resolution.frequencies")
 
 
-def _second_moments(learnt: Learnt, gram, middles, mean: Bounded, square: Bounded) -> Bounded:
-    """`T3 = sum_jk H_jk E s_j s_k`, from moments of `s_j` less the middle of its code."""
+def _second_moments(learnt: Learnt, gram, gram_size, middles, mean: Bounded, square: Bounded) -> Bounded:
+    """`T3 = sum_jk H_jk E s_j s_k`, from moments of `s_j` less the middle of its code; H is summed from `gram_size`."""
     m = middles.size
     first, second = np.triu_indices(m, 1)
     pairs = Bounded(jnp.zeros(0, gram.dtype), jnp.zeros(0, gram.dtype))
@@ -262,8 +266,10 @@ def _second_moments(learnt: Learnt, gram, middles, mean: Bounded, square: Bounde
     whole = values + shift + shift.T + jnp.outer(middles, middles)
     shift_error = jnp.outer(jnp.abs(middles), mean.error_bound)
     sizes = jnp.abs(values) + jnp.abs(shift) + jnp.abs(shift.T) + jnp.abs(jnp.outer(middles, middles))
-    errors = errors + shift_error + shift_error.T + 8 * jnp.finfo(gram.dtype).eps * sizes
-    return Bounded(jnp.sum(gram * whole), SAFETY * jnp.sum(jnp.where(gram == 0, 0, jnp.abs(gram) * errors)))
+    eps = ROUNDING * jnp.finfo(gram.dtype).eps
+    errors = errors + shift_error + shift_error.T + eps * sizes
+    error = jnp.sum(jnp.where(gram == 0, 0, jnp.abs(gram) * errors)) + eps * jnp.sum(gram_size * sizes)
+    return Bounded(jnp.sum(gram * whole), SAFETY * error)
 
 
 def _pair_moments(learnt: Learnt, first: np.ndarray, second: np.ndarray, square: Bounded) -> Bounded:

@@ -165,8 +165,8 @@ def fit(
             it, and report the difference: an estimate.
         certify: bound the error of the final loss (`elbo(certify=True)`), at twice and four times the frequencies, up
             to 96, if it is not within 0.01 nats before. It takes all pairs of learnt features, and of units, one by one
-            on fine grids: for 16 features 7 to 23 seconds, after the compilation. Not with two statistics of a
-            `DenseLayer`'s input, nor for learnt features with a vector for each of more than two atoms.
+            on fine grids: for 16 features 7 to 23 seconds, after the compilation. Not with `split`, nor with what
+            `elbo` says has no bounds.
         split: with carried features alone and full noise: split every state but the likeliest of a feature in two,
             `v + d` and `v - d`, that take over as much of the noise as comes from pairs of features (`substates.py`).
             Mean and covariance of the target stay, its law is nearer to that of f where few features are active at a
@@ -205,10 +205,10 @@ def fit(
     say = log or (lambda line: None)
     result = warm = None  # what was found so far; what to go on from
     while True:
-        may_raise = isinstance(optimizer, str) and _may_rise(resolution)
+        may_raise = isinstance(optimizer, str) and 2 * resolution.frequencies <= FINEST
         twice = f"{2 * resolution.frequencies} frequencies"
         try:
-            found = _fit_at(source, layer, resolution, warm, log, mesh, certify=certify, **options)
+            found = _fit_at(source, layer, resolution, warm, log, mesh, **options)
         except (MemoryError, TooCoarse) as reason:
             if isinstance(reason, TooCoarse) and may_raise:
                 warm = None
@@ -227,7 +227,7 @@ def fit(
             how = "beginning anew" if warm is None else "going on"
             say(f"the loss moves by {found.error_estimate:.1e} nats at a finer resolution; {how} at {twice}")
         resolution = Resolution(2 * resolution.frequencies, resolution.nodes)
-    if certify and not carries_only(options["encoder"]):
+    if certify:
         result = _certified(result, source, layer, mesh, say)
     return replace(result, seconds=time.perf_counter() - begun)
 
@@ -254,14 +254,13 @@ def _certified(found: Fit, source, layer, mesh, say: Log) -> Fit:
 
 def _fit_at(
     source, layer, resolution, warm, log, mesh, *, features, atoms, encoder, vectors, noise, optimizer, target, steps,
-    tolerance, starts, floor, check, certify, split, key,
+    tolerance, starts, floor, check, split, key,
 ) -> Fit:  # fmt: skip
     """The best of all starts at one resolution, or one start from where the fit `warm` ended."""
     begun = time.perf_counter()
     finer = _finer(resolution) if check else resolution
     if carries_only(encoder):
-        finer = finer if check else None
-        return _carried_fit(source, layer, vectors, noise, floor, resolution, finer, certify, split, log, mesh)
+        return _carried_fit(source, layer, vectors, noise, floor, resolution, finer if check else None, split, mesh)
     if warm is None:
         named = "target" if target is not None and atoms is None else "atoms"
         if encoder == "both":
@@ -337,9 +336,7 @@ def _known(source, layer, vectors: bool, resolution: Resolution, mesh) -> Known:
     return Known(vectors, moments)
 
 
-def _carried_fit(
-    source, layer, vectors, noise, floor, resolution, finer: Resolution | None, certify: bool, split: bool, log, mesh
-) -> Fit:
+def _carried_fit(source, layer, vectors, noise, floor, resolution, finer: Resolution | None, split: bool, mesh) -> Fit:
     """Carried features alone: all in closed form. The estimate is how far the loss of the target moves at `finer`."""
     begun = time.perf_counter()
     states = states_of(source.prior) if split else None
@@ -358,15 +355,10 @@ def _carried_fit(
     if finer is not None:
         there = known(_known(whole, layer, vectors, finer, mesh).moments)
         error = abs(float(compiled_elbo(source, layer, target, encoder, finer, mesh, there).loss - elbo.loss))
-    none, seconds = np.zeros(0), time.perf_counter() - begun
-    found = Fit(
-        target, encoder, elbo, error, none, none, Stop.CLOSED, seconds, resolution, least_remainder=float(least)
-    )
-    if certify and not (found.doubtful and _may_rise(resolution)):  # else it is fitted anew
-        found = _certified(found, source, layer, mesh, log or (lambda line: None))
     if split:
-        found = replace(found, target=with_substates(whole, layer, moments, target, states, mesh))
-    return found
+        target = with_substates(whole, layer, moments, target, states, mesh)
+    none, seconds = np.zeros(0), time.perf_counter() - begun
+    return Fit(target, encoder, elbo, error, none, none, Stop.CLOSED, seconds, resolution, least_remainder=float(least))
 
 
 def _require_variation(mean: Float[Array, " n2"], covariance: Float[Array, "n2 n2"]) -> None:
@@ -374,11 +366,6 @@ def _require_variation(mean: Float[Array, " n2"], covariance: Float[Array, "n2 n
     rounding = float(jnp.finfo(mean.dtype).eps) ** 2 * float(jnp.sum(mean**2))
     if not float(jnp.trace(covariance)) > rounding:
         raise ValueError("layer: expected an output that varies, got one that is constant: there is nothing to learn.")
-
-
-def _may_rise(resolution: Resolution) -> bool:
-    """Whether a fit may go to twice the frequencies by itself."""
-    return 2 * resolution.frequencies <= FINEST
 
 
 def _finer(resolution: Resolution) -> Resolution:

@@ -12,6 +12,7 @@ from .encoder import AbstractEncoder, CarriedEncoder, learnt_part
 from .initial import ENCODERS
 from .layer import DenseLayer, LinearLayer
 from .model import FeatureModel
+from .spectral.certified_units import check_strip
 from .spectral.resolution import Resolution
 
 KINDS = ("carried", "learnt", "both", *ENCODERS)
@@ -68,8 +69,12 @@ def check_combination(source, layer, options: dict, certify: bool) -> None:
                 f"floor: expected more than 0 with split, as the noise is divided by, got {options['floor']}."
             )
         check_pairs_memory(source, layer)
-    if certify and not carries_only(encoder):
-        _check_bounded(source, layer, options)
+    if certify:
+        check_strip(layer)
+        if options["split"]:
+            raise ValueError("certify: expected False with split; without it the loss is the same, and has a bound.")
+        if not carries_only(encoder):
+            _check_bounded(source, layer, options)
 
 
 def _check_bounded(source, layer, options: dict) -> None:
@@ -85,11 +90,11 @@ def _check_bounded(source, layer, options: dict) -> None:
         raise ValueError("certify: expected False: with features beside carried ones ridge layers have no bounds.")
     K = source.prior.atoms.shape[1] if target is None else target.prior.atoms.shape[1]
     if atoms is not None:
-        K = atoms if isinstance(atoms, int | np.integer) else np.shape(atoms)[-1]
+        K = atoms if isinstance(atoms, int | np.integer) else (np.shape(atoms) or (0,))[-1]
     if options["vectors"] and K != 2:
         raise ValueError(
-            f"certify: expected False, or vectors=False: with a vector for each of {K} atoms losses of learnt features "
-            "have no bounds."
+            f"certify: expected False, or vectors=False (the command: --encoder carried or learnt): with a vector for "
+            f"each of {K} atoms losses of learnt features have no bounds."
         )
 
 

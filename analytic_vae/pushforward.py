@@ -13,7 +13,7 @@ from .layer import AbstractLayer, DenseLayer, LinearLayer
 from .model import FeatureModel
 from .output_bounds import output_moments
 from .precision import exact_products
-from .spectral.certified_units import check_pairs, check_strip
+from .spectral.certified_units import check_strip, check_units
 from .spectral.expectation import LayerMoments
 from .spectral.memory import require_memory
 from .spectral.quadrature import panel_count, split_panels
@@ -168,7 +168,7 @@ def pushforward(
         layer = _units_read(layer, readout)
         _require_grid_memory(readout.shape[0], source, resolution, layer.units)
         if certify:
-            check_pairs(source, layer.units, resolution)
+            check_units(source, layer.units, resolution)
         law = _dense_pushforward(source, layer, readout, resolution)
     else:
         law = _pushforward(source, layer, readout, resolution)

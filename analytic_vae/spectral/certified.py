@@ -329,7 +329,7 @@ class Plane(NamedTuple):
 
 
 def product_expectation(law: Projection, scale: Float[Array, " D"], functions: list, order: int) -> Bounded:
-    """`E[prod_d g_d(Y_d)]`, D = 1 or 2, of a `PiecewiseLinear` or `Analytic` each; `scale`: sizes of what
+    """`E[prod_d g_d(Y_d)]`, D = 1 or 2, of a `PiecewiseLinear`, `Analytic` or `OneOf` each; `scale`: sizes of what
     the projections were summed from, by which their rounding goes."""
     alone = [law.alone(d) for d in range(len(functions))]
     axes = [Axis.of(one, _conditional(law.covariance, d), order) for d, one in enumerate(alone)]

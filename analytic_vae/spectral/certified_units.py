@@ -169,11 +169,11 @@ def check_strip(layer: AbstractLayer) -> None:
             raise ValueError(f"layer: expected an activation with a strip, which bounds need, got {one.name} without.")
 
 
-def check_pairs(source: FeatureModel, units: int, resolution: Resolution) -> None:
-    """Raise `MemoryError` if the grids of a pair of units, and the tables of all, cannot fit."""
+def check_units(source: FeatureModel, units: int, resolution: Resolution) -> None:
+    """Raise `MemoryError` if the grids of a unit, of a pair of units, and the tables of all cannot fit."""
     order, (m, K) = pair_order(resolution), source.prior.atoms.shape
-    pair = (2 * order + 1) * (order + 1) * (2 * m + 12)
-    alone = 2 * order * m * (2 * K + 4) + units * m * K
+    pair = (2 * order + 1) * (order + 1) * (2 * m + 12) if units > 1 else 0
+    alone = 8 * alone_order(resolution) * (m * (K + 2) + 16) + units * m * K if units else 0
     require_memory((pair + alone) * 2 * source.mean.dtype.itemsize, "certify", "lower resolution.frequencies")
 
 
