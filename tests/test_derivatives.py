@@ -43,7 +43,6 @@ GRADIENTS = [
     ("exponential", "hard_tanh", "diagonal", "full"),
     ("neural", "tanh", "scalar", "scalar"),
     ("softmax2", "relu", "scalar", "scalar"),
-    ("gaussian2", "relu", "scalar", "scalar"),
 ]
 
 

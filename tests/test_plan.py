@@ -39,7 +39,7 @@ def moved(parts, by: float):
 
 
 def test_a_new_plan_is_the_one_that_the_loss_makes():
-    parts = cases.problem(0, "softmax2")
+    parts = cases.problem(0)
     (alone, gradient), (planned, same) = value_and_grad(parts, None), value_and_grad(parts, plan_of(parts))
     assert float(planned) == pytest.approx(float(alone), rel=1e-11)
     for a, b in zip(jax.tree.leaves(gradient), jax.tree.leaves(same), strict=True):
