@@ -85,7 +85,7 @@ def markdown(report: dict[str, Any]) -> str:
         "layer to layer.",
         "",
         "| layer | neurons | found | loss (nats) | estimate | bound | rate | distortion | in features | least "
-        "| seconds | mean error | its standard errors | spread error | of spread | correlation error |",
+        "| seconds | mean error | in standard errors | spread error | variance's, in them | correlation error |",
         "|---" * 16 + "|",
     ]
     for row in report["layers"]:
