@@ -63,9 +63,15 @@ def tables():
     if "monte_carlo" in there:
         for name in ("loss", "gradient"):
             out[f"sampled {name}"] = table(columns(rows("monte_carlo"), *[column.format(name) for column in SAMPLED]))
-    for name in there & {"processes", "bounds", "elbo_bounds", "resolutions", "killed_runs", "mutated_files"} | {
-        name for name in there if name.startswith(("accelerator", "whole_layers"))
-    }:
+    for name in there & {
+        "processes",
+        "bounds",
+        "elbo_bounds",
+        "dense_bounds",
+        "resolutions",
+        "killed_runs",
+        "mutated_files",
+    } | {name for name in there if name.startswith(("accelerator", "whole_layers"))}:
         out[name] = table(rows(name))
     return out
 
