@@ -91,6 +91,7 @@ def run(dtype, count, frequencies, first):
             error, bound = abs(by * float(getattr(found, name)) - exact[name]), by * float(getattr(found.bounds, name))
             if not error <= bound + 1e-13 * (1 + abs(exact[name])):
                 wrong.append((first + model, how, kind, names, float(parts[0].noise), name, error, bound))
+                print("VIOLATED", dtype, *wrong[-1], flush=True)
             if error > 1e-12 and np.isfinite(bound):
                 terms.append(np.log10(bound / error))
                 losses += [terms[-1]] if name == "loss" else []
@@ -107,8 +108,6 @@ if __name__ == "__main__":
     rows = []
     for dtype in options.dtype:
         terms, losses, infinite, wrong = run(jnp.dtype(dtype), options.models, options.frequencies, options.first)
-        for line in wrong:
-            print("VIOLATED", dtype, *line, flush=True)
         row = {"dtype": dtype, "models": options.models, "violations": len(wrong)}
         row |= {"median_of_terms": float(np.median(terms)), "median_of_losses": float(np.median(losses))}
         row |= {"errors_above_1e-12": len(terms), "at_most_3": float(np.mean(np.asarray(terms) <= 3))}
