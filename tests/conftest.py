@@ -43,21 +43,17 @@ def pytest_configure(config):
     config.addinivalue_line("markers", "optimised: runs so long that LLVM is to optimise what it compiles")
 
 
-# Files whose tests compile far longer than they run: a quarter fewer core-seconds if LLVM does not optimise. Tests at a
-# high resolution take three times longer so: those of these files are marked `optimised`.
-QUICKLY_COMPILED = (
-    "certificate", "certified", "compression", "dense", "dense_certificate", "faults", "fit", "learn", "natural",
-    "plan", "pushforward", "readme", "sparse_autoencoder", "substates",
-)  # fmt: skip
-
-
 @pytest.fixture(autouse=True)
-def optimisation(request):
-    quick = request.path.stem.removeprefix("test_") in QUICKLY_COMPILED
-    quick = quick and request.node.get_closest_marker("optimised") is None
+def optimisation(request, monkeypatch):
+    """What a test compiles is not optimised, in its process and those that it starts, unless it is marked `optimised`.
+
+    LLVM takes two thirds of the time of compiling, and most tests compile far longer than they run. At a high
+    resolution running takes three times longer so.
+    """
+    quick = request.node.get_closest_marker("optimised") is None
     jax.config.update("jax_disable_most_optimizations", quick)
+    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", str(int(quick)))
     yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(autouse=True)

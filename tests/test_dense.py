@@ -250,8 +250,7 @@ def test_gradients_jit_and_vmap():
         return av.elbo(*along(s), resolution).loss
 
     small, moved = 1e-4, []
-    quick = {"xla_backend_optimization_level": 0}  # to compile, which takes far longer than one run
-    both_of_them = jax.jit(jax.vmap(jax.value_and_grad(loss)), compiler_options=quick)
+    both_of_them = jax.jit(jax.vmap(jax.value_and_grad(loss)))
     values, slopes = both_of_them(jnp.array([0.0, small]))
     for s in (small, -small):
         given = along(s)

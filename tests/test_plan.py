@@ -1,7 +1,5 @@
 """Plans: the same numbers while they fit, a misfit that says so when they do not, and errors for wrong ones."""
 
-from functools import partial
-
 import cases
 import equinox as eqx
 import jax
@@ -14,7 +12,7 @@ import analytic_vae as av
 RESOLUTION = av.Resolution(24)
 
 
-@partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})  # compiling takes far longer than one run
+@jax.jit
 def value_and_grad(parts, plan):
     return jax.value_and_grad(lambda p: av.elbo(*p, RESOLUTION, plan).loss)(parts)
 
