@@ -8,15 +8,15 @@ dtype. Sources of three features of two atoms, eight rare ones (Bernoulli 0.001 
 import argparse
 import itertools
 
-from harness import av, earlier, forget_compiled, save, table  # isort: skip (it sets the path)
+from harness import av, forget_compiled  # isort: skip (it sets the path)
 
 import cases
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 import reference
+from tally import NOISES, Tally, one_input_source, save_row
 
-NOISES = (0.0, 1e-3, 1e-2, 0.1, 0.3, 1.0)
 NAMES = ("relu", "leaky_relu", "gelu", "sigmoid", "tanh", "softplus", "identity")
 KINDS = ("small", "rare", "wide")
 TERMS = ("R1", "S1", "T2", "T3", "U2", "U3", "loss")
@@ -27,19 +27,15 @@ def problem(seed, encoder, activation, kind):
     rng = np.random.default_rng(seed)
     source, layer, target, encode = cases.problem(seed, encoder, activation, m2=2)
     if kind != "small":
-        m, K = (8, 2) if kind == "rare" else (2, 32)
-        rate = rng.uniform(0.001, 0.5, m)
-        places = np.tile([0.0, 1.0], (m, 1)) if K == 2 else np.sort(rng.normal(size=(m, K)), axis=1)
-        masses = np.stack([1 - rate, rate], axis=1) if K == 2 else rng.dirichlet(np.ones(K), m)
-        source = av.FeatureModel(av.Prior(places, np.log(masses)), rng.normal(size=(1, m)), 0.1, rng.normal(size=1))
+        source = one_input_source(rng, kind)
         layer = eqx.tree_at(lambda one: one.linear, layer, layer.linear[:, :1])
     noise = NOISES[rng.integers(len(NOISES))]
     return eqx.tree_at(lambda one: one.noise, source, jnp.asarray(noise)), layer, target, encode
 
 
 def run(dtype, count, kinds, frequencies, first):
-    """Decades of bound over error of all terms and of the loss alone, models with an infinite bound, violations."""
-    terms, losses, infinite, wrong = [], [], 0, []
+    """The tally of so many models, from the seed `first` on."""
+    tally = Tally()
     # Every encoder with every kind of source, and all activations in turn; models of one group need one compilation.
     groups = [(*pair, NAMES[i % len(NAMES)]) for i, pair in enumerate(itertools.product(kinds, KINDS))]
     for model in range(count):
@@ -50,15 +46,11 @@ def run(dtype, count, kinds, frequencies, first):
         found = av.elbo(*parts, av.Resolution(frequencies), certify=True)
         rule = None if kind == "small" else reference.Rule(40, 16)
         exact = reference.elbo_terms(*cases.oracle_parts(*parts, activation), rule)
-        infinite += not np.isfinite(found.error_bound)
+        label = dtype, first + model, encoder, activation, kind, float(parts[0].noise)
         for name in TERMS:
             error, bound = abs(float(getattr(found, name)) - exact[name]), float(getattr(found.bounds, name))
-            if not error <= bound + 1e-13 * (1 + abs(exact[name])):
-                wrong.append((first + model, encoder, activation, kind, float(parts[0].noise), name, error, bound))
-            if error > 1e-12 and np.isfinite(bound):
-                terms.append(np.log10(bound / error))
-                losses += [terms[-1]] if name == "loss" else []
-    return terms, losses, infinite, wrong
+            tally.add(name, error, bound, exact[name], *label)
+    return tally
 
 
 if __name__ == "__main__":
@@ -68,18 +60,10 @@ if __name__ == "__main__":
     parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument("--dtype", nargs="*", default=["float64", "float32"])
     options = parser.parse_args()
-    rows = []
     for dtype in options.dtype:
         sets = ((1, options.models, cases.READ_ONE, 16), (2, options.two, cases.READ_TWO, 12))
         for statistics, count, kinds, frequencies in sets:
-            if not count:
-                continue
-            terms, losses, infinite, wrong = run(jnp.dtype(dtype), count, kinds, frequencies, options.first)
-            for line in wrong:
-                print("VIOLATED", dtype, *line, flush=True)
-            row = {"statistics": statistics, "dtype": dtype, "models": count, "violations": len(wrong)}
-            row |= {"median_of_terms": float(np.median(terms)), "median_of_losses": float(np.median(losses))}
-            row |= {"errors_above_1e-12": len(terms), "at_most_3": float(np.mean(np.asarray(terms) <= 3))}
-            rows.append(row | {"infinite": infinite})
-            print(table(rows[-1:]), flush=True)
-            save("elbo_bounds", earlier("elbo_bounds", rows, ("statistics", "dtype")) + rows)
+            if count:
+                tally = run(jnp.dtype(dtype), count, kinds, frequencies, options.first)
+                row = {"statistics": statistics, "dtype": dtype, "models": count} | tally.row()
+                save_row("elbo_bounds", row, ("statistics", "dtype"))

@@ -53,7 +53,6 @@ def optimisation(request, monkeypatch):
     quick = request.node.get_closest_marker("optimised") is None
     jax.config.update("jax_disable_most_optimizations", quick)
     monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", str(int(quick)))
-    yield
 
 
 @pytest.fixture(autouse=True)

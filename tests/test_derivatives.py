@@ -12,8 +12,7 @@ import analytic_vae as av
 
 RESOLUTION = av.Resolution()
 
-SLOPE = jax.value_and_grad(lambda parts, resolution: av.elbo(*parts, resolution).loss)
-slope = jax.jit(SLOPE, static_argnums=1)
+slope = jax.jit(jax.value_and_grad(lambda parts, resolution: av.elbo(*parts, resolution).loss), static_argnums=1)
 
 
 def random_direction(rng, path, leaf):
