@@ -14,7 +14,7 @@ from .parallel import Batches
 from .spectral.compression import kept_atoms
 from .spectral.memory import half_space_size, require_memory
 from .spectral.resolution import Resolution
-from .spectral.units import FINER, DenseMoments
+from .spectral.units import FINER, DenseMoments, unit_functions
 
 
 def check_layer(source, layer, target=None) -> None:
@@ -115,6 +115,8 @@ def check_moments(moments, source, layer, resolution) -> None:
         raise ValueError(f"moments: expected those of units and features {expected}, got {shapes}.")
     if moments.resolution != resolution:
         raise ValueError(f"moments: expected those at {resolution}, got those at {moments.resolution}.")
+    if moments.functions != unit_functions(layer):
+        raise ValueError("moments: expected those of this layer's activations, got those of others.")
     given = (*source.moments(), layer.weight, layer.bias)
     theirs = moments.input_mean, moments.input_covariance, moments.form.weight, moments.form.bias
     for one, other in zip(given, theirs, strict=True):

@@ -10,6 +10,7 @@ import numpy as np
 from ._check import as_floating, is_concrete, require_finite, require_instance, require_shape
 from .activation import Activation, get_activation
 from .arguments import check_layer
+from .compiled import compiled
 from .layer import LinearLayer
 from .model import FeatureModel
 from .precision import exact_products
@@ -106,14 +107,14 @@ def _over_states(states, activations) -> Bounded:
     return Bounded(jnp.asarray(masses @ value, dtype), jnp.asarray(SAFETY * error + eps * abs(masses @ value), dtype))
 
 
-@eqx.filter_jit
+@compiled
 def _bounded_expectation(source, layer, readout, activations, order) -> Bounded:
     law, sizes = _law(source, layer, readout)
     functions = [as_function(one, source.mean.dtype) for one in activations]
     return product_expectation(law, sizes, functions, order)
 
 
-@eqx.filter_jit
+@compiled
 def _law(source, layer, readout) -> tuple[Projection, Array]:
     """The law of the projections, and mean sizes of what they are summed from."""
     rows, offset = readout @ layer.weight, readout @ layer.bias

@@ -10,6 +10,7 @@ import numpy as np
 
 from .bounded_terms import Certificate, FeatureTerms, added, weighted_sum
 from .carried_certificate import carried_terms
+from .compiled import compiled
 from .encoder import AbstractEncoder, CarriedEncoder, learnt_part
 from .layer import DenseLayer, RidgeForm
 from .model import FeatureModel
@@ -67,7 +68,7 @@ class Orders(eqx.Module):
 
 
 @exact_products
-@eqx.filter_jit
+@compiled
 def certificate(source, layer, target, encoder, resolution: Resolution) -> Certificate:
     """The terms of the loss with their bounds."""
     parts, units = Whitened.of(layer, target), Units.of(source, layer)

@@ -19,6 +19,7 @@ from .arguments import (
     check_units_memory,
     check_vectors,
 )
+from .compiled import compiled
 from .encoder import AbstractEncoder, CarriedEncoder, learnt_part
 from .layer import AbstractLayer, DenseLayer
 from .model import FeatureModel
@@ -114,8 +115,9 @@ def expectations(
             them, everything else is computed by each.
         vectors: whether the target has a vector per atom.
         moments: of a `DenseLayer`: what depends on source, layer and resolution alone (`av.dense_moments`), to reuse
-            while an encoder is learnt. They are taken as they are: derivatives with respect to source and layer then
-            miss what goes through them, unless they are computed inside of what is differentiated.
+            while an encoder is learnt, or the layer's `output` and `skip` change. They are taken as they are:
+            derivatives with respect to the source, and the layer's `weight` and `bias`, miss what goes through them,
+            unless they are computed inside of what is differentiated.
 
     Raises `ValueError` or `TypeError` that names the argument if the parts do not fit together.
     """
@@ -144,10 +146,12 @@ def checked_expectations(
     if moments is None and isinstance(layer, DenseLayer):  # compiled by itself: the same for all encoders
         check_units_memory(source, layer, resolution)
         moments = _dense_moments(source, layer, resolution, mesh)
+    elif moments is not None:
+        moments = moments.mapped_by(layer)
     return _expectations(source, layer, atoms, encoder, resolution, plan, mesh, bool(vectors), moments)
 
 
-@eqx.filter_jit
+@compiled
 def _expectations(source, layer, atoms, encoder, resolution, plan, mesh, vectors, moments) -> Expectations:
     plan = jax.lax.stop_gradient(plan)
     carried = encoder.carried if isinstance(encoder, CarriedEncoder) else 0
@@ -270,6 +274,6 @@ def dense_moments(
     return _dense_moments(source, layer, resolution, mesh)
 
 
-@eqx.filter_jit
+@compiled
 def _dense_moments(source, layer, resolution, mesh) -> DenseMoments:
     return DenseMoments.of(source, layer, resolution, mesh)

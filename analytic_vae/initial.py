@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .closed_form import best_decoder, residual_covariance
+from .compiled import compiled
 from .encoder import AbstractEncoder, CarriedEncoder, ExponentialEncoder, GaussianEncoder, NeuralEncoder, SoftmaxEncoder
 from .expectations import expectations
 from .layer import AbstractLayer, DenseLayer
@@ -151,7 +152,7 @@ def perturbed(encoder: AbstractEncoder, scale: float, *, key: PRNGKeyArray) -> A
     return eqx.combine(jax.tree.unflatten(tree, moved), encoder)
 
 
-@eqx.filter_jit
+@compiled
 def _regression(source: FeatureModel, layer: AbstractLayer, resolution: Resolution) -> tuple[Array, Array, Array]:
     form, prior = layer.form(), source.prior
     moments = LayerMoments.of(source, form, RidgeAxis.of(source, form, resolution))

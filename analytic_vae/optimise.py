@@ -13,6 +13,7 @@ import optax
 from scipy.optimize import minimize
 
 from .closed_form import best_target, profiled
+from .compiled import compiled
 from .elbo import Elbo, elbo_of
 from .encoder import AbstractEncoder, learnt_part, with_learnt
 from .expectations import expectations
@@ -162,13 +163,13 @@ def profiled_lbfgs(
     return Found(*best[1], np.array(history), stop, rejected)
 
 
-@eqx.filter_jit
+@compiled
 def coordinates(source, layer, atoms, encoder):
     encoder = learnt_part(encoder)
     return directions(fisher(source, layer, atoms[-encoder.features :], encoder))
 
 
-@eqx.filter_jit
+@compiled
 def profiled_value_and_grad(
     step, columns, encoder, source, layer, atoms, noise, floor, resolution, mesh=None, known=None
 ):
@@ -188,12 +189,12 @@ def expected(source, layer, atoms, encoder, resolution, mesh=None, known: Known 
     return expectations(source, layer, atoms, encoder, resolution, boxes, mesh, known.vectors, known.moments)
 
 
-@eqx.filter_jit
+@compiled
 def compiled_target(source, layer, atoms, encoder, noise, floor, resolution, mesh=None, known=None):
     return best_target(expected(source, layer, atoms, encoder, resolution, mesh, known), atoms, noise, floor)
 
 
-@eqx.filter_jit
+@compiled
 def compiled_elbo(source, layer, target, encoder, resolution, mesh=None, known=None):
     return elbo_of(expected(source, layer, target.prior.atoms, encoder, resolution, mesh, known), target)
 
@@ -293,7 +294,7 @@ class Walk(NamedTuple):
         )  # fmt: skip
 
 
-@eqx.filter_jit
+@compiled
 def _advance(walk: Walk, static, source, layer, atoms, optimizer, resolution, length: int, mesh, known):
     """Some steps of an optax optimiser: where it is then, the parameters of the least loss, and all losses."""
     optimizer = optax.with_extra_args_support(optimizer)

@@ -1,9 +1,9 @@
 """Mean and covariance of a few projections of any layer's output, with bounds of their errors."""
 
-import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 
+from .compiled import compiled
 from .precision import exact_products
 from .spectral.certified import SAFETY, Bounded
 from .spectral.certified_law import root_sizes
@@ -13,7 +13,7 @@ from .types import Array, Float
 
 
 @exact_products
-@eqx.filter_jit
+@compiled
 def output_moments(source, layer, readout: Float[Array, "D n2"], resolution: Resolution) -> tuple[Bounded, Bounded]:
     """Mean `[D]` and covariance `[D, D]` of `readout f(x)`, with bounds of their errors."""
     form, units, order = layer.form(), Units.of(source, layer), alone_order(resolution)

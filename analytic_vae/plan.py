@@ -5,6 +5,7 @@ import jax
 
 from ._check import require_instance
 from .arguments import check_encoder, check_layer
+from .compiled import compiled
 from .encoder import AbstractEncoder
 from .layer import AbstractLayer
 from .model import FeatureModel
@@ -57,7 +58,7 @@ def plan(
     return _plan(source, layer, encoder, resolution or Resolution())
 
 
-@eqx.filter_jit
+@compiled
 def _plan(source, layer, encoder, resolution) -> Plan:
     source = compress(jax.lax.stop_gradient(source), resolution.atoms)
     form = jax.lax.stop_gradient(layer.read_form())

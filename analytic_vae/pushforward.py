@@ -1,5 +1,6 @@
 """The law of a few projections of a layer's output: mean, covariance, density, expectations, tails."""
 
+import itertools
 from collections.abc import Callable, Sequence
 
 import equinox as eqx
@@ -9,6 +10,7 @@ import numpy as np
 
 from ._check import as_floating, is_concrete, require_finite, require_instance, require_shape
 from .arguments import check_layer
+from .compiled import compiled
 from .layer import AbstractLayer, DenseLayer, LinearLayer
 from .model import FeatureModel
 from .output_bounds import output_moments
@@ -58,6 +60,22 @@ class Law(eqx.Module):
     def dimension(self) -> int:
         """`D`."""
         return self.mean.shape[0]
+
+    def __str__(self) -> str:
+        if self.mean.ndim != 1 or not is_concrete(self.mean):
+            return repr(self)
+        spread = np.sqrt(np.maximum(np.diagonal(self.covariance), 0))
+        bounds = [""] * self.dimension
+        if self.error_bound is not None:
+            bounds = [f" (+- {bound:.1e})" for bound in np.asarray(self.error_bound.mean)]
+        lines = [
+            f"projection {d}: mean {mean:.6g}{bounds[d]}, spread {spread[d]:.6g}, box {low:.4g} to {low + length:.4g}"
+            for d, (mean, low, length) in enumerate(zip(self.mean, self.low, self.length, strict=True))
+        ]
+        for d, e in itertools.combinations(range(self.dimension), 2):
+            scale = spread[d] * spread[e]
+            lines.append(f"correlation of {d} and {e}: {self.covariance[d, e] / scale if scale > 0 else np.nan:.6g}")
+        return "\n".join(lines)
 
     @property
     def box(self) -> tuple[Float[Array, " D"], Float[Array, " D"]]:
@@ -181,7 +199,7 @@ def pushforward(
     return eqx.tree_at(lambda one: one.error_bound, law, bounds, is_leaf=lambda leaf: leaf is None)
 
 
-@eqx.filter_jit
+@compiled
 def _pushforward(source, layer, readout, resolution) -> Law:
     form = layer.form()
     axis = RidgeAxis.of(source, form, resolution)
@@ -213,7 +231,7 @@ def _units_read(layer: DenseLayer, readout: Float[Array, "D n2"]) -> DenseLayer:
     return layer
 
 
-@eqx.filter_jit
+@compiled
 def _dense_pushforward(source, layer: DenseLayer, readout, resolution) -> Law:
     form = layer.form()
     mean, covariance = DenseMoments.of(source, layer, resolution).output()

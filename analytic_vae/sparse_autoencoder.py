@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from ._check import as_floating, require_finite, require_instance, require_shape
 from .arguments import check_layer, check_memory, check_ridge
+from .compiled import compiled
 from .layer import AbstractLayer
 from .model import FeatureModel
 from .parallel import Batches, spread
@@ -139,7 +140,7 @@ def sparse_loss(
     return _sparse_loss(source, layer, autoencoder, resolution)
 
 
-@eqx.filter_jit
+@compiled
 def _sparse_loss(source, layer, autoencoder, resolution) -> SparseLoss:
     t = autoencoder.readout.shape[1]
     source = compress(source, resolution.atoms)

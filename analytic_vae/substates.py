@@ -22,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from .compiled import compiled
 from .layer import DenseLayer
 from .model import FeatureModel, lower_triangular
 from .precision import exact_products
@@ -69,7 +70,7 @@ def merged_moments(moments: DenseMoments, states: tuple[int, ...]) -> DenseMomen
     return eqx.tree_at(lambda one: one.psi_states, moments, summed(moments.psi_states, states))
 
 
-@eqx.filter_jit
+@compiled
 @exact_products
 def with_substates(
     source: FeatureModel,

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import reference
 import test_dense
-from tally import NOISES, Tally, one_input_source, save_row
+from tally import NOISES, Tally, one_input_source, progress, save_row
 
 KINKED = (("relu", "relu", "leaky_relu"), ("tanh", "softplus", "relu"))
 SMOOTH = ("gelu", "sigmoid", "tanh")
@@ -73,6 +73,7 @@ def run(dtype, count, frequencies, first):
     for model in range(count):
         group, (how, (kind, names), _) = groups[model * len(groups) // count]
         forget_compiled()
+        progress(model, count)
         parts, oracle = problem(first + model, group, how, kind, names, dtype)
         found = av.elbo(*parts, av.Resolution(frequencies), certify=True)
         rule = test_dense.RULE if kind == "small" else reference.Rule(40, 16)

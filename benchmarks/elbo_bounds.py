@@ -15,7 +15,7 @@ import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 import reference
-from tally import NOISES, Tally, one_input_source, save_row
+from tally import NOISES, Tally, one_input_source, progress, save_row
 
 NAMES = ("relu", "leaky_relu", "gelu", "sigmoid", "tanh", "softplus", "identity")
 KINDS = ("small", "rare", "wide")
@@ -41,6 +41,7 @@ def run(dtype, count, kinds, frequencies, first):
     for model in range(count):
         encoder, kind, activation = groups[model * len(groups) // count]
         forget_compiled()
+        progress(model, count)
         parts = problem(first + model, encoder, activation, kind)
         parts = cases.cast(parts, dtype)
         found = av.elbo(*parts, av.Resolution(frequencies), certify=True)

@@ -1,5 +1,6 @@
 """What `elbo_bounds.py` and `dense_bounds.py` share: sources, and a tally of errors against bounds."""
 
+import sys
 from dataclasses import dataclass, field
 
 from harness import av, earlier, save, table  # isort: skip (it sets the path)
@@ -49,6 +50,11 @@ class Tally:
             "at_most_3": float(np.mean(np.asarray(self.terms) <= 3)),
             "infinite": self.infinite,
         }
+
+
+def progress(model, count):
+    """Says on standard error how far a run is."""
+    print(f"model {model + 1} of {count}", end="\r" if model + 1 < count else "\n", file=sys.stderr, flush=True)
 
 
 def save_row(name, row, keys):

@@ -153,6 +153,32 @@ def test_little_noise_is_as_good_as_none(noise):
     np.testing.assert_allclose(found.psi_covariance, exact, atol=1e-3 * np.trace(exact) / 4)
 
 
+def test_moments_computed_before_are_those_of_the_units_alone():
+    """The loss with them is the loss without, whatever the layer makes of its units; others' are refused."""
+    (source, layer, target, encoder), _ = problem(0)
+    resolution = av.Resolution(12)
+    moments = av.dense_moments(source, layer, resolution)
+    other = eqx.tree_at(lambda one: (one.output, one.skip), layer, (2 * layer.output, -layer.skip))
+    for one in (layer, other):
+        loss = av.elbo(source, one, target, encoder, resolution).loss
+        np.testing.assert_allclose(av.elbo(source, one, target, encoder, resolution, moments=moments).loss, loss)
+    steeper = eqx.tree_at(lambda one: one.weight, layer, 2 * layer.weight)
+    softer = av.DenseLayer(layer.weight, layer.bias, "softplus", layer.output, layer.skip)
+    fewer = layer.of_units([0])
+    for wrong, message in (
+        ((source.shift(np.ones(2)), layer), "of this source and layer"),
+        ((source, steeper), "of this source and layer"),
+        ((source, softer), "of this layer's activations"),
+        ((source, fewer), "of units and features"),
+    ):
+        with pytest.raises(ValueError, match=f"moments: expected those {message}"):
+            av.elbo(*wrong, target, encoder, resolution, moments=moments)
+    with pytest.raises(ValueError, match="moments: expected those at"):
+        av.elbo(source, layer, target, encoder, av.Resolution(16), moments=moments)
+    with pytest.raises(TypeError, match=r"moments: expected what av\.dense_moments returns"):
+        av.elbo(source, layer, target, encoder, resolution, moments=moments.output())
+
+
 def test_the_laws_of_one_and_two_units():
     (source, layer, *_), oracle = problem(3)
     layer = av.DenseLayer(layer.weight, layer.bias, [layer.activations[i] for i in layer.which], None, None)

@@ -56,6 +56,8 @@ def test_density_and_tail_in_one_dimension():
     grid, density = law.density(400)
     exact = np.sum(mass * norm.pdf(np.asarray(grid).T, centres, deviation), axis=1)
     np.testing.assert_allclose(density, exact, atol=1e-8)
+    spread = np.sqrt(float(law.covariance[0, 0]))
+    assert str(law).startswith(f"projection 0: mean {float(law.mean[0]):.6g}, spread {spread:.6g}, box ")
     assert (
         abs(law.expectation(lambda y: jax.nn.relu(y[0] - 0.3), [(0.3,)]) - _relu(mass, centres - 0.3, deviation)) < 1e-9
     )
@@ -69,7 +71,14 @@ def _relu(mass, centres, deviation):
 
 def test_two_dimensional_density_integrates_to_one():
     source, layer, *_, readout = problem()
-    grid, density = av.pushforward(source, layer, readout[:2], av.Resolution(24)).density(96)
+    law = av.pushforward(source, layer, readout[:2], av.Resolution(24))
+    correlation = law.covariance[0, 1] / np.sqrt(law.covariance[0, 0] * law.covariance[1, 1])
+    assert str(law).splitlines()[2] == f"correlation of 0 and 1: {correlation:.6g}"
+    several = jax.vmap(lambda shift: av.pushforward(source.shift(shift), layer, readout[:2], av.Resolution(8)))(
+        jnp.zeros((2, 2))
+    )
+    assert str(several) == repr(several)
+    grid, density = law.density(96)
     cell = np.prod(np.asarray(grid)[:, 1] - np.asarray(grid)[:, 0])
     assert abs(density.sum() * cell - 1) < 1e-3
 

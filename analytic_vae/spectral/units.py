@@ -5,6 +5,7 @@ of each, what it has in common with the input, and the covariances of all pairs 
 input itself as the "output" of an identity. Nothing here depends on an encoder: while one is learnt, it stays.
 """
 
+from collections.abc import Callable
 from functools import partial
 
 import equinox as eqx
@@ -36,9 +37,9 @@ class DenseMoments(eqx.Module):
     Fields: `input_mean: [n1]`, `input_covariance: [n1, n1]`; `psi: [h]`, `psi_covariance: [h, h]`, `psi_input =
     Cov(x1, psi): [n1, h]`, and `psi_states = E[1{z_l = a_lk} (psi - E psi)]: [h, m1, K1]`; `units`, their laws and
     series, a leading axis `h`; `misfit: [h]`, how far mass, mean and variance of each law are from the exact ones;
-    `resolution`, at which all that was computed. `remainder: [h]` is the L2 norm of what each series leaves out; a
-    covariance of two units is off by about the product of two, but where the source has no noise: there what is left
-    out of one is not orthogonal to the other, and finer resolutions tell.
+    `resolution`, at which all that was computed, and the units' `functions`. `remainder: [h]` is the L2 norm of what
+    each series leaves out; a covariance of two units is off by about the product of two, but where the source has no
+    noise: there what is left out of one is not orthogonal to the other, and finer resolutions tell.
     """
 
     form: DenseForm
@@ -51,6 +52,7 @@ class DenseMoments(eqx.Module):
     units: Latent
     misfit: Float[Array, " h"]
     resolution: Resolution = eqx.field(static=True)
+    functions: tuple[Callable, ...] = eqx.field(static=True)
 
     @classmethod
     def of(
@@ -83,7 +85,14 @@ class DenseMoments(eqx.Module):
             units=units,
             misfit=misfit,
             resolution=resolution,
+            functions=unit_functions(layer),
         )
+
+    def mapped_by(self, layer: DenseLayer) -> "DenseMoments":
+        """The same units before another `output` and `skip`: those of this layer."""
+        form = layer.form()
+        mine = self.form._replace(linear=form.linear, offset=form.offset, output=form.output)
+        return eqx.tree_at(lambda one: one.form, self, mine)
 
     @property
     def remainder(self) -> Float[Array, " h"]:
@@ -124,6 +133,11 @@ class DenseMoments(eqx.Module):
             self.psi_input + jnp.outer(self.input_mean, self.psi),
             self.psi_covariance + jnp.outer(self.psi, self.psi),
         )
+
+
+def unit_functions(layer: DenseLayer) -> tuple[Callable, ...]:
+    """What each unit applies to its projection."""
+    return tuple(layer.activations[i].function for i in layer.which)
 
 
 def _one_unit(everywhere, weight, bias, index, *, layer: DenseLayer, resolution: Resolution):

@@ -1,0 +1,49 @@
+"""Compiling the package's own functions, in half the time that XLA takes on CPUs by default."""
+
+import functools
+import os
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+from ._check import is_concrete
+
+P, T = ParamSpec("P"), TypeVar("T")
+CHOICE = "xla_cpu_use_fusion_emitters"
+
+
+def compiled(function: Callable[P, T]) -> Callable[P, T]:
+    """`equinox.filter_jit`, and on CPUs with XLA's older generator of code where the function is called as it is.
+
+    With jaxlib 0.10 that one compiles the loss in half the time, its gradient in two thirds, and they run as fast.
+    Inside of a larger program (`jit`, `grad`, `vmap`) that program's options are used: others are refused there.
+    """
+    inside = eqx.filter_jit(function)
+
+    @functools.cache
+    def alone():
+        return eqx.filter_jit(function, compiler_options=_options())
+
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        # Where a new array is traced, so is everything, whatever the arguments are.
+        free = all(map(is_concrete, jax.tree.leaves((args, kwargs, jnp.zeros(())))))
+        return (alone() if free else inside)(*args, **kwargs)
+
+    return call
+
+
+@functools.cache
+def _options() -> dict[str, bool] | None:
+    """None where there is no such choice, or the user has made it."""
+    if jax.default_backend() != "cpu" or CHOICE in os.environ.get("XLA_FLAGS", ""):
+        return None
+    options = {CHOICE: False}
+    try:
+        jax.jit(lambda x: x + 1, compiler_options=options).lower(0.0).compile()
+    except RuntimeError:  # a version of XLA without it
+        return None
+    return options

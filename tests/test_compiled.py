@@ -1,0 +1,52 @@
+"""The package's own functions compile alone, inside of other programs, and where XLA does not know the option."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import pytest
+
+from analytic_vae import compiled
+
+
+@pytest.fixture(autouse=True)
+def no_options_known():
+    compiled._options.cache_clear()
+    yield
+    compiled._options.cache_clear()
+
+
+def cubed():
+    traces = []
+
+    @compiled.compiled
+    def function(x, power=3):
+        traces.append(None)
+        return x**power
+
+    return function, traces
+
+
+def test_alone_and_in_every_transform(monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "")  # the tests' own flags make the choice
+    function, traces = cubed()
+    x = jnp.array(2.0)
+    assert function(x) == function(x) == 8 and len(traces) == 1
+    if jax.default_backend() == "cpu":
+        assert compiled._options() == {compiled.CHOICE: False}
+    assert jax.jit(function)(x) == eqx.filter_jit(lambda: function(x))() == 8
+    assert jax.grad(function)(x) == jax.jit(jax.grad(function))(x) == jax.grad(jax.jit(function))(x) == 12
+    assert jax.vmap(function)(x[None]) == jax.lax.map(lambda _: function(x), x[None]) == 8
+    assert function(x, power=2) == 4
+    assert jax.eval_shape(function, x).shape == ()
+
+
+def test_a_choice_that_xla_does_not_know_is_left_out(monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "")
+    monkeypatch.setattr(compiled, "CHOICE", "xla_cpu_no_such_choice")
+    function, _ = cubed()
+    assert compiled._options() is None and function(jnp.array(2.0)) == 8
+
+
+def test_the_users_choice_stays(monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", f"--{compiled.CHOICE}=true")
+    assert compiled._options() is None
