@@ -17,7 +17,8 @@ from .model import FeatureModel
 from .precision import exact_products
 from .spectral.certified import SAFETY, Analytic, Bounded
 from .spectral.certified_latent import (
-    NAMES,
+    MEAN,
+    RATE,
     box_coefficients,
     encoder_functions,
     expectations,
@@ -83,7 +84,7 @@ def certificate(source, layer, target, encoder, resolution: Resolution) -> Certi
         terms.append(carried_terms(source, code[:carried], log_masses[:carried], own, units, resolution))
     if beside is not None:
         rest = parts.of_codes(slice(first, None))
-        given = atoms[carried:], code[carried:, 0], log_masses[carried:]
+        given = atoms[carried:], code[carried:], log_masses[carried:]
         learnt = Learnt.of(source, layer, beside, *given, resolution)
         terms.append(_learnt_terms(learnt, layer, target, rest, units, output))
         if carried:
@@ -93,24 +94,39 @@ def certificate(source, layer, target, encoder, resolution: Resolution) -> Certi
 
 
 class Learnt(NamedTuple):
-    """Features whose encoders read statistics of `form`; a code is a number for each of their atoms."""
+    """The codes of features whose encoders read statistics of `form`: `C = m R` of them, numbers for every atom.
+
+    Each code has its feature's encoder, atoms and log masses of the target (repeated R times, then), and all R codes of
+    its feature as `siblings`.
+    """
 
     source: FeatureModel
     form: RidgeForm
     axis: RidgeAxis
     encoder: AbstractEncoder
-    atoms: Float[Array, "m K"]
-    code: Float[Array, "m K"]
-    log_masses: Float[Array, "m K"]
+    atoms: Float[Array, "C K"]
+    code: Float[Array, "C K"]
+    siblings: Float[Array, "C R K"]
+    log_masses: Float[Array, "C K"]
     resolution: Resolution
     orders: Orders
 
     @classmethod
-    def of(cls, source, layer, encoder, atoms, code, log_masses, resolution: Resolution) -> "Learnt":
+    def of(cls, source, layer, encoder, atoms, code: Float[Array, "m R K"], log_masses, resolution) -> "Learnt":
         """Those of a layer."""
         form, orders = layer.read_form(), Orders.of(resolution, encoder.statistics_read)
+        R, K = code.shape[1:]
+        arrays, static = eqx.partition((encoder, atoms, code, log_masses), eqx.is_array)
+        repeated = jax.tree.map(lambda leaf: jnp.repeat(leaf, R, axis=0), arrays)
+        encoder, atoms, siblings, log_masses = eqx.combine(repeated, static)
         axis = RidgeAxis.of(source, form, resolution)
-        return cls(source, form, axis, encoder, atoms, code, log_masses, resolution, orders)
+        return cls(source, form, axis, encoder, atoms, code.reshape(-1, K), siblings, log_masses, resolution, orders)
+
+    @property
+    def own(self) -> np.ndarray:
+        """The indices of the codes of each code's feature: `[C, R]`."""
+        C, R = self.siblings.shape[:2]
+        return np.arange(C)[:, None] // R * R + np.arange(R)[None]
 
     def joint(self, statistic: Statistic, readout: Array, order: int, ridge_order: int) -> Joint:
         """The law of statistics alone."""
@@ -119,17 +135,18 @@ class Learnt(NamedTuple):
             self.source, self.form, readout, (none, none, none[0]), statistic, self.axis.centre, order, ridge_order
         )
 
-    def of_features(self, function, *more) -> tuple:
-        """`function(encoder, atoms, code, log masses, statistic, *more)` of every feature, and its statistic."""
+    def of_codes(self, function, *more) -> tuple:
+        """The statistic of every code; `function(encoder, (atoms, code, siblings, log masses), statistic, *more)`."""
         arrays, static = eqx.partition(self.encoder, eqx.is_array)
 
         def one(given):
-            arrays, atoms, code, log_masses, *more = given
+            arrays, tables, *more = given
             encoder = eqx.combine(arrays, static)
             statistic = Statistic.of(self.source, self.form, encoder.readout, self.axis, self.resolution)
-            return statistic, function(encoder, atoms, code, log_masses, statistic, *more)
+            return statistic, function(encoder, tables, statistic, *more)
 
-        return jax.lax.map(one, (arrays, self.atoms, self.code, self.log_masses, *more))
+        tables = self.atoms, self.code, self.siblings, self.log_masses
+        return jax.lax.map(one, (arrays, tables, *more))
 
     def of_pairs(self, function, tables, first: np.ndarray, second: np.ndarray):
         """`function(joint law, table, table)` of every pair."""
@@ -142,11 +159,11 @@ class Learnt(NamedTuple):
 
         return jax.lax.map(one, (jnp.asarray(first), jnp.asarray(second)))
 
-    def mean_of(self, j: Array) -> Analytic:
-        """The latent mean of the feature of that index, less the middle of its code; of one statistic."""
+    def mean_of(self, j: Array, code: Float[Array, " K"] | None = None) -> Analytic:
+        """The mean of the code of that index, or of another of its feature, less its middle; of one statistic."""
         arrays, static = eqx.partition(self.encoder, eqx.is_array)
         one = eqx.combine(jax.tree.map(itemgetter(j), arrays), static)
-        return latent_mean(one, self.atoms[j], self.code[j])
+        return latent_mean(one, self.atoms[j], self.code[j] if code is None else code)
 
 
 def _learnt_terms(learnt: Learnt, layer, target, parts: Whitened, units: Units, output: OutputTerms) -> FeatureTerms:
@@ -161,38 +178,54 @@ def _learnt_terms(learnt: Learnt, layer, target, parts: Whitened, units: Units, 
         towards, towards_size = parts.inverse.T @ decoder, parts.inverse_size.T @ parts.decoder_size
     offsets = parts.centre @ decoder - form.offset @ towards
 
-    def one_feature(encoder, atoms, code, log_masses, statistic, *weight):
+    def one_code(encoder, tables, statistic, *weight):
         joint = Joint.of(
             source, form, encoder.readout, weight, statistic, learnt.axis.centre, orders.single, orders.single_ridge
         )
-        functions = encoder_functions(encoder, atoms, code, log_masses, statistic, joint.axes)
+        functions = encoder_functions(encoder, *tables, statistic, joint.axes)
         coefficients = box_coefficients(joint.axes, *functions)
         found = waves(joint, frequencies(joint.axes, coefficients.index), weighted=True)
-        return expectations(joint, found, coefficients, NAMES.index("mean"))
+        return expectations(joint, found, coefficients, MEAN)
 
-    _, (single, weighted) = learnt.of_features(one_feature, towards.T, towards_size.T, offsets)
-    rate, spread, mean, square = (Bounded(single.value[:, f], single.error_bound[:, f]) for f in range(len(NAMES)))
+    _, (single, weighted) = learnt.of_codes(one_code, towards.T, towards_size.T, offsets)
+    own, (C, R) = learnt.own, learnt.own.shape
+    rate, mean, spread, square = (
+        jax.tree.map(itemgetter((slice(None), which)), single)
+        for which in (RATE, MEAN, slice(2, 2 + R), slice(2 + R, 2 + 2 * R))
+    )
     gram, gram_size = decoder.T @ decoder, parts.decoder_size.T @ parts.decoder_size
-    R1 = weighted_sum(rate, jnp.ones_like(middles))
+    R1 = weighted_sum(rate, jnp.asarray(np.arange(C) % R == 0, gram.dtype))
     impossible = jnp.any(jnp.isneginf(learnt.log_masses))  # for the target, not for the encoder
     R1 = Bounded(R1.value, jnp.where(impossible, jnp.inf, R1.error_bound))
     # E F s = E F (s - middle) + middle E F
     bent = parts.output.T @ decoder
-    F = decoder.T @ (parts.linear @ source.moments()[0] + parts.centre) + bent.T @ output.psi.value
+    F = decoder.T @ (parts.linear @ source.moments()[0] + parts.centre)
     sizes = parts.linear_size @ source_sizes(source) + parts.centre_size + parts.output_size @ output.roots
-    psi_error, rounding = jnp.abs(bent).T @ output.psi.error_bound, eps * parts.decoder_size.T @ sizes
-    error = jnp.abs(middles) @ psi_error + (jnp.abs(middles) + halves) @ rounding
+    rounding = eps * (jnp.abs(middles) + halves) @ (parts.decoder_size.T @ sizes)
     T2 = weighted_sum(weighted, -2 * jnp.ones_like(middles))
-    T2 = Bounded(T2.value - 2 * middles @ F, T2.error_bound + 2 * error)
     if isinstance(layer, DenseLayer):
-        order = pair_order(learnt.resolution)
-        shared = units.with_functions(learnt.encoder.readout[:, 0], learnt.mean_of, order)
-        T2 = added(T2, weighted_sum(jax.tree.map(jnp.ravel, shared), -2 * bent.ravel()))
-        rounding = eps * jnp.sum(parts.output_size.T @ parts.decoder_size * jnp.abs(shared.value))
-        T2 = Bounded(T2.value, T2.error_bound + 2 * rounding)
-    S1 = weighted_sum(spread, jnp.diagonal(gram))
-    S1 = Bounded(S1.value, S1.error_bound + eps * jnp.diagonal(gram_size) @ jnp.abs(spread.value))
+        with_units = _with_units(learnt, bent, units, output.psi)
+    else:
+        with_units = weighted_sum(output.psi, bent @ middles)
+    T2 = Bounded(
+        T2.value - 2 * (middles @ F + with_units.value), T2.error_bound + 2 * (rounding + with_units.error_bound)
+    )
+    blocks, blocks_size = gram[np.arange(C)[:, None], own], gram_size[np.arange(C)[:, None], own]
+    S1 = weighted_sum(jax.tree.map(jnp.ravel, spread), blocks.ravel())
+    S1 = Bounded(S1.value, S1.error_bound + eps * jnp.sum(blocks_size * jnp.abs(spread.value)))
     return FeatureTerms(R1, S1, T2, _second_moments(learnt, gram, gram_size, middles, mean, square))
+
+
+def _with_units(learnt: Learnt, bent: Float[Array, "h C"], units: Units, psi: Bounded) -> Bounded:
+    """`sum_ij E psi_i g_ij(y_j)`: of each feature, for each unit, the mean of one code, its codes times `bent`."""
+    R = learnt.siblings.shape[1]
+    code = jnp.einsum("hmr,mrk->hmk", bent.reshape(bent.shape[0], -1, R), learnt.siblings[::R])
+    found = units.with_functions(
+        learnt.encoder.readout[::R, 0], lambda i, j: learnt.mean_of(j * R, code[i, j]), pair_order(learnt.resolution)
+    )
+    middles, _ = middle_and_half(code)
+    whole = weighted_sum(jax.tree.map(jnp.ravel, found), jnp.ones_like(bent[:, ::R]).ravel())
+    return added(whole, weighted_sum(psi, middles.sum(axis=1)))
 
 
 def _between(learnt: Learnt, code: Float[Array, "m R K"], parts: Whitened, first: int) -> FeatureTerms:
@@ -232,11 +265,6 @@ def check_certificate(source, layer, target, encoder, resolution: Resolution) ->
     beside, carries = learnt_part(encoder), isinstance(encoder, CarriedEncoder)
     if beside is None:
         return
-    if target.decoder.ndim == 3 and target.decoder.shape[2] != 2:
-        raise ValueError(
-            "target: expected a decoder [n, m], or one of two atoms, where features are learnt: there errors can be "
-            f"bounded; got {target.decoder.shape}."
-        )
     if carries and distinct and not isinstance(layer, DenseLayer):
         raise ValueError("encoder: expected no features beside carried ones of a RidgeLayer: their loss has no bounds.")
     t = beside.statistics_read
@@ -245,24 +273,30 @@ def check_certificate(source, layer, target, encoder, resolution: Resolution) ->
             f"encoder: expected one statistic per feature of a DenseLayer's input, and beside carried features, whose "
             f"errors can be bounded, got {t}."
         )
-    orders, (m, K) = Orders.of(resolution, t), target.prior.atoms.shape
-    points = (12 * orders.single) ** t * (K + 16)
+    orders, K, m = Orders.of(resolution, t), target.prior.atoms.shape[1], beside.features
+    R = 1 if target.decoder.ndim == 2 else K - 1
+    points = (12 * orders.single) ** t * (R * K + 8 * R + 8)
     pair = (4 * orders.pair + 2) * (orders.pair + 1) * 8 if t == 1 else (1.6 * orders.series**2) ** 2 * 40
-    tables = m * (40 * orders.pair + (source.features * source.prior.atoms.shape[1] + 8) * 4)
+    tables = m * R * (24 * (R + 1) * orders.pair + (source.features * source.prior.atoms.shape[1] + 8) * 4)
     needed = (16 * AT_ONCE + points + pair + tables) * 2 * source.mean.dtype.itemsize
     require_memory(needed, "certify", "lower resolution.frequencies")
 
 
-def _second_moments(learnt: Learnt, gram, gram_size, middles, mean: Bounded, square: Bounded) -> Bounded:
-    """`T3 = sum_jk H_jk E s_j s_k`, from moments of `s_j` less the middle of its code; H is summed from `gram_size`."""
-    m = middles.size
-    first, second = np.triu_indices(m, 1)
-    pairs = Bounded(jnp.zeros(0, gram.dtype), jnp.zeros(0, gram.dtype))
+def _second_moments(learnt: Learnt, gram, gram_size, middles, mean: Bounded, own: Bounded) -> Bounded:
+    """`T3 = sum_jk H_jk E s_j s_k`, from moments of `s_j` less the middle of its code; H is summed from `gram_size`.
+
+    `own: [C, R]` are those of two codes of one feature.
+    """
+    C, R = own.value.shape
+    first, second = np.triu_indices(C, 1)
+    apart = first // R != second // R
+    first, second = first[apart], second[apart]
+    here = np.arange(C)[:, None], learnt.own
+    values, errors = (jnp.zeros_like(gram).at[here].set(found) for found in (own.value, own.error_bound))
     if first.size:
-        pairs = _pair_moments(learnt, first, second, square)
-    values = jnp.diag(square.value).at[first, second].set(pairs.value).at[second, first].set(pairs.value)
-    errors = jnp.diag(square.error_bound).at[first, second].set(pairs.error_bound)
-    errors = errors.at[second, first].set(pairs.error_bound)
+        pairs = _pair_moments(learnt, first, second, jnp.diagonal(values + errors))
+        for one, other in ((first, second), (second, first)):
+            values, errors = values.at[one, other].set(pairs.value), errors.at[one, other].set(pairs.error_bound)
     shift = jnp.outer(middles, mean.value)
     whole = values + shift + shift.T + jnp.outer(middles, middles)
     shift_error = jnp.outer(jnp.abs(middles), mean.error_bound)
@@ -273,33 +307,37 @@ def _second_moments(learnt: Learnt, gram, gram_size, middles, mean: Bounded, squ
     return Bounded(jnp.sum(gram * whole), SAFETY * error)
 
 
-def _pair_moments(learnt: Learnt, first: np.ndarray, second: np.ndarray, square: Bounded) -> Bounded:
-    """`E s_j s_k` of all pairs, from a short series for each latent mean and what that leaves out."""
-    orders, resolution, f = learnt.orders, learnt.resolution, NAMES.index("mean")
+def _pair_moments(learnt: Learnt, first: np.ndarray, second: np.ndarray, squares: Float[Array, " C"]) -> Bounded:
+    """`E s_j s_k` of all pairs, from a short series for each latent mean and what that leaves out.
+
+    `squares` are bounds of `E s_j^2`.
+    """
+    orders, resolution = learnt.orders, learnt.resolution
     t = learnt.encoder.statistics_read
     grid = learnt.axis.law_grid(resolution, t)
 
-    def one_feature(encoder, atoms, code, log_masses, statistic):
+    def one_code(encoder, tables, statistic):
+        atoms, code, *_ = tables
         nodes = statistic_nodes(Spectrum.of(statistic, grid, resolution), resolution)
         q = jnp.exp(jax.vmap(lambda y: encoder.log_masses(y, atoms))(nodes.points))
         means = q @ (code - middle_and_half(code)[0])
         series, _ = jax.lax.stop_gradient(least_squares_series(statistic, nodes, means, orders.series))
         joint = learnt.joint(statistic, encoder.readout, orders.pair, orders.single_ridge)
-        functions = encoder_functions(encoder, atoms, code, log_masses, statistic, joint.axes, series)
+        functions = encoder_functions(encoder, *tables, statistic, joint.axes, series)
         coefficients = box_coefficients(joint.axes, *functions)
         found = waves(joint, frequencies(joint.axes, coefficients.index), weighted=False)
-        plain, _ = expectations(joint, found, coefficients, f)
+        plain, _ = expectations(joint, found, coefficients, MEAN)
         return Parts(series, coefficients, jnp.sqrt(jnp.maximum(plain.high[-1], 0)))
 
-    statistics, features = learnt.of_features(one_feature)
+    statistics, found = learnt.of_codes(one_code)
     if t == 1:
-        return learnt.of_pairs(lambda joint, a, b: by_parts(joint, a, b, f), (statistics, features), first, second)
-    norms = jnp.stack([jnp.sqrt(jnp.maximum(square.high, 0)), features.rest], axis=1)
+        return learnt.of_pairs(lambda joint, a, b: by_parts(joint, a, b, MEAN), (statistics, found), first, second)
+    norms = jnp.stack([jnp.sqrt(jnp.maximum(squares, 0)), found.rest], axis=1)
 
     def one_pair(joint, a, b):
         return by_series(joint, a[0], b[0], jnp.stack([a[1], b[1]]))
 
-    return learnt.of_pairs(one_pair, (statistics, (features.series, norms)), first, second)
+    return learnt.of_pairs(one_pair, (statistics, (found.series, norms)), first, second)
 
 
 def _side_by_side(left: Statistic, right: Statistic) -> Statistic:

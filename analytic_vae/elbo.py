@@ -169,8 +169,8 @@ def elbo(
         certify: whether to bound the error of every term, too (`Elbo.bounds`). The bounds come from a second
             computation on grids of their own, which takes all pairs of learnt features, and of units, one by one: leave
             it out of training steps. They have no gradient, and say next to nothing for an encoder that does not know
-            its `strip`. There are none for two statistics of a `DenseLayer`'s input or beside carried features, for
-            learnt features with a vector for each of more than two atoms, and beside carried ones of a `RidgeLayer`.
+            its `strip`. There are none for two statistics of a `DenseLayer`'s input or beside carried features, and
+            for what is learnt beside carried features of a `RidgeLayer`.
 
     Returns an `Elbo`: `loss`, `rate`, `distortion` and every named term. Differentiable in all arrays of all
     arguments, and jit-able. Raises `ValueError` that names the argument if the parts do not fit together, `MemoryError`

@@ -74,12 +74,12 @@ def check_combination(source, layer, options: dict, certify: bool) -> None:
         if options["split"]:
             raise ValueError("certify: expected False with split; without it the loss is the same, and has a bound.")
         if not carries_only(encoder):
-            _check_bounded(source, layer, options)
+            _check_bounded(layer, options)
 
 
-def _check_bounded(source, layer, options: dict) -> None:
+def _check_bounded(layer, options: dict) -> None:
     """Raise an error that names the argument if the loss of learnt features of that kind has no bounds."""
-    encoder, atoms, target = options["encoder"], options["atoms"], options["target"]
+    encoder = options["encoder"]
     two = encoder.endswith("2") if isinstance(encoder, str) else learnt_part(encoder).statistics_read == 2
     if two and (isinstance(layer, DenseLayer) or carries(encoder)):
         raise ValueError(
@@ -88,14 +88,6 @@ def _check_bounded(source, layer, options: dict) -> None:
         )
     if carries(encoder) and not isinstance(layer, DenseLayer | LinearLayer):
         raise ValueError("certify: expected False: with features beside carried ones ridge layers have no bounds.")
-    K = source.prior.atoms.shape[1] if target is None else target.prior.atoms.shape[1]
-    if atoms is not None:
-        K = atoms if isinstance(atoms, int | np.integer) else (np.shape(atoms) or (0,))[-1]
-    if options["vectors"] and K != 2:
-        raise ValueError(
-            f"certify: expected False, or vectors=False (the command: --encoder carried or learnt): with a vector for "
-            f"each of {K} atoms losses of learnt features have no bounds."
-        )
 
 
 def check_options(

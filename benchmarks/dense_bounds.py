@@ -54,7 +54,7 @@ def problem(seed, group, how, kind, names, dtype):
     m = encoder.features
     diagonal, lower = rng.uniform(0.3, 1, n2), np.tril(rng.normal(size=(n2, n2)) / 4, -1)
     noise = (0.5, diagonal, lower + np.diag(diagonal))[group // 3 % 3]
-    vectors = group % 4 > 1 and (how == "carried" or K == 2)
+    vectors = group % 4 > 1
     decoder = rng.normal(size=(n2, m, K) if vectors else (n2, m))
     prior = av.Prior(rng.normal(size=(m, K)), rng.normal(size=(m, K)))
     target = av.FeatureModel(prior, decoder, noise, rng.normal(size=n2))

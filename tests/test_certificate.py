@@ -42,6 +42,18 @@ def test_no_term_is_farther_off_than_its_bound(encoder, activation, target_noise
             assert found["loss"][1] < 1e3 * found["loss"][0]
 
 
+def test_a_vector_for_each_of_three_atoms():
+    """Along one direction, by the atoms' values: the loss is that of the direction, and so is what is proved of it."""
+    source, layer, target, encoder = parts = cases.problem(0, "softmax", None, m2=2)
+    vectors = av.FeatureModel(target.prior, target.atom_vectors, target.noise, target.mean)
+    exact = reference.elbo_terms(*cases.oracle_parts(*parts, None))
+    found = av.elbo(source, layer, vectors, encoder, av.Resolution(12), certify=True)
+    for name in ("R1", "S1", "S2", "loss"):
+        error = abs(float(getattr(found, name)) - exact[name])
+        assert error <= float(getattr(found.bounds, name)) + 1e-13 * (1 + abs(exact[name])), name
+    assert found.error_bound < 1e-3
+
+
 def test_bounds_have_no_gradient_and_change_no_other():
     parts = cases.problem(0, "softmax", None, m2=1)
 

@@ -375,10 +375,6 @@ def test_two_features_at_an_angle_as_one_of_four_atoms():
     [
         (dict(encoder="none"), "encoder: expected"),
         (dict(vectors=1), "vectors: expected"),
-        (
-            dict(certify=True, encoder="both"),
-            "certify: .* with a vector for each of 3 atoms",
-        ),
         (dict(certify=True, encoder="softmax2"), "certify: expected False: with two statistics"),
     ],
 )

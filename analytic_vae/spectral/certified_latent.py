@@ -165,7 +165,7 @@ def _no_nan(log: Array) -> Array:
 
 # ------------------------------------------------------------------------------------------------ functions of encoders
 
-NAMES = ("rate", "variance", "mean", "square")  # the functions g_f of `encoder_functions`
+RATE, MEAN = 0, 1  # which functions of `encoder_functions` these are
 
 
 def middle_and_half(code: Float[Array, "*m K"]) -> tuple[Float[Array, "*m"], Float[Array, "*m"]]:
@@ -201,33 +201,37 @@ def encoder_functions(
     encoder: AbstractEncoder,
     atoms: Float[Array, " K"],
     code: Float[Array, " K"],
+    siblings: Float[Array, "R K"],
     log_masses: Float[Array, " K"],
     statistic: Statistic,
     axes: tuple[Axis, ...],
     series: Series | None = None,
 ) -> tuple[Callable, Bounds]:
-    """Of one feature, the functions of y'' (`NAMES`): `KL(Q || prior)`, variance and mean of the code, its square.
+    """Of one code of a feature, functions of y'': `KL(Q || prior)`, its mean s, and R covariances and products.
 
-    The code is a number for each atom; its mean is less the middle of the code. With a series for it there is a
-    fifth, the square of what that leaves out.
+    A code is a number for each atom; its mean is less the middle of the code. The covariances given y, and the products
+    of means, are those with each of the `siblings`: all codes of the feature. With a series for s there is one more,
+    the square of what that leaves out.
     Returns values and their bounds.
     If `l_k` are logits with `|Im (l_k - l_k')| <= theta < pi`, then `|q_k| <= sec(theta / 2) p_k` with masses `p` of
     the real parts, as `|sum_k exp(l_k)| >= cos(theta / 2) sum_k |exp(l_k)|`.
     """
-    middle, half = middle_and_half(code)
+    (middle, half), (middles, halves) = middle_and_half(code), middle_and_half(siblings)
     reference = jnp.where(jnp.isfinite(log_masses), log_masses, 0)
     t, basis = statistic.dimension, statistic.basis
 
     def values(points):
         log_q = jax.vmap(lambda y: encoder.log_masses(y, atoms))(statistic.centre[None] + points @ basis.T)
         q = jnp.exp(log_q)
-        mean = q @ (code - middle)
-        variance = jnp.sum(q * (code[None] - middle - mean[:, None]) ** 2, axis=1)
+        own, others = code - middle, siblings - middles[:, None]
+        mean, means = q @ own, q @ others.T
+        weighted = q * (own[None] - mean[:, None])
+        covariances = jnp.einsum("qk,qrk->rq", weighted, others[None] - means[:, :, None])
         rate = jnp.sum(jnp.where(q > 0, q * (log_q - reference[None]), 0), axis=1)
-        found = [rate, variance, mean, mean**2]
+        found = [jnp.stack([rate, mean]), covariances, mean[None] * means.T]
         if series is not None:
-            found.append((mean - (cis(points @ series.frequency.T) @ series.coefficients).real) ** 2)
-        return jnp.stack(found)
+            found.append((mean - (cis(points @ series.frequency.T) @ series.coefficients).real)[None] ** 2)
+        return jnp.concatenate(found)
 
     low, high = (jnp.stack(ends) for ends in zip(*[axis.extended for axis in axes], strict=True))
     corners = jnp.stack([low, high])
@@ -243,7 +247,7 @@ def encoder_functions(
 
     def sups(sec, turn, rho):
         rate = sec * (states + jnp.log(sec) + turn + prior)
-        found = [rate, half**2 * (sec + sec**2), half * sec, (half * sec) ** 2]
+        found = [rate, half * sec, *(half * halves[:, None] * (sec + sec**2)), *(half * halves[:, None] * sec**2)]
         if series is not None:
             grown = jnp.exp(rho @ jnp.abs(series.frequency.T)) @ jnp.abs(series.coefficients)
             found.append((half * sec + grown) ** 2)

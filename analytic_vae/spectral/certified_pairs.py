@@ -20,7 +20,7 @@ from .series import Series, full_coefficients, full_frequencies
 
 
 class Parts(eqx.Module):
-    """A latent mean of one statistic: its series g, the coefficients of the functions of `NAMES`, and `|r|` in L2."""
+    """A latent mean of one statistic: its series g, the coefficients of `encoder_functions`, and `|r|` in L2."""
 
     series: Series
     whole: Coefficients

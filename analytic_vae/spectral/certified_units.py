@@ -118,7 +118,7 @@ class Units(eqx.Module):
         return jax.lax.map(one, (jnp.asarray(which), rows, constants, size))
 
     def with_functions(self, readout: Float[Array, "m n1"], function: Callable, order: int) -> Bounded:
-        """`E psi_i g_j(<readout_j, x>): [h, m]`, `g_j = function(j)`."""
+        """`E psi_i g_ij(<readout_j, x>): [h, m]`, `g_ij = function(i, j)`."""
         m = readout.shape[0]
 
         def one(pair):
@@ -126,7 +126,7 @@ class Units(eqx.Module):
             constants = jnp.stack([self.bias[i], jnp.zeros_like(self.bias[i])])
             law = Projection.of(self.source, jnp.stack([self.weight[i], readout[j]]), constants)
             scale = jnp.stack([self.size[i], jnp.abs(readout[j]) @ source_sizes(self.source)])
-            return product_expectation(law, scale, [self._function(i), function(j)], order)
+            return product_expectation(law, scale, [self._function(i), function(i, j)], order)
 
         found = jax.lax.map(one, (jnp.repeat(jnp.arange(self.count), m), jnp.tile(jnp.arange(m), self.count)))
         return jax.tree.map(lambda leaf: leaf.reshape(self.count, m), found)
