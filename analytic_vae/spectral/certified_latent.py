@@ -247,11 +247,12 @@ def encoder_functions(
 
     def sups(sec, turn, rho):
         rate = sec * (states + jnp.log(sec) + turn + prior)
-        found = [rate, half * sec, *(half * halves[:, None] * (sec + sec**2)), *(half * halves[:, None] * sec**2)]
+        both = half * halves
+        found = [jnp.stack([rate, half * sec]), jnp.outer(both, sec + sec**2), jnp.outer(both, sec**2)]
         if series is not None:
             grown = jnp.exp(rho @ jnp.abs(series.frequency.T)) @ jnp.abs(series.coefficients)
-            found.append((half * sec + grown) ** 2)
-        return jnp.stack(found)
+            found.append((half * sec + grown)[None] ** 2)
+        return jnp.concatenate(found)
 
     log_sup = jnp.where(known[None], jnp.log(sups(sec, turn, strips)), jnp.inf)
     sup = sups(jnp.ones(1, half.dtype), jnp.zeros(1, half.dtype), jnp.zeros((1, t), half.dtype))[:, 0]
