@@ -27,7 +27,7 @@ from .ridge import RidgeAxis, RidgeGrid
 from .spectrum import Block, Spectrum
 from .statistic import Statistic
 
-UNRESOLVED = 1e-5  # share of variance that a unit's series may rest on, times what is left of its law
+UNRESOLVED = 1e-6  # share of variance that a unit's series may rest on, times what is left of its law
 FINER = 8  # laws of one unit are cheap, and all else starts from them
 
 
