@@ -7,12 +7,17 @@ from typing import ParamSpec, TypeVar
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 
 from ._check import is_concrete
 
+try:
+    from jax.extend.core import get_opaque_trace_state
+except ImportError:  # a version of JAX in which nothing tells whether a call is part of a larger program
+    get_opaque_trace_state = object
+
 P, T = ParamSpec("P"), TypeVar("T")
 CHOICE = "xla_cpu_use_fusion_emitters"
+OUTSIDE = get_opaque_trace_state()  # of any transformation; nothing else is equal to it
 
 
 def compiled(function: Callable[P, T]) -> Callable[P, T]:
@@ -29,8 +34,8 @@ def compiled(function: Callable[P, T]) -> Callable[P, T]:
 
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> T:
-        # Where a new array is traced, so is everything, whatever the arguments are.
-        free = all(map(is_concrete, jax.tree.leaves((args, kwargs, jnp.zeros(())))))
+        # The arguments do not tell by themselves: an activation may be a function of what is differentiated.
+        free = get_opaque_trace_state() == OUTSIDE and all(map(is_concrete, jax.tree.leaves((args, kwargs))))
         return (alone() if free else inside)(*args, **kwargs)
 
     return call

@@ -21,7 +21,7 @@ def cubed():
     @compiled.compiled
     def function(x, power=3):
         traces.append(None)
-        return x**power
+        return power(x) if callable(power) else x**power
 
     return function, traces
 
@@ -35,6 +35,8 @@ def test_alone_and_in_every_transform(monkeypatch):
         assert compiled._options() == {compiled.CHOICE: False}
     assert jax.jit(function)(x) == eqx.filter_jit(lambda: function(x))() == 8
     assert jax.grad(function)(x) == jax.jit(jax.grad(function))(x) == jax.grad(jax.jit(function))(x) == 12
+    scaled = lambda a: function(x, power=lambda y: a * y)  # noqa: E731
+    assert jax.grad(scaled)(3.0) == jax.linearize(scaled, 3.0)[1](1.0) == jax.vmap(jax.grad(scaled))(x[None])[0] == 2
     assert jax.vmap(function)(x[None]) == jax.lax.map(lambda _: function(x), x[None]) == 8
     assert function(x, power=2) == 4
     assert jax.eval_shape(function, x).shape == ()

@@ -153,6 +153,20 @@ def test_little_noise_is_as_good_as_none(noise):
     np.testing.assert_allclose(found.psi_covariance, exact, atol=1e-3 * np.trace(exact) / 4)
 
 
+def test_rare_features_without_noise():
+    """Ten that are active once in fifty times: nothing is smooth, and the covariances are right to 1e-4 at 48."""
+    rng, m, p = np.random.default_rng(0), 10, 0.02
+    decoder = rng.normal(size=(m, m)) / np.sqrt(m)
+    layer = av.DenseLayer(rng.normal(size=(4, m)), rng.normal(size=4) / 5)
+    states = np.array(list(np.ndindex(*[2] * m)))
+    masses = np.prod(np.where(states, p, 1 - p), axis=1)
+    psi = np.maximum(states @ decoder.T @ np.asarray(layer.weight).T + np.asarray(layer.bias), 0)
+    exact = np.cov(psi.T, aweights=masses, ddof=0)
+    found = av.dense_moments(av.FeatureModel(av.Prior.bernoulli(np.full(m, p)), decoder, 0.0), layer, av.Resolution(48))
+    np.testing.assert_allclose(found.psi, masses @ psi, atol=1e-4)
+    np.testing.assert_allclose(found.psi_covariance, exact, atol=1e-4 * np.trace(exact) / 4)
+
+
 def test_moments_computed_before_are_those_of_the_units_alone():
     """The loss with them is the loss without, whatever the layer makes of its units; others' are refused."""
     (source, layer, target, encoder), _ = problem(0)
