@@ -14,7 +14,7 @@ from .parallel import Batches
 from .spectral.compression import kept_atoms
 from .spectral.memory import half_space_size, require_memory
 from .spectral.resolution import Resolution
-from .spectral.units import FINER, DenseMoments, unit_functions
+from .spectral.units import FINER, DenseMoments, applied
 
 
 def check_layer(source, layer, target=None) -> None:
@@ -115,13 +115,23 @@ def check_moments(moments, source, layer, resolution) -> None:
         raise ValueError(f"moments: expected those of units and features {expected}, got {shapes}.")
     if moments.resolution != resolution:
         raise ValueError(f"moments: expected those at {resolution}, got those at {moments.resolution}.")
-    if moments.functions != unit_functions(layer):
+    if moments.apply != applied(layer):
         raise ValueError("moments: expected those of this layer's activations, got those of others.")
-    given = (*source.moments(), layer.weight, layer.bias)
-    theirs = moments.input_mean, moments.input_covariance, moments.form.weight, moments.form.bias
-    for one, other in zip(given, theirs, strict=True):
-        if is_concrete(one) and is_concrete(other) and not np.allclose(one, other, rtol=1e-4, atol=1e-6):
-            raise ValueError("moments: expected those of this source and layer, got those of others.")
+    given, theirs = (source, layer.weight, layer.bias), (moments.source, moments.form.weight, moments.form.bias)
+    same = jax.tree.structure(given) == jax.tree.structure(theirs)
+    if not (same and all(map(_may_be_equal, jax.tree.leaves(given), jax.tree.leaves(theirs)))):
+        raise ValueError("moments: expected those of this source and layer, got those of others.")
+
+
+def _may_be_equal(one, other) -> bool:
+    """Whether two arrays are equal to rounding, or are traced and of one shape and dtype."""
+    if one.shape != other.shape or one.dtype != other.dtype:
+        return False
+    if not (is_concrete(one) and is_concrete(other)):
+        return True
+    one, other = np.asarray(one), np.asarray(other)
+    size = np.max(np.abs(other), where=np.isfinite(other), initial=0)
+    return np.allclose(one, other, rtol=0, atol=16 * np.finfo(one.dtype).eps * size)
 
 
 def check_vectors(vectors, atoms: int, name: str) -> None:

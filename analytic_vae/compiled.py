@@ -3,6 +3,7 @@
 import functools
 import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
 import equinox as eqx
@@ -17,7 +18,8 @@ except ImportError:  # a version of JAX in which nothing tells whether a call is
 
 P, T = ParamSpec("P"), TypeVar("T")
 CHOICE = "xla_cpu_use_fusion_emitters"
-OUTSIDE = get_opaque_trace_state()  # of any transformation; nothing else is equal to it
+with ThreadPoolExecutor(1) as elsewhere:  # this module may be imported inside of a transformation, a new thread is not
+    OUTSIDE = elsewhere.submit(get_opaque_trace_state).result()
 
 
 def compiled(function: Callable[P, T]) -> Callable[P, T]:

@@ -112,7 +112,7 @@ def resolve(
         last = bound
         if stalled == 2:
             dtype = jax.tree.leaves(result)[0].dtype
-            reason = f"{tolerance:.1e} is not attainable in {dtype}: the bound no longer falls"
+            reason = f"{tolerance:.1e} is not attainable in {dtype}, or only far beyond: the bound no longer falls"
             break
         if 2 * resolution.frequencies > finest:
             reason = f"{tolerance:.1e} is not attained with up to {finest} frequencies"

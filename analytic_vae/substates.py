@@ -67,7 +67,8 @@ def merged(source: FeatureModel, states: tuple[int, ...]) -> FeatureModel:
 @exact_products
 def merged_moments(moments: DenseMoments, states: tuple[int, ...]) -> DenseMoments:
     """The moments with states in place of atoms (but for `units`, whose series are of no state)."""
-    return eqx.tree_at(lambda one: one.psi_states, moments, summed(moments.psi_states, states))
+    known = merged(moments.source, states), summed(moments.psi_states, states)
+    return eqx.tree_at(lambda one: (one.source, one.psi_states), moments, known)
 
 
 @compiled

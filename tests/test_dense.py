@@ -176,11 +176,15 @@ def test_moments_computed_before_are_those_of_the_units_alone():
     for one in (layer, other):
         loss = av.elbo(source, one, target, encoder, resolution).loss
         np.testing.assert_allclose(av.elbo(source, one, target, encoder, resolution, moments=moments).loss, loss)
+    backwards = source.decoder[:, ::-1], jax.tree.map(lambda leaf: leaf[::-1], source.prior)
+    permuted = eqx.tree_at(lambda one: (one.decoder, one.prior), source, backwards)  # of the same mean and covariance
     steeper = eqx.tree_at(lambda one: one.weight, layer, 2 * layer.weight)
     softer = av.DenseLayer(layer.weight, layer.bias, "softplus", layer.output, layer.skip)
     fewer = layer.of_units([0])
     for wrong, message in (
         ((source.shift(np.ones(2)), layer), "of this source and layer"),
+        ((permuted, layer), "of this source and layer"),
+        (cases.cast((source, layer), jnp.float32), "of this source and layer"),
         ((source, steeper), "of this source and layer"),
         ((source, softer), "of this layer's activations"),
         ((source, fewer), "of units and features"),

@@ -40,7 +40,7 @@ def ridge(activation):
 
 
 def vectors():
-    """The same, and two features beside them that read the input, with a vector for each of three atoms."""
+    """Carried features and two that read the input, with a vector for each of three atoms; smooth units."""
     return *both(vectors=True), reference.Rule(12, 12)
 
 

@@ -37,9 +37,10 @@ class DenseMoments(eqx.Module):
     Fields: `input_mean: [n1]`, `input_covariance: [n1, n1]`; `psi: [h]`, `psi_covariance: [h, h]`, `psi_input =
     Cov(x1, psi): [n1, h]`, and `psi_states = E[1{z_l = a_lk} (psi - E psi)]: [h, m1, K1]`; `units`, their laws and
     series, a leading axis `h`; `misfit: [h]`, how far mass, mean and variance of each law are from the exact ones;
-    `resolution`, at which all that was computed, and the units' `functions`. `remainder: [h]` is the L2 norm of what
-    each series leaves out; a covariance of two units is off by about the product of two, but where the source has no
-    noise: there what is left out of one is not orthogonal to the other, and finer resolutions tell.
+    `resolution`, at which all that was computed, of which `source`, and what the units `apply`: functions, their kinks.
+    `remainder: [h]` is the L2 norm of what each series leaves out; a covariance of two units is off by about the
+    product of two, but where the source has no noise: there what is left out of one is not orthogonal to the other, and
+    finer resolutions tell.
     """
 
     form: DenseForm
@@ -52,7 +53,8 @@ class DenseMoments(eqx.Module):
     units: Latent
     misfit: Float[Array, " h"]
     resolution: Resolution = eqx.field(static=True)
-    functions: tuple[Callable, ...] = eqx.field(static=True)
+    source: FeatureModel
+    apply: tuple[tuple[Callable, tuple[float, ...]], ...] = eqx.field(static=True)
 
     @classmethod
     def of(
@@ -85,7 +87,8 @@ class DenseMoments(eqx.Module):
             units=units,
             misfit=misfit,
             resolution=resolution,
-            functions=unit_functions(layer),
+            source=source,
+            apply=applied(layer),
         )
 
     def mapped_by(self, layer: DenseLayer) -> "DenseMoments":
@@ -135,9 +138,9 @@ class DenseMoments(eqx.Module):
         )
 
 
-def unit_functions(layer: DenseLayer) -> tuple[Callable, ...]:
-    """What each unit applies to its projection."""
-    return tuple(layer.activations[i].function for i in layer.which)
+def applied(layer: DenseLayer) -> tuple[tuple[Callable, tuple[float, ...]], ...]:
+    """What each unit applies to its projection: a function and its kinks."""
+    return tuple((layer.activations[i].function, layer.activations[i].kinks) for i in layer.which)
 
 
 def _one_unit(everywhere, weight, bias, index, *, layer: DenseLayer, resolution: Resolution):
