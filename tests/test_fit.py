@@ -282,32 +282,31 @@ def sharp_fit(log):
     return av.fit(two_features(30), av.LinearLayer(np.eye(2)), encoder=encoder, **options), encoder
 
 
-@pytest.mark.parametrize(("off", "how"), [(0.0, "going on"), (1.0, "beginning anew")])
-def test_a_doubted_fit_goes_on_or_begins_anew_at_a_finer_resolution(off, how, monkeypatch):
+def test_a_doubted_fit_goes_on_or_begins_anew_at_a_finer_resolution(monkeypatch):
     """It goes on where the loss moves by less than 0.1 nats; the check at 12 frequencies is also made to move more."""
     from analytic_vae import optimise
 
-    runs, exact, judge = [], optimise.profiled_lbfgs, optimise.compiled_elbo
+    fit, exact, judge = sys.modules["analytic_vae.fit"], optimise.profiled_lbfgs, optimise.compiled_elbo
+    for off, how in ((0.0, "going on"), (1.0, "beginning anew")):
+        runs, lines = [], []
 
-    def judged(*arguments):
-        result = judge(*arguments)
-        return eqx.tree_at(lambda r: r.R1, result, result.R1 + off * (arguments[4].frequencies == 12))
+        def judged(*arguments, off=off):
+            result = judge(*arguments)
+            return eqx.tree_at(lambda r: r.R1, result, result.R1 + off * (arguments[4].frequencies == 12))
 
-    def recorded(*arguments):
-        found = exact(*arguments)
-        runs.append((arguments[8].frequencies, arguments[3], found.encoder))
-        return found
+        def recorded(*arguments, runs=runs):
+            found = exact(*arguments)
+            runs.append((arguments[8].frequencies, arguments[3], found.encoder))
+            return found
 
-    fit = sys.modules["analytic_vae.fit"]
-    monkeypatch.setattr(fit, "compiled_elbo", judged)
-    monkeypatch.setattr(fit, "profiled_lbfgs", recorded)
-    lines = []
-    result, encoder = sharp_fit(lines.append)
-    assert any(f"{how} at 16 frequencies" in line for line in lines), lines
-    assert [frequencies for frequencies, *_ in runs] == [8, 16]
-    assert runs[0][1] is encoder and runs[1][1] is (runs[0][2] if how == "going on" else encoder)
-    assert result.resolution.frequencies == 16 and not result.doubtful and len(result.start_losses) == 1
-    assert result.loss == pytest.approx(result.history[-1], abs=1e-6)
+        monkeypatch.setattr(fit, "compiled_elbo", judged)
+        monkeypatch.setattr(fit, "profiled_lbfgs", recorded)
+        result, encoder = sharp_fit(lines.append)
+        assert any(f"{how} at 16 frequencies" in line for line in lines), lines
+        assert [frequencies for frequencies, *_ in runs] == [8, 16]
+        assert runs[0][1] is encoder and runs[1][1] is (runs[0][2] if how == "going on" else encoder)
+        assert result.resolution.frequencies == 16 and not result.doubtful and len(result.start_losses) == 1
+        assert result.loss == pytest.approx(result.history[-1], abs=1e-6)
 
 
 def test_a_loss_that_is_never_finite_returns_the_beginning(small):
