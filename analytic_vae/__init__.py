@@ -1,5 +1,6 @@
 """The law of a network's activations and the independent features that make it up, without sampling."""
 
+from .accuracy import ACCURACY, AccuracyWarning
 from .activation import Activation
 from .bounded import bounded_expectation
 from .checkpoint import load_fit, load_model, save_fit, save_model
@@ -25,6 +26,8 @@ from .spectral.resolution import Resolution
 from .spectral.units import DenseMoments
 
 __all__ = [
+    "ACCURACY",
+    "AccuracyWarning",
     "Activation",
     "Bounded",
     "CarriedEncoder",

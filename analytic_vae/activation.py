@@ -33,6 +33,8 @@ class Activation(eqx.Module):
         kinks: the points (floats) between which the function is smooth. ReLU: `(0.0,)`.
         name: how the activation is called in reports and files.
         strip: what bounds of errors need; without it there are estimates only.
+        turns: the points between which the function rises or falls, kinks included; found on a grid if not given.
+        breaks: further points at which quadrature had better be split: about where the function bends.
 
     >>> hinge = Activation(lambda b: jnp.clip(b, -1, 1), kinks=(-1.0, 1.0), name="hard tanh")
     """
@@ -41,6 +43,8 @@ class Activation(eqx.Module):
     kinks: tuple[float, ...] = eqx.field(static=True)
     name: str = eqx.field(static=True)
     strip: Strip | None = eqx.field(static=True)
+    turns: tuple[float, ...] | None = eqx.field(static=True)
+    breaks: tuple[float, ...] = eqx.field(static=True)
 
     def __init__(
         self,
@@ -48,6 +52,8 @@ class Activation(eqx.Module):
         kinks: tuple[float, ...] = (),
         name: str | None = None,
         strip: Strip | None = None,
+        turns: tuple[float, ...] | None = None,
+        breaks: tuple[float, ...] = (),
     ):
         if not callable(function):
             raise TypeError(f"function: expected a callable, got {type(function).__name__}.")
@@ -55,6 +61,8 @@ class Activation(eqx.Module):
         self.kinks = tuple(sorted(float(kink) for kink in kinks))
         self.name = name or getattr(function, "__name__", "activation")
         self.strip = strip
+        self.turns = None if turns is None else tuple(sorted({*map(float, turns), *self.kinks}))
+        self.breaks = tuple(sorted(map(float, breaks)))
         if not all(abs(kink) < float("inf") for kink in self.kinks):
             raise ValueError(f"kinks: expected finite numbers, got {self.kinks}.")
         if strip is not None and len(strip.jumps) != len(self.kinks):
@@ -124,22 +132,36 @@ def _softplus_sup(low: Scalar, high: Scalar, width: Scalar) -> Scalar:
     return _within(width, 0.999 * jnp.pi, jnp.maximum(high, 0) + jnp.log(2.0) - jnp.log(nearest) + jnp.pi)
 
 
+_AWAY = (1.0, 2.0, 4.0, 8.0, 18.0)
+_BENDS = (*(-b for b in _AWAY), 0.0, *_AWAY)  # of tanh, whose scale is 1
+
 ACTIVATIONS: dict[str, Activation] = {
     activation.name: activation
     for activation in (
-        Activation(jax.nn.relu, (0.0,), "relu", _linear(1.0, (1.0,))),
-        Activation(jax.nn.leaky_relu, (0.0,), "leaky_relu", _linear(1.0, (0.99,))),
+        Activation(jax.nn.relu, (0.0,), "relu", _linear(1.0, (1.0,)), ()),
+        Activation(jax.nn.leaky_relu, (0.0,), "leaky_relu", _linear(1.0, (0.99,)), ()),
         # |z Phi(z)| and |Phi(z) + z phi(z)|, with |Phi(b + iv)| <= e^(v^2 / 2) Phi(b)
         Activation(
             _gelu,
             (),
             "gelu",
             Strip(lambda low, high, width: jnp.exp(width**2 / 2) * _farthest(low, high, width), _gelu_slope),
+            (-0.7517915246935644,),
+            (-5.0, -2.5, 0.0, 2.5, 5.0),
         ),
-        Activation(jax.nn.sigmoid, (), "sigmoid", Strip(_sigmoid_sup, _sigmoid_slope)),
-        Activation(jnp.tanh, (), "tanh", Strip(_tanh_sup, _tanh_slope)),
-        Activation(jax.nn.softplus, (), "softplus", Strip(_softplus_sup, lambda width: _sigmoid_sup(0, 0, width))),
-        Activation(_identity, (), "identity", _linear(1.0, ())),
+        Activation(
+            jax.nn.sigmoid, (), "sigmoid", Strip(_sigmoid_sup, _sigmoid_slope), (), tuple(2 * b for b in _BENDS)
+        ),
+        Activation(jnp.tanh, (), "tanh", Strip(_tanh_sup, _tanh_slope), (), _BENDS),
+        Activation(
+            jax.nn.softplus,
+            (),
+            "softplus",
+            Strip(_softplus_sup, lambda width: _sigmoid_sup(0, 0, width)),
+            (),
+            tuple(2 * b for b in _BENDS),
+        ),
+        Activation(_identity, (), "identity", _linear(1.0, ()), ()),
     )
 }
 
@@ -166,7 +188,10 @@ def residual(activation: "str | Activation") -> Activation:
     strip = activation.strip
     if strip is not None:
         strip = Strip(_ResidualSup(strip.sup), _ResidualSlope(strip.slope), strip.jumps)
-    return Activation(_Residual(activation.function), activation.kinks, f"{activation.name} - identity", strip)
+    falls = activation is not ACTIVATIONS["gelu"] and activation in ACTIVATIONS.values()  # slopes of at most 1
+    turns = () if falls else None
+    name = f"{activation.name} - identity"
+    return Activation(_Residual(activation.function), activation.kinks, name, strip, turns, activation.breaks)
 
 
 class _Residual(eqx.Module):

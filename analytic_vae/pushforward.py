@@ -1,4 +1,4 @@
-"""The law of a few projections of a layer's output: mean, covariance, density, expectations, tails."""
+"""The law of a few projections of a layer's output: mean, covariance, atoms, density, expectations, tails."""
 
 import itertools
 from collections.abc import Callable, Sequence
@@ -9,24 +9,21 @@ import jax.numpy as jnp
 import numpy as np
 
 from ._check import as_floating, is_concrete, require_finite, require_instance, require_shape
+from .accuracy import warned
+from .activation import ACTIVATIONS
 from .arguments import check_layer
 from .compiled import compiled
-from .layer import AbstractLayer, DenseLayer, LinearLayer
+from .layer import AbstractLayer, DenseLayer, LinearLayer, RidgeLayer
 from .model import FeatureModel
 from .output_bounds import output_moments
 from .precision import exact_products
 from .spectral.certified_units import check_strip, check_units
-from .spectral.expectation import LayerMoments
+from .spectral.image import Image
+from .spectral.law_series import LawSeries
 from .spectral.memory import require_memory
-from .spectral.quadrature import panel_count, split_panels
+from .spectral.projection import Projection
 from .spectral.resolution import Resolution
-from .spectral.ridge import RidgeAxis
-from .spectral.series import periodic_rule
-from .spectral.spectrum import Spectrum
-from .spectral.statistic import Statistic, grid_weights
-from .spectral.unit_law import unit_law
-from .spectral.units import DenseMoments
-from .types import Array, ArrayLike, Complex, Float
+from .types import Array, ArrayLike, Float, Scalar
 
 MOST_UNITS = 2  # of a dense layer, whose law is taken together
 
@@ -39,31 +36,44 @@ class LawBounds(eqx.Module):
 
 
 class Law(eqx.Module):
-    """The law of `Y = V f(x1): [D]`, held as its characteristic function on a grid.
+    """The law of `Y = V f(x1): [D]`.
 
-    `mean: [D]` and `covariance: [D, D]` are those of the ridge axis' grid, or of a dense layer's units, for any D; with
-    `pushforward(certify=True)` `error_bound` says how far from the exact ones they may be. `density`, `expectation` and
-    `tail` sum the Fourier series of the density on a box that holds the law; they are right to the resolution's
-    absolute accuracy, and a tail below that is not resolved: it may even come out negative. In one case a tail that is
-    0 came out as 8e-6 (D = 1) and 2e-4 (D = 2) at N = 32, 2e-7 and -9e-6 at N = 64.
+    | you want | call |
+    |---|---|
+    | mean `[D]`, covariance `[D, D]` | `.mean`, `.covariance` |
+    | P(Y > t), P(Y >= t) | `.tail(t)`, `.tail(t, inclusive=True)` |
+    | points that have a mass (a unit at rest) | `.atoms` |
+    | `E[fn(Y)]` | `.expectation(fn, kinks)` |
+    | a density, beside the atoms | `.density(points)` |
+    | how far all that may be off | `.accuracy` |
+
+    `accuracy` is an estimate: of probabilities as they are, of means relative to the spread. With
+    `pushforward(certify=True)` `error_bound` bounds the errors of mean and covariance.
+
+    Laws of one projection of a linear or ridge layer, or of one or two units, are computed as images of the law of what
+    these are functions of, so atoms and jumps cost nothing (`spectral/image.py`). Others (three projections, two of a
+    ridge layer) by the Fourier series of their density (`spectral/law_series.py`): those must have one.
     """
 
     mean: Float[Array, " D"]
     covariance: Float[Array, "D D"]
+    accuracy: Scalar
     low: Float[Array, " D"]
     length: Float[Array, " D"]
-    characteristic: Complex[Array, " W"]
-    resolution: Resolution
+    image: Image | None
+    series: LawSeries | None
     error_bound: LawBounds | None = None
 
     @property
     def dimension(self) -> int:
         """`D`."""
-        return self.mean.shape[0]
+        return self.mean.shape[-1]
 
     def __str__(self) -> str:
-        if self.mean.ndim != 1 or not is_concrete(self.mean):
-            return repr(self)
+        if not is_concrete(self.mean):
+            return f"Law of {self.dimension} projections, traced"
+        if self.mean.ndim != 1:
+            return f"Laws of {self.dimension} projections, a batch of shape {list(self.mean.shape[:-1])}"
         spread = np.sqrt(np.maximum(np.diagonal(self.covariance), 0))
         bounds = [""] * self.dimension
         if self.error_bound is not None:
@@ -75,71 +85,146 @@ class Law(eqx.Module):
         for d, e in itertools.combinations(range(self.dimension), 2):
             scale = spread[d] * spread[e]
             lines.append(f"correlation of {d} and {e}: {self.covariance[d, e] / scale if scale > 0 else np.nan:.6g}")
-        return "\n".join(lines)
+        return "\n".join([*lines, *self._atom_lines(), f"accuracy: about {float(self.accuracy):.0e}"])
+
+    def _atom_lines(self) -> list[str]:
+        points, masses = map(np.asarray, self.atoms)
+        order = np.argsort(-masses, kind="stable")[:4]
+        lines = [f"atom at {', '.join(f'{y:.6g}' for y in points[i])}: mass {masses[i]:.6g}" for i in order]
+        rest = masses.size - order.size
+        return lines + ([f"and {rest} more atoms, of mass {masses.sum() - masses[order].sum():.6g}"] if rest else [])
 
     @property
     def box(self) -> tuple[Float[Array, " D"], Float[Array, " D"]]:
         """`(low, high): [D]` each, the box on which the density is given, in the units of Y."""
         return self.low, self.low + self.length
 
-    @exact_products
+    @property
+    def atoms(self) -> tuple[Float[Array, "A D"], Float[Array, " A"]]:
+        """Points `[A, D]` that have a mass, and the masses `[A]`.
+
+        A ReLU unit rests at 0 with the probability that its argument is not positive; a source without noise has atoms
+        only. Equal points are taken together where their values are at hand. None are found of laws that are computed
+        by a series.
+        """
+        self._require_one()
+        if self.image is None:
+            return jnp.zeros((0, self.dimension), self.mean.dtype), jnp.zeros(0, self.mean.dtype)
+        points, masses = _atoms(self.image)
+        if not (is_concrete(points) and is_concrete(masses)):
+            return points, masses
+        return _together(np.asarray(points), np.asarray(masses))
+
     def density(self, points: int = 128) -> tuple[Float[Array, "D points"], Array]:
-        """The density on an equally spaced grid of the box.
+        """The density beside the atoms, on an equally spaced grid of the box.
 
         Returns the grid as one row an axis, `[D, points]`, and the density `[points] * D` in units of `1 / Y^D`. A
-        law without Gaussian noise has no density; what is returned then rings, and its integrals stay right.
+        law without noise has none: it is zero then for D = 1; for D > 1 what is returned rings, its integrals are
+        right.
         """
+        self._require_one()
         if isinstance(points, bool) or not isinstance(points, int | np.integer) or points < 2:
             raise ValueError(f"points: expected an integer of at least 2, got {points!r}.")
-        v = (jnp.arange(points, dtype=self.mean.dtype) + 0.5) / points
-        ones = jnp.ones_like(v)
-        low, high = self.box
-        values = self._weights([v] * self.dimension, [ones] * self.dimension) / jnp.prod(high - low)
-        return low[:, None] + (high - low)[:, None] * v[None], values
+        if self.series is not None:
+            return self.series.density(points)
+        grid = self.low + self.length * (jnp.arange(points, dtype=self.mean.dtype) + 0.5) / points
+        return grid[None], _density(self.image, grid)
 
     @exact_products
     def expectation(self, fn: Callable[[Array], Array], kinks: Sequence[Sequence[float]] | None = None) -> Array:
         """`E[fn(Y)]` for `fn` from `[D]` to an array of any shape.
 
         `kinks`: one sequence per axis of the places where `fn` is not smooth along it, `[()] * D` if not given. They
-        may be traced. Raises `ValueError` if their number is not D.
+        may be traced. Raises `ValueError` if their number is not D, or a place is not finite.
         """
-        nodes, weights, points = self._rule([()] * self.dimension if kinks is None else kinks)
-        values = jax.vmap(fn)(points)
-        return jnp.tensordot(self._weights(nodes, weights).ravel(), values, axes=1)
+        self._require_one()
+        places = self._places(kinks)
+        return self.series.expectation(fn, places) if self.image is None else self.image.expectation(fn, places)
 
-    @exact_products
-    def tail(self, threshold: ArrayLike) -> Array:
-        """`P(Y_1 > threshold_1, ..., Y_D > threshold_D)`; a scalar threshold is one for every axis."""
+    def _places(self, kinks) -> list[Array]:
+        if kinks is None:
+            return [jnp.zeros(0, self.mean.dtype)] * self.dimension
+        expected = f"a sequence of places for each of {self.dimension} axes ([(0.0,)], say)"
+        try:
+            rows = [jnp.asarray(row, self.mean.dtype) for row in kinks]
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"kinks: expected {expected}, got {kinks!r}.") from error
+        if len(rows) != self.dimension or any(row.ndim != 1 for row in rows):
+            raise ValueError(f"kinks: expected {expected}, got {len(rows)} of shapes {[r.shape for r in rows]}.")
+        for row in rows:
+            require_finite("kinks", row)
+        return rows
+
+    def tail(self, threshold: ArrayLike, inclusive: bool = False) -> Array:
+        """`P(Y_1 > t_1, ..., Y_D > t_D)`, or with `inclusive` `P(Y_1 >= t_1, ..., Y_D >= t_D)`.
+
+        Arguments:
+            threshold: `t`: a scalar is one for every axis; `[D]`, one for each; for D = 1 `[T]`, for D > 1 `[T, D]` are
+                many thresholds, for which `[T]` probabilities are returned (for D = 1 they never rise with t).
+            inclusive: whether an atom at the threshold counts.
+
+        Raises `ValueError` that names the argument.
+        """
+        self._require_one()
+        if not isinstance(inclusive, bool | np.bool_):
+            raise TypeError(f"inclusive: expected True or False, got {inclusive!r}.")
         (threshold,) = as_floating(threshold=threshold)
-        if threshold.ndim > 0:
-            require_shape("threshold", threshold, (self.dimension,), "one per axis")
+        threshold = jnp.asarray(threshold, self.mean.dtype)
         require_finite("threshold", threshold)
-        threshold = jnp.broadcast_to(threshold, (self.dimension,)).astype(self.mean.dtype)
-        inside = lambda y: jnp.all(y > threshold).astype(y.dtype)  # noqa: E731
-        return self.expectation(inside, [threshold[d : d + 1] for d in range(self.dimension)])
+        if threshold.ndim == 0:
+            threshold = jnp.broadcast_to(threshold, (self.dimension,))
+        elif self.dimension == 1 and threshold.ndim == 1:
+            threshold = threshold[:, None]
+        if threshold.ndim > 2 or threshold.shape[-1] != self.dimension:
+            raise ValueError(
+                f"threshold: expected a number, one for each of {self.dimension} axes, or many of either, got shape "
+                f"{threshold.shape}."
+            )
+        return _tail(self.image, self.series, threshold, bool(inclusive))
 
-    def _rule(self, kinks: Sequence) -> tuple[list[Array], list[Array], Float[Array, "Q D"]]:
-        if len(kinks) != self.dimension:
-            raise ValueError(f"kinks: expected a sequence for each of {self.dimension} axes, got {len(kinks)}.")
-        low, high = self.box
-        nodes, weights = [], []
-        for axis, places in enumerate(kinks):
-            v, weight = self._axis_rule((jnp.asarray(places, low.dtype) - low[axis]) / (high - low)[axis])
-            nodes.append(v)
-            weights.append(weight)
-        mesh = jnp.stack(jnp.meshgrid(*nodes, indexing="ij"), axis=-1).reshape(-1, self.dimension)
-        return nodes, weights, low[None] + (high - low)[None] * mesh
+    def _require_one(self) -> None:
+        if self.mean.ndim != 1:
+            raise ValueError(
+                f"law: expected the law of one source and layer, got a batch of shape {list(self.mean.shape[:-1])}; "
+                "use jax.vmap(lambda law: law.tail(t))(laws), say."
+            )
 
-    def _axis_rule(self, kinks: Float[Array, " kinks"]) -> tuple[Array, Array]:
-        order = self.resolution.law_order(self.dimension)
-        if kinks.size == 0:
-            v, weight = periodic_rule(order)
-            return jnp.asarray(v, kinks.dtype), jnp.asarray(weight, kinks.dtype)
-        return split_panels(jnp.zeros_like(kinks[0]), jnp.ones_like(kinks[0]), kinks, panel_count(order))
 
-    def _weights(self, nodes: list[Array], weights: list[Array]) -> Array:
-        return grid_weights(self.characteristic, nodes, weights, self.resolution.law_order(self.dimension))
+@exact_products
+@compiled
+def _tail(image: Image | None, series: LawSeries | None, threshold: Array, inclusive: bool) -> Array:
+    one = (lambda t: series.tail(t)) if image is None else (lambda t: image.tail(t, inclusive))
+    if threshold.ndim == 1:
+        return one(threshold)
+    found = jax.lax.map(one, threshold)
+    if threshold.shape[1] > 1:
+        return found
+    order = jnp.argsort(threshold[:, 0])  # no rise by rounding
+    falling = jax.lax.cummin(found[order])
+    return jnp.zeros_like(found).at[order].set(falling)
+
+
+@exact_products
+@compiled
+def _density(image: Image, grid: Array) -> Array:
+    slope = jax.grad(lambda y: image.tail(y[None], False))
+    return jax.lax.map(lambda y: -slope(y), grid)
+
+
+@exact_products
+@compiled
+def _atoms(image: Image) -> tuple[Array, Array]:
+    return image.atoms()
+
+
+def _together(points: np.ndarray, masses: np.ndarray) -> tuple[Array, Array]:
+    """Equal points as one, in order; points of no mass are left out."""
+    points, masses = points[masses > 0], masses[masses > 0]
+    if not masses.size:
+        return jnp.asarray(points), jnp.asarray(masses)
+    apart = 64 * np.finfo(points.dtype).eps * np.maximum(np.abs(points).max(axis=0), np.finfo(points.dtype).tiny)
+    _, first, which = np.unique(np.round(points / apart), axis=0, return_index=True, return_inverse=True)
+    return jnp.asarray(points[first]), jnp.asarray(np.bincount(which.ravel(), masses).astype(masses.dtype))
 
 
 @exact_products
@@ -161,7 +246,7 @@ def pushforward(
             activation g, `bounded_expectation` bounds the error.
 
     Raises `ValueError` that names the argument if the parts do not fit together, `MemoryError` before anything is
-    computed if the grid cannot fit.
+    computed if the grid cannot fit. Warns (`AccuracyWarning`) where `Law.accuracy` is above `ACCURACY`.
 
     Source: Lemma 3.4 of "Analytically Learning Variational Auto-Encoders", without binning.
 
@@ -187,11 +272,14 @@ def pushforward(
         _require_grid_memory(readout.shape[0], source, resolution, layer.units)
         if certify:
             check_units(source, layer.units, resolution)
-        law = _dense_pushforward(source, layer, readout, resolution)
-    else:
-        law = _pushforward(source, layer, readout, resolution)
-    if not certify:
-        return law
+    image = _image(*_as_image(source, layer, readout), resolution)
+    law = _law(source, layer, readout, image, resolution)
+    if certify:
+        law = _with_bounds(law, source, layer, readout, resolution)
+    return warned(law, "resolution", "raise resolution.frequencies, or read a projection that varies less")
+
+
+def _with_bounds(law: Law, source, layer, readout, resolution) -> Law:
     found = jax.lax.stop_gradient((law.mean, law.covariance))
     exact = output_moments(*jax.lax.stop_gradient((source, layer, readout)), resolution)
     errors = (jnp.abs(a - b.value) + b.error_bound for a, b in zip(found, exact, strict=True))
@@ -199,46 +287,73 @@ def pushforward(
     return eqx.tree_at(lambda one: one.error_bound, law, bounds, is_leaf=lambda leaf: leaf is None)
 
 
-@compiled
-def _pushforward(source, layer, readout, resolution) -> Law:
+def _as_image(source: FeatureModel, layer: AbstractLayer, readout: Float[Array, "D n2"]):
+    """`Y = factors psi(Z)`: the law of Z, the factors, and the functions; the units stand before linear parts."""
     form = layer.form()
-    axis = RidgeAxis.of(source, form, resolution)
-    mean, covariance = LayerMoments.of(source, form, axis).output()
-    statistic = Statistic.of(source, form, readout, axis, resolution, aligned=True)
-    phi = Spectrum.of(statistic, axis.law_grid(resolution, readout.shape[0]), resolution).characteristic()
-    scale = jnp.diagonal(statistic.basis)
-    box = statistic.centre + scale * statistic.low, scale * statistic.length
-    return Law(readout @ mean, readout @ covariance @ readout.T, *box, phi, resolution)
+    D, identity = readout.shape[0], ACTIVATIONS["identity"]
+    rows, offset, output = readout @ form.linear, readout @ form.offset, readout @ form.output
+    if isinstance(layer, DenseLayer):
+        units, bias, functions = form.weight, form.bias, [layer.activations[i] for i in layer.which]
+    else:
+        ridge = isinstance(layer, RidgeLayer) and _may_be_some(output)
+        units, bias, output = form.direction[None][: int(ridge)], form.bias[None][: int(ridge)], output[:, None]
+        output, functions = output[:, : int(ridge)], [form.activation] * ridge
+    if _may_be_some(rows) and (not isinstance(layer, DenseLayer) or layer.skip is not None):
+        units, bias = jnp.concatenate([units, rows]), jnp.concatenate([bias, offset])
+        output, functions = jnp.concatenate([output, jnp.eye(D, dtype=output.dtype)], 1), [*functions, *[identity] * D]
+    if not functions:  # constant
+        units, bias = jnp.zeros_like(rows[:1]), jnp.zeros_like(offset[:1])
+        output, functions = jnp.zeros((D, 1), output.dtype), [identity]
+    return Projection.of(source, units, bias), output, tuple(functions)
+
+
+def _may_be_some(array: Array) -> bool:
+    return not is_concrete(array) or bool(np.any(np.asarray(array) != 0))
+
+
+def _image(law: Projection, factors, functions, resolution: Resolution) -> Image | None:
+    return Image.of(law, factors, functions, resolution.frequencies)
+
+
+@compiled
+def _law(source, layer, readout, image: Image | None, resolution) -> Law:
+    """Moments and box; the series where it is needed: for densities of two and three projections, or without image."""
+    series = None
+    if image is None or readout.shape[0] > 1:
+        series = LawSeries.of(source, layer, readout, resolution)
+    if image is None or not image.states.listed:
+        mean, covariance, accuracy = LawSeries.moments(source, layer, readout, resolution)
+    else:
+        mean, covariance = image.moments()
+        accuracy = jnp.zeros_like(mean[0])
+    if image is None:
+        low, length = series.low, series.length
+        accuracy = jnp.maximum(accuracy, series.accuracy)
+    else:
+        low, high = image.box()
+        length = high - low
+        accuracy = jnp.maximum(accuracy, image.accuracy)
+    return Law(mean, covariance, jax.lax.stop_gradient(accuracy), low, length, image, series)
 
 
 def _units_read(layer: DenseLayer, readout: Float[Array, "D n2"]) -> DenseLayer:
     """The layer with the units alone that the readout involves."""
-    if layer.units > MOST_UNITS:
-        gain = readout if layer.output is None else readout @ layer.output
-        if not is_concrete(gain):
-            raise ValueError(
-                f"readout: expected a concrete one, and a layer of a concrete output, which say what units of a "
-                f"DenseLayer of {layer.units} are involved, got traced ones; inside of jit and grad pass a layer of at "
-                f"most {MOST_UNITS} units (layer.of_units)."
-            )
-        units = np.flatnonzero(np.any(np.asarray(gain) != 0, axis=0))
-        if units.size > MOST_UNITS:
-            raise ValueError(
-                f"readout: expected projections that involve at most {MOST_UNITS} units of a DenseLayer, got "
-                f"{units.size}; av.dense_moments has mean and covariance of all."
-            )
-        layer = layer.of_units([int(i) for i in units] or [0])
-    return layer
-
-
-@compiled
-def _dense_pushforward(source, layer: DenseLayer, readout, resolution) -> Law:
-    form = layer.form()
-    mean, covariance = DenseMoments.of(source, layer, resolution).output()
-    activations = tuple(layer.activations[i] for i in layer.which)
-    parts = readout @ form.linear, jnp.zeros_like(readout[:, 0]), readout @ form.output, form.weight, form.bias
-    low, length, phi = unit_law(source, *parts, activations, resolution)
-    return Law(readout @ mean, readout @ covariance @ readout.T, low, length, phi, resolution)
+    gain = readout if layer.output is None else readout @ layer.output
+    if not is_concrete(gain):
+        if layer.units <= MOST_UNITS:
+            return layer
+        raise ValueError(
+            f"readout: expected a concrete one, and a layer of a concrete output, which say what units of a "
+            f"DenseLayer of {layer.units} are involved, got traced ones; inside of jit and grad pass a layer of at "
+            f"most {MOST_UNITS} units (layer.of_units)."
+        )
+    units = np.flatnonzero(np.any(np.asarray(gain) != 0, axis=0))
+    if units.size > MOST_UNITS:
+        raise ValueError(
+            f"readout: expected projections that involve at most {MOST_UNITS} units of a DenseLayer, got "
+            f"{units.size}; av.dense_moments has mean and covariance of all."
+        )
+    return layer if units.size == layer.units else layer.of_units([int(i) for i in units] or [0])
 
 
 @exact_products

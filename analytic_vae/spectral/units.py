@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 from ..layer import DenseForm, DenseLayer
 from ..model import FeatureModel
 from ..parallel import PAIRS_ON_CPU, spread, together
-from ..types import Array, Float
+from ..types import Array, Float, Scalar
 from .expectation import statistic_nodes
 from .kinks import KinkTail
 from .latents import Latent, compressed_axis, linear_parts
@@ -101,6 +101,11 @@ class DenseMoments(eqx.Module):
     def remainder(self) -> Float[Array, " h"]:
         """L2 norm of what the series leave out of each unit."""
         return self.units.remainder
+
+    @property
+    def accuracy(self) -> Scalar:
+        """An estimate of how far means and covariances of the units may be off, relative to their spreads."""
+        return jnp.max(self.misfit)
 
     def output(self) -> tuple[Float[Array, " n2"], Float[Array, "n2 n2"]]:
         """Mean and covariance of `f(x1)`."""
