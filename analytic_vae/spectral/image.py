@@ -67,7 +67,7 @@ class Image(eqx.Module):
         cells = ()
         if rest is not None:
             _, likely = jax.lax.top_k(states.masses, min(WINDOWS, states.masses.size))
-            windows = points[likely].T[:, :, None] + reach[:, None]
+            windows = points[likely].T[:, :, None] + reach[:, None, :]
             cells = tuple(Cells.of(*given) for given in zip(functions, low, high, windows, strict=True))
         return cls(factors, states, rest, cells, low, high, tuple(functions), discrete)
 
@@ -118,9 +118,12 @@ class Image(eqx.Module):
     def _listed_tail(self, t, inclusive) -> Scalar:
         points, dtype = self.states.points, t.dtype
         moved = 16 * jnp.finfo(dtype).eps * self.states.sizes
-        sides = jnp.stack([points + jnp.asarray(side, dtype) * moved for side in _signs(self.dimension)])
+        sides = jnp.stack([points + jnp.asarray(side, dtype)[None] * moved for side in _signs(self.dimension)])
         y, rounding = self.values(sides), 4 * jnp.finfo(dtype).eps * jnp.abs(t)
-        inside = jnp.any(y >= t - rounding, axis=0) if inclusive else jnp.all(y > t + rounding, axis=0)
+        if inclusive:
+            inside = jnp.any(y >= (t - rounding)[None, None], axis=0)
+        else:
+            inside = jnp.all(y > (t + rounding)[None, None], axis=0)
         return self.states.masses @ jnp.all(inside, axis=1).astype(dtype)
 
     def _above_one(self, level: Float[Array, " D"]) -> Scalar:
@@ -176,7 +179,7 @@ class Image(eqx.Module):
 
         def above(x, shift=0.0):
             z = jnp.stack([point[0] + x, point[1] + slope * x + shift], axis=-1)
-            return jnp.min(self.values(z) - level, axis=-1)
+            return jnp.min(self.values(z) - level.reshape(*[1] * x.ndim, -1), axis=-1)
 
         still = jax.lax.stop_gradient
         inside = still(above(nodes)) > 0
@@ -255,7 +258,8 @@ class Image(eqx.Module):
         if self.discrete:
             y = self.values(self.states.points)
             mean = self.states.masses @ y
-            return mean, ((y - mean).T * self.states.masses[None]) @ (y - mean)
+            centred = y - mean[None]
+            return mean, (centred.T * self.states.masses[None]) @ centred
         centre = jax.lax.stop_gradient(self.expectation(lambda y: y))
 
         def powers(y):
