@@ -360,5 +360,7 @@ def _side_by_side(left: Statistic, right: Statistic) -> Statistic:
         cross=both(left.cross, right.cross),
         shear=both(left.shear, right.shear),
         coefficient=both(left.coefficient, right.coefficient),
+        middle=both(left.middle, right.middle),
+        still=both(left.still, right.still),
         rows=both(left.rows, right.rows),
     )

@@ -137,7 +137,11 @@ def elbo_of(given: Expectations, target: FeatureModel) -> Elbo:
     T2 = -2 * jnp.sum(decoder * (whiten(given.output_latent) + jnp.outer(output_mean, given.latent_mean)))
     T3 = jnp.sum(gram * given.latent_second)
     S1 = jnp.sum(gram * given.latent_noise)
-    S2 = T1 + T2 + T3
+    # T1 + T2 + T3 from covariances: the means, which may be large, cancel first.
+    covariance = whiten(layer.output()[1])
+    apart = whiten(layer.output()[0] - target.mean - rest) - decoder @ given.latent_mean
+    varies = jnp.trace(whiten(covariance.T)) - 2 * jnp.sum(decoder * whiten(given.output_latent))
+    S2 = varies + jnp.sum(gram * given.latent_covariance) + apart @ apart
     R2 = target.neurons / 2 * jnp.log(2 * jnp.pi) + log_det
     return Elbo(
         jnp.sum(rates), R2, (S1 + S2) / (2 * variance), S1, S2, T1, T2, T3, U1, U2, U3, rates, given.misfit.max()

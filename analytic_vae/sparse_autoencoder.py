@@ -14,7 +14,7 @@ from .model import FeatureModel
 from .parallel import Batches, spread
 from .precision import exact_products
 from .spectral.compression import compress
-from .spectral.expectation import LayerMoments, statistic_nodes
+from .spectral.expectation import LayerMoments, Varying, statistic_nodes
 from .spectral.latents import Latent, latent_covariances
 from .spectral.resolution import Resolution
 from .spectral.ridge import RidgeAxis
@@ -156,9 +156,12 @@ def _sparse_loss(source, layer, autoencoder, resolution) -> SparseLoss:
         kinks = (threshold if autoencoder.kind == "jumprelu" else 0) - offset
         spectrum = Spectrum.of(statistic, grid, resolution)
         nodes = statistic_nodes(spectrum, resolution, kinks[:, None])
-        e = jax.vmap(lambda y: autoencoder._point(y + offset, threshold))(nodes.points)
-        latent = Latent.of(source, form, spectrum, nodes, resolution, e, kinks[:, None])
-        return latent, nodes.weights @ (e > 0).astype(e.dtype)
+        varying = Varying.of(statistic, nodes, lambda y: autoencoder._point(y + offset, threshold)[None])
+        given = varying.values[:, 0], kinks[:, None]
+        latent = Latent.of(
+            source, form, spectrum, nodes, resolution, *given, base=varying.base[0], derivative=varying.derivative[0]
+        )
+        return latent, nodes.weights @ (varying.values[:, 0] + varying.base > 0).astype(readout.dtype)
 
     arguments = (autoencoder.readout, autoencoder.offset, autoencoder.threshold)
     batches = Batches.of(source, len(autoencoder.readout), 1, t, axis.linear, resolution)

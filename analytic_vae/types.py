@@ -14,9 +14,9 @@
 from collections.abc import Callable
 from typing import TypeAlias
 
-from jaxtyping import Array, ArrayLike, Complex, Float, PRNGKeyArray, PyTree
+from jaxtyping import Array, ArrayLike, Bool, Complex, Float, PRNGKeyArray, PyTree
 
-__all__ = ["Array", "ArrayLike", "Complex", "Float", "Function", "PRNGKeyArray", "PyTree", "Scalar"]
+__all__ = ["Array", "ArrayLike", "Bool", "Complex", "Float", "Function", "PRNGKeyArray", "PyTree", "Scalar"]
 
 Scalar: TypeAlias = Float[Array, ""]
 Function: TypeAlias = Callable[[Array], Array]

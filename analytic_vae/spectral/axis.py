@@ -276,4 +276,4 @@ def sixteenth(law: Projection, centre: Scalar) -> Scalar:
     middle = law.total_mean[0] - law.mean[0]
     both = jnp.logaddexp(log_mgf(law, theta) - theta * middle, log_mgf(mirror(law), theta) + theta * middle)
     root = jnp.min((math.lgamma(GROWTH + 1) + both) / GROWTH - jnp.log(theta))
-    return jnp.exp(root) + jnp.abs(law.total_mean[0] - centre) + floor(jnp.abs(law.mean[0]))
+    return jnp.exp(root) + jnp.abs(law.total_mean[0] - centre) + floor(law)[0]

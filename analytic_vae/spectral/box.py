@@ -22,13 +22,17 @@ def interval(law: Projection, log_inverse_mass: float) -> tuple[Scalar, Scalar]:
 
 def spread(law: Projection) -> Float[Array, " D"]:
     """Standard deviations, floored so that a constant projection still has a box of positive length."""
-    return jnp.sqrt(jnp.maximum(jnp.diagonal(law.total_covariance), floor(jnp.abs(law.mean)) ** 2))
+    return jnp.sqrt(jnp.maximum(jnp.diagonal(law.total_covariance), floor(law) ** 2))
 
 
-def floor(scale: Array) -> Array:
-    """The least standard deviation told from zero, for numbers of that size; no gradient."""
-    epsilon = jnp.finfo(scale.dtype).eps
-    return jnp.sqrt(epsilon) * (jax.lax.stop_gradient(scale) + 1e-3)
+def floor(law: Projection) -> Float[Array, " D"]:
+    """The least standard deviations told from zero, for sums of numbers of that size, or 1 if all are zero.
+
+    Without a gradient. The mean does not count: laws are centred before anything else is done with them.
+    """
+    atoms, variance = jax.lax.stop_gradient((law.atoms, jnp.diagonal(law.covariance)))
+    size = jnp.abs(atoms).max(axis=2).sum(axis=1) + jnp.sqrt(variance)
+    return jnp.where(size > 0, 4 * jnp.finfo(size.dtype).eps * size, 1)
 
 
 def mirror(law: Projection) -> Projection:
@@ -47,6 +51,6 @@ def _upper(law: Projection, c: float) -> Scalar:
     reachable = jnp.where(law.masses > 0, atoms, -jnp.inf)
     highest = jnp.max(reachable, axis=1).sum()
     lowest = jnp.min(jnp.where(law.masses > 0, atoms, jnp.inf), axis=1).sum()
-    noise = jnp.sqrt(jnp.maximum(2 * c * variance, floor(jnp.abs(mean)) ** 2))
+    noise = jnp.sqrt(jnp.maximum(2 * c * variance, floor(law)[0] ** 2))
     support = highest + noise + BUFFER * (highest - lowest)
     return mean + jnp.maximum(jnp.minimum(chernoff, support), 0.05 * deviation)

@@ -1,5 +1,8 @@
 """The law of statistics as a quadrature rule, functions of them as series, and the moments of a layer's output."""
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -44,6 +47,32 @@ class Nodes(eqx.Module):
         inverse = inverse_basis(statistic.basis)
         wrong = (points.T * weights[None]) @ points - inverse @ covariance @ inverse.T
         return jnp.max(jnp.abs(jnp.concatenate([weights.sum(keepdims=True) - 1, weights @ points, wrong.ravel()])))
+
+
+class Varying(NamedTuple):
+    """A function `F(y): [V]` as `base = F(E y)`, `values = F(y_q) - base: [Q, V]`, and `derivative = dF / dy: [V, t]`.
+
+    One that varies by less than `eps^(1/3)` of its size is replaced by its tangent, whose values keep their digits:
+    the difference would lose them, and its derivative with respect to a readout near zero all of them.
+    """
+
+    base: Float[Array, " V"]
+    values: Float[Array, "Q V"]
+    derivative: Float[Array, "V t"]
+
+    @classmethod
+    def of(cls, statistic: Statistic, nodes: Nodes, function: Callable[[Array], Array]) -> "Varying":
+        """For a function of y with values of about the same size."""
+        base, derivative = function(statistic.centre), jax.jacfwd(function)(statistic.centre)
+        points = statistic.low[None] + statistic.length[None] * nodes.box
+        tangent = points @ (derivative @ statistic.basis).T
+        values = jax.vmap(function)(nodes.points) - base[None]
+        still = jax.lax.stop_gradient
+        size = jnp.max(jnp.abs(still(base))) + jnp.max(jnp.abs(still(derivative)) @ jnp.abs(still(statistic.centre)))
+        little = jnp.finfo(base.dtype).eps ** (1 / 3) * size
+        flat = (jnp.max(jnp.abs(still(tangent))) < little) & (jnp.max(jnp.abs(still(values))) < 2 * little)
+        flat = flat | jnp.all(statistic.still)
+        return cls(base, jnp.where(flat, tangent, values), derivative)
 
 
 def statistic_nodes(spectrum: Spectrum, resolution: Resolution, kinks: Float[Array, "t kinks"] | None = None) -> Nodes:

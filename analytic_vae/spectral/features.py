@@ -5,6 +5,7 @@ an indicator of each of its atoms but the first if it has a vector per atom. A c
 encoder's table `q_j(y): [K]`, `s_jr = sum_k code_jrk q_jk`; every covariance that the loss needs is one of codes.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import equinox as eqx
@@ -17,7 +18,7 @@ from ..layer import RidgeForm
 from ..model import FeatureModel
 from ..parallel import spread
 from ..types import Array, Float
-from .expectation import statistic_nodes
+from .expectation import Varying, statistic_nodes
 from .latents import Latent
 from .resolution import Resolution
 from .ridge import RidgeAxis
@@ -74,29 +75,36 @@ class Features(NamedTuple):
         def one_feature(everywhere, arrays, one_atoms: Float[Array, " K"], code: Float[Array, "R K"], box):
             source, form, axis, pairs, grid, covariance = everywhere
             one = eqx.combine(arrays, static)
-            statistic = Statistic.of(source, form, one.readout, axis, resolution, box=box)
+            scale = lambda y: _scale(lambda y: one.log_masses(y, one_atoms), y)  # noqa: E731
+            statistic = Statistic.of(source, form, one.readout, axis, resolution, box=box, scale=scale)
             spectrum = Spectrum.of(statistic, grid, resolution)
             nodes = statistic_nodes(spectrum, resolution)
-            log_q = jax.vmap(lambda y: one.log_masses(y, one_atoms))(nodes.points)
-            q = jnp.exp(log_q)
-            s = q @ code.T
+            K, R = code.shape[1], code.shape[0]
 
-            def make(values):
-                latent = Latent.of(source, form, spectrum, nodes, resolution, values)
+            def table(y):
+                log_q = one.log_masses(y, one_atoms)
+                q = jnp.exp(log_q)
+                apart = code - (code @ q)[:, None]
+                entropy = -jnp.sum(jnp.where(q > 0, q * log_q, 0))
+                return jnp.concatenate([q, entropy[None], ((apart * q[None]) @ apart.T).ravel()])
+
+            varying = Varying.of(statistic, nodes, table)
+            expected = varying.base + nodes.weights @ varying.values
+            s, s_derivative = varying.values[:, :K] @ code.T, code @ varying.derivative[:K]
+
+            def make(values, base, derivative):
+                given = spectrum, nodes, resolution, values
+                latent = Latent.of(source, form, *given, base=base, derivative=derivative)
                 return latent.for_pairs(pairs[0], form, one.readout, pairs[1], resolution) if shorter else latent
 
-            if code.shape[0] == 1:
-                latents = jax.tree.map(lambda leaf: leaf[None], make(s[:, 0]))
+            bases = code @ varying.base[:K]
+            if R == 1:
+                latents = jax.tree.map(lambda leaf: leaf[None], make(s[:, 0], bases[0], s_derivative[0]))
             else:
-                latents = jax.vmap(make)(s.T)
-            aggregate = nodes.weights @ q
-            if vectors:
-                within = jnp.diag(code @ aggregate) - (s.T * nodes.weights[None]) @ s
-            else:
-                within = (nodes.weights @ jnp.sum(q * (code - s) ** 2, axis=1))[None, None]
-            centred = s - latents.mean[None]
+                latents = jax.vmap(make)(s.T, bases, s_derivative)
+            aggregate, entropy, within = expected[:K], expected[K], expected[K + 1 :].reshape(R, R)
+            centred = s - (nodes.weights @ s)[None]
             same = (centred.T * nodes.weights[None]) @ centred
-            entropy = -nodes.weights @ jnp.sum(jnp.where(q > 0, q * log_q, 0), axis=1)
             misfit = nodes.misfit(statistic, one.readout @ covariance @ one.readout.T)
             return latents, within, same, aggregate, entropy, misfit
 
@@ -115,6 +123,12 @@ class Features(NamedTuple):
         own = block_diagonal(self.same) + jnp.diag(jnp.diagonal(covariance) - jnp.diagonal(block_diagonal(self.same)))
         feature = jnp.arange(covariance.shape[0]) // R
         return jnp.where(feature[:, None] == feature[None], own, covariance)
+
+
+def _scale(log_masses: Callable[[Array], Array], y: Float[Array, " t"]) -> Float[Array, " t"]:
+    """By how much each statistic may vary so that log masses move by a twentieth."""
+    steepest = jnp.max(jnp.abs(jax.jacfwd(log_masses)(y)), axis=0)
+    return jnp.where(steepest > 0, 0.05 / jnp.where(steepest > 0, steepest, 1), 1)
 
 
 def block_diagonal(blocks: Float[Array, "m R S"]) -> Float[Array, "C E"]:

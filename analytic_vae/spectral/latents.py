@@ -60,18 +60,23 @@ class Latent(eqx.Module):
         kinks: Float[Array, "t kinks"] | None = None,
         order: int | None = None,
         least: Scalar | float = 0.0,
+        base: Scalar | float = 0.0,
+        derivative: Float[Array, " t"] | None = None,
     ) -> "Latent":
-        """From the values of `s` at the nodes; `kinks`, in units of `y`, are where it is not smooth.
+        """From the values of `s` less `base` at the nodes; `kinks`, in units of `y`, are where it is not smooth.
 
         The series has frequencies up to `order`, by default the resolution's own; `least` is as in `least_squares`.
 
-        The slope is that of the regression if the covariance of `y''` is 1 (it is but for floors, and for two aligned
-        statistics); with another slope only `r` would be larger.
+        The slope is that of the regression if the covariance of `y''` is 1 (it is but for two aligned statistics); with
+        another slope only `r` would be larger. Where a statistic does not vary it is the `derivative`, `ds / dy`, so
+        that all is right to the first order in the readout.
         """
         statistic, weights = spectrum.statistic, nodes.weights
         points = statistic.low[None] + statistic.length[None] * nodes.box
         mean = weights @ values
         slope = ((values - mean) * weights) @ points
+        if derivative is not None:
+            slope = jnp.where(statistic.still, statistic.basis.T @ derivative, slope)
         rest = values - mean - points @ slope
         rest = rest - weights @ rest / weights.sum()
         whole = law_series(spectrum, resolution, rest, kinks)
@@ -82,7 +87,7 @@ class Latent(eqx.Module):
         series, remainder = least_squares_series(statistic, nodes, rest, order, least)
         slope = inverse_basis(statistic.basis).T @ slope
         variance = weights @ rest**2
-        return cls(statistic, mean, slope, series, remainder, variance, input_rest, psi_rest, pinned.states)
+        return cls(statistic, base + mean, slope, series, remainder, variance, input_rest, psi_rest, pinned.states)
 
 
 def compressed_axis(

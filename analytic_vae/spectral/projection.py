@@ -45,6 +45,10 @@ class Projection(eqx.Module):
             matrix @ self.covariance @ matrix.T,
         )
 
+    def centred(self) -> "Projection":
+        """The law of `Y - E Y`, without a look at the mean."""
+        return Projection(-jnp.einsum("dmk,mk->d", self.atoms, self.masses), self.atoms, self.masses, self.covariance)
+
     def alone(self, d: int) -> "Projection":
         """The law of one of the projections."""
         one = slice(d, d + 1)

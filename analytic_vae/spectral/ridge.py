@@ -8,7 +8,7 @@ from ..activation import Activation
 from ..layer import RidgeForm
 from ..model import FeatureModel
 from ..types import Array, Complex, Float, Scalar
-from .box import floor, interval
+from .box import interval, spread
 from .projection import Projection, characteristic
 from .quadrature import panel_edges, panel_interpolation, split_panels
 from .resolution import Resolution
@@ -85,7 +85,7 @@ class RidgeAxis(eqx.Module):
         mean, variance = self.law.total_mean[0], self.law.total_covariance[0, 0]
         if self.rule is None:
             return jnp.zeros_like(mean)
-        scale = jnp.sqrt(jnp.maximum(variance, floor(jnp.abs(mean)) ** 2))
+        scale = spread(self.law)[0]
         points = (self.nodes - mean) / scale
         exact = jnp.stack([jnp.ones_like(mean), jnp.zeros_like(mean), variance / scale**2])
         return jnp.max(jnp.abs(jnp.stack([points**0, points, points**2]) @ self.weights - exact))

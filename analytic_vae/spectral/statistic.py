@@ -7,13 +7,15 @@ derivative in coordinates held fixed would multiply the error by that. So the co
 boxes, in those coordinates, are not: they may be older than the parameters (`plan.py`).
 """
 
+from collections.abc import Callable
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 
 from ..layer import RidgeForm
 from ..model import FeatureModel
-from ..types import Array, Complex, Float
+from ..types import Array, Bool, Complex, Float
 from .box import floor, interval
 from .characteristic import gaussian_factor, phases, product_over_features, ridge_table, times, waves
 from .projection import Projection
@@ -31,8 +33,9 @@ class Statistic(eqx.Module):
         low `[t]`, length `[t]`: the box of `y''`, without derivatives (the coordinates have them).
         law: of `a''` alone, `D = t`.
         cross: `[t]`, Gaussian covariance of `a''` and `b`.
-        shear, coefficient: `[t]`, `kappa''(b) = shear (b - centre_b) + coefficient psi(b)`.
+        shear, coefficient, middle: `[t]`, `kappa''(b) = shear (b - centre_b) + coefficient psi(b) - middle`, of mean 0.
         rows: `[t, n1]`, `a'' = rows x + const`.
+        still: `[t]`, which of `y''` do not vary at all: they have the scale that they were given.
     """
 
     centre: Float[Array, " t"]
@@ -43,7 +46,9 @@ class Statistic(eqx.Module):
     cross: Float[Array, " t"]
     shear: Float[Array, " t"]
     coefficient: Float[Array, " t"]
+    middle: Float[Array, " t"]
     rows: Float[Array, "t n1"]
+    still: Bool[Array, " t"]
 
     @classmethod
     def of(
@@ -55,11 +60,13 @@ class Statistic(eqx.Module):
         resolution: Resolution,
         aligned: bool = False,
         box: tuple[Float[Array, " t"], Float[Array, " t"]] | None = None,
+        scale: Callable[[Array], Array] | None = None,
     ) -> "Statistic":
         """The statistics `readout @ f(x)` in their own coordinates.
 
         The basis is lower-triangular; for functions with kinks at fixed `y` it must be diagonal: `aligned`. More than
-        two statistics are always aligned.
+        two statistics are always aligned. `scale` gives, from the mean, scales for statistics that do not vary; 1 if
+        not given.
         """
         rows, coefficient = readout @ form.linear, readout @ form.output
         joint = Projection.of(source, jnp.concatenate([rows, form.direction[None, :]]), 0.0)
@@ -68,13 +75,19 @@ class Statistic(eqx.Module):
         rows = rows - shear[:, None] * form.direction[None]
         part = shear[:, None] * (axis.nodes - axis.centre)[None] + coefficient[:, None] * axis.values[None]
         law = Projection.of(source, rows, shift)
-        centre, covariance = _moments(law, part, axis)
-        basis = _basis(centre, covariance, aligned)
+        # Centred first: what is large and the same everywhere would cost the digits of what varies.
+        part_mean = part @ axis.weights
+        centre, part = law.total_mean + part_mean, part - part_mean[:, None]
+        covariance = law.total_covariance + (part * axis.weights[None]) @ part.T
+        floors = floor(law) + jax.lax.stop_gradient(jnp.finfo(part.dtype).eps * jnp.abs(part_mean))
+        scales = jnp.ones_like(floors) if scale is None else jax.lax.stop_gradient(scale(centre))
+        basis, still = _basis(covariance, floors, aligned, scales)
         inverse = inverse_basis(basis)
-        law, part, rows = law.transform(inverse, -inverse @ centre), inverse @ part, inverse @ rows
+        law, part, rows = law.centred().transform(inverse), inverse @ part, inverse @ rows
         low, length = jax.lax.stop_gradient(_box(law, part, resolution)) if box is None else box
         cross = rows @ source.covariance @ form.direction
-        return cls(centre, basis, low, length, law, cross, inverse @ shear, inverse @ coefficient, rows)
+        bend = inverse @ shear, inverse @ coefficient, inverse @ part_mean
+        return cls(centre, basis, low, length, law, cross, *bend, rows, still)
 
     @property
     def dimension(self) -> int:
@@ -83,7 +96,8 @@ class Statistic(eqx.Module):
 
     def oscillation(self, frequency: Float[Array, "W t"], grid: RidgeGrid) -> Complex[Array, "W Q"]:
         """`exp(i <w, kappa''(b_q)>)`."""
-        return waves(frequency, jnp.outer(self.shear, grid.offset) + jnp.outer(self.coefficient, grid.psi))
+        bent = jnp.outer(self.shear, grid.offset) + jnp.outer(self.coefficient, grid.psi)
+        return waves(frequency, bent - self.middle[:, None])
 
     def joint(self, frequency: Float[Array, "W t"], grid: RidgeGrid) -> Complex[Array, "W R"]:
         """`E exp(i <w, a''> + i omega b)`, features and Gaussian part."""
@@ -141,27 +155,26 @@ def box_points(nodes: list[Array]) -> Float[Array, "Q t"]:
 
 def _shear(joint: Projection) -> Float[Array, " t"]:
     covariance = joint.total_covariance
-    variance = covariance[-1, -1]
-    least = floor(jnp.abs(joint.mean[-1])) ** 2
+    variance, least = covariance[-1, -1], floor(joint)[-1] ** 2
     return jnp.where(variance > least, covariance[:-1, -1] / jnp.maximum(variance, least), 0)
 
 
-def _moments(law: Projection, part: Float[Array, "t Q"], axis: RidgeAxis) -> tuple[Array, Array]:
-    part_mean = part @ axis.weights
-    residual = part - part_mean[:, None]
-    return law.total_mean + part_mean, law.total_covariance + (residual * axis.weights[None]) @ residual.T
-
-
-def _basis(centre: Float[Array, " t"], covariance: Float[Array, "t t"], aligned: bool) -> Float[Array, "t t"]:
-    least = floor(jnp.max(jnp.abs(centre))) ** 2
+def _basis(
+    covariance: Float[Array, "t t"], floors: Float[Array, " t"], aligned: bool, scales: Float[Array, " t"]
+) -> tuple[Float[Array, "t t"], Bool[Array, " t"]]:
+    """The Cholesky factor of the covariance, or its diagonal part; and what does not vary, which has another scale."""
+    variance = jnp.diagonal(covariance)
+    still = ~(variance > floors**2)
+    deviation = jnp.where(still, scales, jnp.sqrt(jnp.where(still, 1, variance)))
     if aligned or covariance.shape[0] != 2:
-        return jnp.diag(jnp.sqrt(jnp.maximum(jnp.diagonal(covariance), least)))
-    # The Cholesky factor, with diagonal entries floored above zero.
-    (a, b), (_, c) = covariance
-    first = jnp.sqrt(jnp.maximum(a, least))
-    slope = jnp.where(a > least, b / first, 0)
-    second = jnp.sqrt(jnp.maximum(c - slope**2, jnp.maximum(least, jnp.finfo(c.dtype).eps ** (3 / 4) * c)))
-    return jnp.stack([jnp.stack([first, jnp.zeros_like(first)]), jnp.stack([slope, second])])
+        return jnp.diag(deviation), still
+    slope = jnp.where(still[0], 0, covariance[0, 1] / deviation[0])
+    left = variance[1] - slope**2
+    # A second statistic that is nearly the first keeps a scale of its own.
+    least = jnp.maximum(floors[1] ** 2, jnp.finfo(left.dtype).eps ** (3 / 4) * variance[1])
+    second = jnp.where(still[1], scales[1], jnp.sqrt(jnp.where(left > least, left, jnp.where(still[1], 1, least))))
+    none = jnp.zeros_like(slope)
+    return jnp.stack([jnp.stack([deviation[0], none]), jnp.stack([slope, second])]), still
 
 
 def inverse_basis(basis: Float[Array, "t t"]) -> Float[Array, "t t"]:

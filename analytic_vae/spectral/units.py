@@ -17,7 +17,7 @@ from ..layer import DenseForm, DenseLayer
 from ..model import FeatureModel
 from ..parallel import PAIRS_ON_CPU, spread, together
 from ..types import Array, Float, Scalar
-from .expectation import statistic_nodes
+from .expectation import Varying, statistic_nodes
 from .kinks import KinkTail
 from .latents import Latent, compressed_axis, linear_parts
 from .memory import pair_values
@@ -158,12 +158,14 @@ def _one_unit(everywhere, weight, bias, index, *, layer: DenseLayer, resolution:
     places = jnp.asarray(layer.kinks, weight.dtype)
     kinks = places[None] - bias if places.size else None
     nodes = statistic_nodes(spectrum, fine, kinks)
-    values = layer.one_unit(index, nodes.points[:, 0] + bias)
+    varying = Varying.of(statistic, nodes, lambda y: layer.one_unit(index, y + bias))
+    values = varying.values[:, 0]
     order = resolution.series_order(1, linear=True)
     # A law that has not died out at its last frequencies is not resolved, and its kinks least of all.
     last = jnp.mean(jnp.abs(spectrum.characteristic()[-(spectrum.frequency.shape[0] // 8) :]))
     least = UNRESOLVED * last if places.size else 0.0
-    latent = Latent.of(source, form, spectrum, nodes, fine, values, kinks, order, least)
+    tangent = varying.base[0], varying.derivative[0]
+    latent = Latent.of(source, form, spectrum, nodes, fine, values, kinks, order, least, *tangent)
     if places.size:
         tail = KinkTail.of(lambda s: layer.one_unit(index, s), places, bias, statistic, fine)
         latent = tail.added_to(latent, source, grid)
