@@ -62,15 +62,15 @@ class Varying(NamedTuple):
 
     @classmethod
     def of(cls, statistic: Statistic, nodes: Nodes, function: Callable[[Array], Array]) -> "Varying":
-        """For a function of y with values of about the same size."""
+        """For a function of y."""
         base, derivative = function(statistic.centre), jax.jacfwd(function)(statistic.centre)
         points = statistic.low[None] + statistic.length[None] * nodes.box
         tangent = points @ (derivative @ statistic.basis).T
         values = jax.vmap(function)(nodes.points) - base[None]
         still = jax.lax.stop_gradient
-        size = jnp.max(jnp.abs(still(base))) + jnp.max(jnp.abs(still(derivative)) @ jnp.abs(still(statistic.centre)))
-        little = jnp.finfo(base.dtype).eps ** (1 / 3) * size
-        flat = (jnp.max(jnp.abs(still(tangent))) < little) & (jnp.max(jnp.abs(still(values))) < 2 * little)
+        little = jnp.finfo(base.dtype).eps ** (1 / 3) * jnp.abs(still(base))
+        furthest = jnp.maximum(jnp.abs(still(tangent)), jnp.abs(still(values)) / 2).max(axis=0)
+        flat = jnp.all(furthest < little)
         flat = flat | jnp.all(statistic.still)
         return cls(base, jnp.where(flat, tangent, values), derivative)
 
