@@ -20,6 +20,7 @@ from .arguments import (
     check_vectors,
 )
 from .compiled import compiled
+from .conditioning import clusters_of, covariance_of, mean_of, over_components
 from .encoder import AbstractEncoder, CarriedEncoder, learnt_part
 from .layer import AbstractLayer, DenseLayer
 from .model import FeatureModel
@@ -129,9 +130,12 @@ def expectations(
 
 
 def checked_expectations(
-    source, layer, atoms, encoder, resolution, plan, mesh, named: str, vectors=False, moments=None
+    source, layer, atoms, encoder, resolution, plan, mesh, named: str, vectors=False, moments=None, clusters=None
 ) -> Expectations:
-    """The expectations, after a look at all that is not source, layer and atoms (those of the argument `named`)."""
+    """The expectations, after a look at all that is not source, layer and atoms (those of the argument `named`).
+
+    `clusters` are those of the source, if it is not concrete but somebody knows them.
+    """
     check_encoder(layer, encoder, atoms, resolution, named, source)
     resolution = resolution or Resolution()
     check_vectors(vectors, atoms.shape[1], named)
@@ -143,12 +147,54 @@ def checked_expectations(
         check_memory(source, layer, learnt.statistics_read, *atoms.shape, resolution, mesh, vectors)
     elif plan is not None:
         raise ValueError("plan: expected none, as carried features have no boxes, got one.")
+    clusters = clusters or clusters_of(source)
+    closed = isinstance(layer, DenseLayer) and learnt is None  # all in the moments of the units
     if moments is None and isinstance(layer, DenseLayer):  # compiled by itself: the same for all encoders
         check_units_memory(source, layer, resolution)
-        moments = _dense_moments(source, layer, resolution, mesh)
+        moments = _dense_moments(source, layer, resolution, mesh, clusters)
     elif moments is not None:
         moments = moments.mapped_by(layer)
-    return _expectations(source, layer, atoms, encoder, resolution, plan, mesh, bool(vectors), moments)
+    parts = source, layer, atoms, encoder, resolution, plan, mesh, bool(vectors), moments
+    return _expectations(*parts) if clusters is None or closed else _conditional_expectations(*parts, clusters)
+
+
+@compiled
+def _conditional_expectations(
+    source, layer, atoms, encoder, resolution, plan, mesh, vectors, moments, clusters
+) -> Expectations:
+    """The same as a mixture over components of the source, each on boxes of its own (a plan has those of the whole)."""
+    weights, sources = clusters.components(source)
+    parts = None if moments is None else moments.parts
+
+    def one(given):
+        source, moments = given
+        return _expectations(source, layer, atoms, encoder, resolution, None, mesh, vectors, moments)
+
+    found = over_components(one, (sources, parts))
+    mixture = lambda name: mean_of(weights, getattr(found, name))  # noqa: E731
+    covariance = lambda name, *means: covariance_of(weights, getattr(found, name), *means)  # noqa: E731
+    layer_moments = found.layer.mixed(weights, sources) if moments is None else moments
+    codes_mean, psi = found.latent_mean, found.layer.psi
+    single = psi.ndim == 1  # of a ridge layer: one unit, whose moments have no axis of their own
+    psi_latent = covariance_of(
+        weights,
+        found.psi_latent[:, None] if single else found.psi_latent,
+        psi[:, None] if single else psi,
+        codes_mean,
+    )
+    return Expectations(
+        layer=layer_moments,
+        latent_mean=mixture("latent_mean"),
+        latent_covariance=covariance("latent_covariance", codes_mean, codes_mean),
+        latent_noise=mixture("latent_noise"),
+        input_latent=covariance("input_latent", found.layer.input_mean, codes_mean),
+        psi_latent=psi_latent[0] if single else psi_latent,
+        aggregate=mixture("aggregate"),
+        entropy=mixture("entropy"),
+        remainder=jnp.sqrt(mean_of(weights, found.remainder**2)),
+        misfit=mixture("misfit"),
+        vectors=vectors,
+    )
 
 
 @compiled
@@ -271,9 +317,13 @@ def dense_moments(
     require_instance("resolution", resolution, Resolution, "a Resolution")
     check_mesh(mesh)
     check_units_memory(source, layer, resolution)
-    return _dense_moments(source, layer, resolution, mesh)
+    return _dense_moments(source, layer, resolution, mesh, clusters_of(source))
 
 
 @compiled
-def _dense_moments(source, layer, resolution, mesh) -> DenseMoments:
-    return DenseMoments.of(source, layer, resolution, mesh)
+def _dense_moments(source, layer, resolution, mesh, clusters=None) -> DenseMoments:
+    if clusters is None:
+        return DenseMoments.of(source, layer, resolution, mesh)
+    weights, sources = clusters.components(source)
+    parts = over_components(lambda one: DenseMoments.of(one, layer, resolution, mesh), sources)
+    return DenseMoments.mixed(weights, parts, source)

@@ -13,6 +13,7 @@ from ._check import as_floating, require_finite, require_shape
 from .arguments import check_encoder, check_layer, check_memory, check_mesh, check_vectors
 from .certificate import check_certificate
 from .closed_form import NOISES, Noise, carried_target, profiled, require_floor
+from .conditioning import clusters_of
 from .elbo import Elbo, certified
 from .encoder import AbstractEncoder, CarriedEncoder, learnt_part
 from .expectations import dense_moments, expectations
@@ -237,7 +238,7 @@ def _certified(found: Fit, source, layer, mesh, say: Log) -> Fit:
 
     def loss(resolution: Resolution) -> Elbo:
         check_certificate(source, layer, found.target, found.encoder, resolution)
-        known = Known(found.target.decoder.ndim == 3)
+        known = Known(found.target.decoder.ndim == 3, clusters=clusters_of(source))
         value = compiled_elbo(source, layer, found.target, found.encoder, resolution, mesh, known)
         return certified(value, source, layer, found.target, found.encoder, resolution)
 
@@ -333,7 +334,7 @@ def _best_of_starts(
 
 def _known(source, layer, vectors: bool, resolution: Resolution, mesh) -> Known:
     moments = dense_moments(source, layer, resolution, mesh) if isinstance(layer, DenseLayer) else None
-    return Known(vectors, moments)
+    return Known(vectors, moments, clusters_of(source))
 
 
 def _carried_fit(source, layer, vectors, noise, floor, resolution, finer: Resolution | None, split: bool, mesh) -> Fit:
@@ -345,7 +346,7 @@ def _carried_fit(source, layer, vectors, noise, floor, resolution, finer: Resolu
         source = merged(whole, states)
 
     def known(found: DenseMoments | None) -> Known:
-        return Known(vectors, merged_moments(found, states) if split else found)
+        return Known(vectors, merged_moments(found, states) if split else found, clusters_of(source))
 
     encoder, atoms = CarriedEncoder(source.features), source.prior.atoms
     given = expected(source, layer, atoms, encoder, resolution, mesh, known(moments))

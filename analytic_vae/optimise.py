@@ -14,9 +14,10 @@ from scipy.optimize import minimize
 
 from .closed_form import best_target, profiled
 from .compiled import compiled
+from .conditioning import Clusters
 from .elbo import Elbo, elbo_of
 from .encoder import AbstractEncoder, learnt_part, with_learnt
-from .expectations import expectations
+from .expectations import checked_expectations
 from .model import FeatureModel
 from .natural import directions, fisher, moved
 from .plan import plan
@@ -42,10 +43,14 @@ class Stop(enum.Enum):
 
 
 class Known(eqx.Module):
-    """What stays while an encoder is learnt: whether there is a vector per atom, and the moments of a dense layer."""
+    """What stays while an encoder is learnt: whether there is a vector per atom, and the moments of a dense layer.
+
+    And the clusters of the source (`conditioning.py`), which nobody can see inside of compiled functions.
+    """
 
     vectors: bool = eqx.field(static=True, default=False)
     moments: DenseMoments | None = None
+    clusters: Clusters | None = eqx.field(static=True, default=None)
 
 
 class Progress:
@@ -186,7 +191,8 @@ def profiled_value_and_grad(
 def expected(source, layer, atoms, encoder, resolution, mesh=None, known: Known | None = None, boxes=None):
     """The `Expectations`, with what is known of the layer."""
     known = known or Known()
-    return expectations(source, layer, atoms, encoder, resolution, boxes, mesh, known.vectors, known.moments)
+    given = boxes, mesh, "atoms", known.vectors, known.moments, known.clusters
+    return checked_expectations(source, layer, atoms, encoder, resolution, *given)
 
 
 @compiled

@@ -7,15 +7,20 @@ import jax
 import jax.numpy as jnp
 
 from ._check import as_floating, require_finite, require_instance, require_shape
+from .accuracy import warned
+from .activation import get_activation
 from .arguments import check_layer, check_memory, check_ridge
 from .compiled import compiled
+from .conditioning import clusters_of, mean_of, over_components
 from .layer import AbstractLayer
 from .model import FeatureModel
 from .parallel import Batches, spread
 from .precision import exact_products
 from .spectral.compression import compress
 from .spectral.expectation import LayerMoments, Varying, statistic_nodes
+from .spectral.image import Image
 from .spectral.latents import Latent, latent_covariances
+from .spectral.projection import Projection
 from .spectral.resolution import Resolution
 from .spectral.ridge import RidgeAxis
 from .spectral.spectrum import Spectrum
@@ -101,12 +106,14 @@ class SparseLoss(eqx.Module):
         l1: `[m]`, `E[e_j]`.
         l0: `[m]`, `P(e_j > 0)`; a feature is dead if that is 0.
         unexplained: `E |f - f^|^2 / tr Cov(f)`, the fraction of variance unexplained.
+        accuracy: an estimate of how far they may be off: the reconstruction relative to itself, `l0` as it is.
     """
 
     reconstruction: Scalar
     l1: Float[Array, " m"]
     l0: Float[Array, " m"]
     unexplained: Scalar
+    accuracy: Scalar
 
     def loss(self, sparsity: ArrayLike) -> Scalar:
         """`reconstruction + sparsity sum_j E[e_j]`.
@@ -137,11 +144,49 @@ def sparse_loss(
         raise ValueError(f"autoencoder: expected {layer.outputs} neurons, the outputs of layer, got {n}.")
     require_instance("resolution", resolution, Resolution, "a Resolution")
     check_memory(source, layer, t, autoencoder.readout.shape[0], 1, resolution)
-    return _sparse_loss(source, layer, autoencoder, resolution)
+    found = _sparse_loss(source, layer, autoencoder, resolution, clusters_of(source))
+    return warned(found, "resolution", "raise resolution.frequencies; a source needs noise for its pairs to converge")
 
 
 @compiled
-def _sparse_loss(source, layer, autoencoder, resolution) -> SparseLoss:
+def _sparse_loss(source, layer, autoencoder, resolution, clusters) -> SparseLoss:
+    """An expectation given each component of the source, if it has clusters, and their mean."""
+    if clusters is None:
+        reconstruction, l1, mean, variance, accuracy = _sparse_parts(source, layer, autoencoder, resolution)
+    else:
+        weights, sources = clusters.components(source)
+        found = over_components(lambda one: _sparse_parts(one, layer, autoencoder, resolution), sources)
+        reconstruction, l1, mean, variance, accuracy = (mean_of(weights, part) for part in found)
+        variance = variance + weights @ jnp.sum((found[2] - mean[None]) ** 2, axis=1)
+    l0, l0_accuracy = _firing(source, layer, autoencoder, resolution)
+    accuracy = jax.lax.stop_gradient(jnp.maximum(accuracy, l0_accuracy))
+    return SparseLoss(reconstruction, l1, l0, reconstruction / variance, accuracy)
+
+
+def _firing(source, layer, autoencoder, resolution):
+    """P(e_j > 0) of every latent, from the law of its statistic as an image: jumps and atoms cost nothing there."""
+    form = layer.form()
+
+    def one_latent(given):
+        readout, offset, threshold = given
+        rows = readout @ form.linear
+        bias = readout @ form.offset + offset
+        if form.activation is None:
+            law, factors, functions = Projection.of(source, rows, bias), jnp.ones((1, 1), rows.dtype), ("identity",)
+        else:
+            law = Projection.of(source, jnp.concatenate([form.direction[None], rows]), jnp.append(form.bias[None], bias))
+            factors = jnp.stack([readout @ form.output, jnp.ones(1, rows.dtype)], axis=1)
+            functions = form.activation, "identity"
+        image = Image.of(law, factors, tuple(map(get_activation, functions)), resolution.frequencies)
+        return image.tail(threshold[None], False), image.accuracy
+
+    threshold = autoencoder.threshold if autoencoder.kind == "jumprelu" else jnp.zeros_like(autoencoder.threshold)
+    l0, accuracy = jax.lax.map(jax.checkpoint(one_latent), (autoencoder.readout, autoencoder.offset, threshold))
+    return l0, accuracy.max()
+
+
+def _sparse_parts(source, layer, autoencoder, resolution):
+    """Reconstruction, `E e: [m]`, mean and total variance of f, and how far the reconstruction may be off, relative."""
     t = autoencoder.readout.shape[1]
     source = compress(source, resolution.atoms)
     form = layer.form()
@@ -151,28 +196,29 @@ def _sparse_loss(source, layer, autoencoder, resolution) -> SparseLoss:
 
     @jax.checkpoint
     def one_feature(everywhere, readout, offset, threshold):
-        source, form, axis, grid = everywhere
+        source, form, axis, grid, covariance = everywhere
         statistic = Statistic.of(source, form, readout, axis, resolution, aligned=True)
         kinks = (threshold if autoencoder.kind == "jumprelu" else 0) - offset
         spectrum = Spectrum.of(statistic, grid, resolution)
         nodes = statistic_nodes(spectrum, resolution, kinks[:, None])
         varying = Varying.of(statistic, nodes, lambda y: autoencoder._point(y + offset, threshold)[None])
         given = varying.values[:, 0], kinks[:, None]
-        latent = Latent.of(
-            source, form, spectrum, nodes, resolution, *given, base=varying.base[0], derivative=varying.derivative[0]
-        )
-        return latent, nodes.weights @ (varying.values[:, 0] + varying.base > 0).astype(readout.dtype)
+        tangent = {"base": varying.base[0], "derivative": varying.derivative[0]}
+        latent = Latent.of(source, form, spectrum, nodes, resolution, *given, **tangent)
+        return latent, nodes.misfit(statistic, readout @ covariance @ readout.T)
 
     arguments = (autoencoder.readout, autoencoder.offset, autoencoder.threshold)
     batches = Batches.of(source, len(autoencoder.readout), 1, t, axis.linear, resolution)
-    given = source, form, axis, grid
-    latents, l0 = spread(one_feature, given, arguments, batch=batches.laws)
     moments = LayerMoments.of(source, form, axis)
-    found = latent_covariances(source, moments, autoencoder.readout, latents, pair_grid, batches.pairs)
     mean, covariance = moments.output()
+    given = source, form, axis, grid, covariance
+    latents, misfit = spread(one_feature, given, arguments, batch=batches.laws)
+    found = latent_covariances(source, moments, autoencoder.readout, latents, pair_grid, batches.pairs)
     offset = mean - autoencoder.bias - autoencoder.decoder @ latents.mean
     explained = form.mapped(found.input_latent, found.psi_latent)
     gram = autoencoder.decoder.T @ autoencoder.decoder
     missed = jnp.trace(covariance) - 2 * jnp.sum(autoencoder.decoder * explained) + jnp.sum(gram * found.latent)
     reconstruction = missed + jnp.sum(offset**2)
-    return SparseLoss(reconstruction, latents.mean, l0, reconstruction / jnp.trace(covariance))
+    off = jnp.sum(jnp.abs(gram) * jnp.outer(latents.remainder, latents.remainder)) / reconstruction
+    accuracy = off + jnp.maximum(misfit.max(), axis.misfit)
+    return reconstruction, latents.mean, mean, jnp.trace(covariance), accuracy

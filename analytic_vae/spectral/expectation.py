@@ -7,6 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
+from ..conditioning import covariance_of, mean_of
 from ..layer import RidgeForm
 from ..model import FeatureModel
 from ..types import Array, Float, Scalar
@@ -164,6 +165,21 @@ class LayerMoments(eqx.Module):
             pinned = Pinned.of(expectation, axis.law.masses, rows)
             states, psi_covariance = pinned.states, pinned.with_input(source, rows, jnp.zeros_like(psi))
         return cls(form, mean, covariance, psi, axis.weights @ rest**2, psi_covariance, states)
+
+    def mixed(self, weights: Float[Array, " c"], sources: FeatureModel) -> "LayerMoments":
+        """Of a mixture, from the moments of its components, on a leading axis."""
+        psi, mean, masses = self.psi, self.input_mean, sources.prior.masses
+        with_psi = covariance_of(weights, self.psi_covariance[:, :, None], mean, psi[:, None])[:, 0]
+        apart = psi - mean_of(weights, psi)
+        return LayerMoments(
+            form=jax.tree.map(lambda leaf: leaf[0], self.form),
+            input_mean=mean_of(weights, mean),
+            input_covariance=covariance_of(weights, self.input_covariance, mean, mean),
+            psi=mean_of(weights, psi),
+            psi_variance=mean_of(weights, self.psi_variance + apart**2),
+            psi_covariance=with_psi,
+            psi_states=mean_of(weights, self.psi_states + masses * apart[:, None, None]),
+        )
 
     @property
     def psi_input(self) -> Float[Array, " n1"]:

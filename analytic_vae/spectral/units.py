@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
+from ..conditioning import covariance_of, mean_of
 from ..layer import DenseForm, DenseLayer
 from ..model import FeatureModel
 from ..parallel import PAIRS_ON_CPU, spread, together
@@ -38,6 +39,8 @@ class DenseMoments(eqx.Module):
     Cov(x1, psi): [n1, h]`, and `psi_states = E[1{z_l = a_lk} (psi - E psi)]: [h, m1, K1]`; `units`, their laws and
     series, a leading axis `h`; `misfit: [h]`, how far mass, mean and variance of each law are from the exact ones;
     `resolution`, at which all that was computed, of which `source`, and what the units `apply`: functions, their kinks.
+    Where the source was taken as a mixture (`conditioning.py`), `parts` are the moments of its components, on a leading
+    axis, and `units` those of the likeliest.
     `remainder: [h]` is the L2 norm of what each series leaves out; a covariance of two units is off by about the
     product of two, but where the source has no noise: there what is left out of one is not orthogonal to the other, and
     finer resolutions tell.
@@ -55,6 +58,31 @@ class DenseMoments(eqx.Module):
     resolution: Resolution = eqx.field(static=True)
     source: FeatureModel
     apply: tuple[tuple[Callable, tuple[float, ...]], ...] = eqx.field(static=True)
+    parts: "DenseMoments | None" = None
+
+    @classmethod
+    def mixed(cls, weights: Float[Array, " c"], parts: "DenseMoments", source: FeatureModel) -> "DenseMoments":
+        """Of a mixture, from the moments of its components, on a leading axis: they stay as `parts`."""
+        likeliest = jnp.argmax(weights)
+        one = jax.tree.map(lambda leaf: leaf[likeliest] if eqx.is_array(leaf) else leaf, parts)
+        psi, mean = parts.psi, parts.input_mean
+        apart = psi - mean_of(weights, psi)[None]
+        states = parts.psi_states + jnp.einsum("ch,cmk->chmk", apart, parts.source.prior.masses)
+        return cls(
+            form=one.form,
+            input_mean=mean_of(weights, mean),
+            input_covariance=covariance_of(weights, parts.input_covariance, mean, mean),
+            psi=mean_of(weights, psi),
+            psi_covariance=covariance_of(weights, parts.psi_covariance, psi, psi),
+            psi_input=covariance_of(weights, parts.psi_input, mean, psi),
+            psi_states=mean_of(weights, states),
+            units=one.units,
+            misfit=mean_of(weights, parts.misfit),
+            resolution=parts.resolution,
+            source=source,
+            apply=parts.apply,
+            parts=parts,
+        )
 
     @classmethod
     def of(
@@ -94,8 +122,16 @@ class DenseMoments(eqx.Module):
     def mapped_by(self, layer: DenseLayer) -> "DenseMoments":
         """The same units before another `output` and `skip`: those of this layer."""
         form = layer.form()
-        mine = self.form._replace(linear=form.linear, offset=form.offset, output=form.output)
-        return eqx.tree_at(lambda one: one.form, self, mine)
+
+        def mapped(moments, copy):
+            mine = moments.form._replace(**{name: copy(getattr(form, name)) for name in ("linear", "offset", "output")})
+            return eqx.tree_at(lambda one: one.form, moments, mine)
+
+        if self.parts is None:
+            return mapped(self, lambda leaf: leaf)
+        count = self.parts.psi.shape[0]
+        parts = mapped(self.parts, lambda leaf: jnp.broadcast_to(leaf[None], (count, *leaf.shape)))
+        return mapped(eqx.tree_at(lambda one: one.parts, self, parts), lambda leaf: leaf)
 
     @property
     def remainder(self) -> Float[Array, " h"]:
