@@ -125,7 +125,9 @@ def save_safetensors(arrays: dict[str, np.ndarray], path: Path) -> None:
 
 def data() -> None:
     """A feature model of data has their moments."""
-    values = np.random.default_rng(0).exponential(size=(500, 3)) @ np.array([[1.0, 0.3, 0.0], [0.0, 1.0, 0.5], [0, 0, 1]])
+    values = np.random.default_rng(0).exponential(size=(500, 3)) @ np.array(
+        [[1.0, 0.3, 0.0], [0.0, 1.0, 0.5], [0, 0, 1]]
+    )
     mean, covariance = av.source_from_data(values, 2, atoms=5, floor=1e-9).moments()
     same("source from data", mean, values.mean(axis=0))
     same("its covariance", covariance, np.cov(values.T, ddof=0))

@@ -106,9 +106,10 @@ def load_source(
     arrays = read_arrays(path, max_bytes=max_bytes)
     arrays.pop("header.json", None)  # what save_model adds
     if "data" in arrays and not _MODEL_KEYS & set(arrays):
+        data = _checked_data(arrays["data"])
         if features is None:
             raise ValueError(f"features: expected how many to find in the data of {path}, got None.")
-        return source_from_data(arrays["data"], features, **options)
+        return source_from_data(data, features, **options)
     _require_model(arrays, path)
     given = [name for name, value in {"features": features, **options}.items() if value is not None]
     if given:

@@ -6,7 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from ._check import as_floating, require_finite, require_instance, require_shape
+from ._check import as_floating, as_input, require_finite, require_instance, require_not_negative, require_shape
 from .arguments import check_layer, check_memory, check_ridge
 from .compiled import compiled
 from .layer import AbstractLayer
@@ -80,13 +80,15 @@ class SparseAutoencoder(eqx.Module):
         require_shape("threshold", self.threshold, (m,), "features of the readout")
         for name in ("readout", "offset", "decoder", "bias", "threshold"):
             require_finite(name, getattr(self, name))
+        require_not_negative("threshold", self.threshold)
 
     def activations(self, x: Float[Array, " n"]) -> Float[Array, " m"]:
-        """`e_j(C_j x + offset_j)`."""
+        """`e_j(C_j x + offset_j)` for one vector; for a batch use `jax.vmap`."""
+        x = as_input(x, self.decoder.shape[0], "neurons of the autoencoder")
         return jax.vmap(self._point)(self.readout @ x + self.offset, self.threshold)
 
     def __call__(self, x: Float[Array, " n"]) -> Float[Array, " n"]:
-        """The reconstruction of `x`."""
+        """The reconstruction of `x`, one vector; for a batch use `jax.vmap`."""
         return self.bias + self.decoder @ self.activations(x)
 
     def _point(self, y: Float[Array, " t"], threshold: Scalar) -> Scalar:
