@@ -112,7 +112,7 @@ def _recognise(folder: Path, manifest: Path, here: dict[str, Any]) -> None:
         )
     if not same:
         what = ", ".join(parts) or "source, network or options"
-        raise ValueError(f"folder: {folder} belongs to a run of another {what}; choose another folder.")
+        raise ValueError(f"folder: {folder} belongs to another run: it differs in {what}; choose another folder.")
 
 
 def _other_versions(theirs: dict[str, str], ours: dict[str, str]) -> list[str]:
