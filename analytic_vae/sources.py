@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ._check import require_finite, require_shape
+from ._check import require_finite, require_shape, shown
 from .files import MAX_BYTES, finite_array, read_arrays, real_array
 from .model import FeatureModel
 from .prior import Prior
@@ -147,7 +147,7 @@ def _checked_data(data: ArrayLike) -> np.ndarray:
     if (largest := np.max(np.abs(data.astype(np.float64)))) > 1e100:
         raise ValueError(f"data: expected numbers whose squares can be added, below 1e100, got {largest:.3g}.")
     if len(data) < 2:
-        raise ValueError(f"data: expected at least 2 samples, got shape {data.shape}.")
+        raise ValueError(f"data: expected at least 2 samples, got shape {shown(data.shape)}.")
     return data if data.dtype.kind == "f" else data.astype(np.float64)
 
 
