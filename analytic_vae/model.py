@@ -2,6 +2,7 @@
 
 import math
 import operator
+from collections.abc import Sequence
 
 import equinox as eqx
 import jax
@@ -120,7 +121,7 @@ class FeatureModel(eqx.Module):
         require_shape("offset", checked, (self.neurons,), "neurons of the model")
         return eqx.tree_at(lambda model: model.mean, self, self.mean + jnp.asarray(offset))
 
-    def sample(self, key: PRNGKeyArray, shape: int | tuple[int, ...] = ()) -> Float[Array, "*shape n"]:
+    def sample(self, key: PRNGKeyArray, shape: int | Sequence[int] = ()) -> Float[Array, "*shape n"]:
         """Independent draws of `x`, of the given leading shape; a number `k` is the shape `(k,)`.
 
         Raises `TypeError` if `key` is not one key, such as `jax.random.key(0)`, or `shape` no integers, `ValueError` if
@@ -184,10 +185,10 @@ def whitening(target: FeatureModel):
     return solve, jnp.ones_like(noise[0, 0]), jnp.log(jnp.abs(jnp.diagonal(noise))).sum()
 
 
-def _as_shape(shape: int | tuple[int, ...]) -> tuple[int, ...]:
+def _as_shape(shape: int | Sequence[int]) -> tuple[int, ...]:
     try:
-        lengths = (operator.index(shape),) if np.ndim(shape) == 0 else tuple(map(operator.index, shape))
-    except (TypeError, ValueError) as error:
+        lengths = tuple(operator.index(length) for length in (shape if isinstance(shape, Sequence) else (shape,)))
+    except TypeError as error:
         raise TypeError(f"shape: expected an integer or a tuple of integers, got {shape!r}.") from error
     if min(lengths, default=0) < 0:
         raise ValueError(f"shape: expected integers of at least 0, got {shape!r}.")
