@@ -1,5 +1,6 @@
 """Checks of arguments: facts of shape at trace time, facts of value whenever the value is at hand."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -34,14 +35,48 @@ def is_concrete(array: Any) -> bool:
 
 
 def require_shape(name: str, array: Array, shape: tuple[int | None, ...], meaning: str) -> None:
-    """Raise `ValueError` unless `array` has the given shape; `None` stands for any positive length."""
+    """Raise `ValueError` unless `array` has the given shape; `None` stands for any positive length.
+
+    `meaning` says what the axes are, with a comma between two of them.
+    """
     fits = array.ndim == len(shape) and all(
         length > 0 and (expected is None or length == expected)
         for length, expected in zip(array.shape, shape, strict=True)
     )
     if not fits:
-        expected = tuple("any" if length is None else length for length in shape)
-        raise ValueError(f"{name}: expected shape {expected} ({meaning}), got {array.shape}.")
+        raise ValueError(f"{name}: expected {_wanted(array, shape, meaning)}, got {shown(array.shape)}.")
+
+
+def _wanted(array: Array, shape: tuple[int | None, ...], meaning: str) -> str:
+    """The shape as a reader wants it: `shape [outputs, inputs]`, `shape [outputs, 3] (outputs, inputs)`."""
+    axes = meaning.split(", ")
+    if len(axes) != len(shape):
+        axes = ["any"] * len(shape)
+    lengths = [axis if length is None else length for axis, length in zip(axes, shape, strict=True)]
+    if not shape or lengths != axes:
+        return f"shape {shown(lengths)} ({meaning})"
+    empty = array.ndim == len(shape)  # else it would fit
+    return f"shape {shown(lengths)}{', none of them 0' * empty}"
+
+
+def shown(shape: Iterable[int | str]) -> str:
+    """A shape in messages: `[2, 3]`, as it is written in docstrings."""
+    return f"[{', '.join(map(str, shape))}]"
+
+
+def as_input(x: Any, length: int, what: str) -> Array:
+    """`x` as an array, for a function of one vector of so many numbers, `what` says of what.
+
+    Shapes are known when a program is traced, so this costs nothing inside of one. Raises `ValueError`, which for a
+    batch tells of `jax.vmap`.
+    """
+    if not isinstance(x, jax.Array):
+        (floating,) = as_floating(x=x)
+        x = jnp.asarray(x) if hasattr(x, "dtype") else floating
+    if x.shape == (length,):
+        return x
+    batch = " For a batch use jax.vmap, which maps over its first axis." if x.ndim > 1 else ""
+    raise ValueError(f"x: expected shape {shown((length,))} ({what}), got {shown(x.shape)}.{batch}")
 
 
 def require_finite(name: str, array: Array) -> None:
@@ -57,6 +92,18 @@ def require_not_negative(name: str, array: Array) -> None:
     if is_concrete(array) and not np.all(np.asarray(array) >= 0):
         least = np.min(np.asarray(array))
         raise ValueError(f"{name}: expected positive numbers or zero, got a smallest value of {least:.3g}.")
+
+
+def require_key(name: str, key: Any) -> None:
+    """Raise `TypeError` unless `key` is one key of `jax.random`, typed or of the older kind (an array of `uint32`)."""
+    if isinstance(key, jax.Array) and jax.dtypes.issubdtype(key.dtype, jax.dtypes.prng_key):
+        fits, got = key.ndim == 0, f"keys of shape {shown(key.shape)}"
+    elif isinstance(key, jax.Array | np.ndarray):
+        fits, got = key.ndim == 1 and key.dtype == np.uint32, f"an array of {key.dtype} of shape {shown(key.shape)}"
+    else:
+        fits, got = False, type(key).__name__
+    if not fits:
+        raise TypeError(f"{name}: expected one key, such as jax.random.key(0), got {got}.")
 
 
 def require_instance(name: str, value: Any, kinds: type | tuple[type, ...], expected: str) -> None:

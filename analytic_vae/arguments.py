@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from ._check import is_concrete, require_instance
+from ._check import is_concrete, require_instance, shown
 from .encoder import AbstractEncoder, CarriedEncoder, encode
 from .layer import AbstractLayer, DenseLayer
 from .model import FeatureModel
@@ -49,7 +49,8 @@ def check_encoder(layer, encoder, atoms, resolution, name: str = "atoms", source
             raise ValueError(f"encoder: expected {m1} carried features, as many as source has, got {encoder.carried}.")
         if atoms.shape != (encoder.features, K1):
             raise ValueError(
-                f"{name}: expected {encoder.features} features of {K1} atoms, as many as source has, got {atoms.shape}."
+                f"{name}: expected {encoder.features} features of {K1} atoms, as many as source has, got "
+                f"{shown(atoms.shape)}."
             )
         if encoder.beside is None:
             return
@@ -109,8 +110,8 @@ def check_moments(moments, source, layer, resolution) -> None:
         return
     require_instance("layer", layer, DenseLayer, "a DenseLayer, as moments were given")
     require_instance("moments", moments, DenseMoments, "what av.dense_moments returns")
-    shapes = moments.form.weight.shape, moments.psi_states.shape[1:]
-    expected = layer.weight.shape, source.prior.atoms.shape
+    shapes = f"{shown(moments.form.weight.shape)}, {shown(moments.psi_states.shape[1:])}"
+    expected = f"{shown(layer.weight.shape)}, {shown(source.prior.atoms.shape)}"
     if shapes != expected:
         raise ValueError(f"moments: expected those of units and features {expected}, got {shapes}.")
     if moments.resolution != resolution:

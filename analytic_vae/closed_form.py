@@ -15,7 +15,7 @@ from typing import Literal
 import jax.numpy as jnp
 import numpy as np
 
-from ._check import as_floating, is_concrete
+from ._check import as_floating, is_concrete, require_instance, require_shape
 from .elbo import Elbo, elbo_of
 from .expectations import Expectations
 from .model import FeatureModel, lower_triangular
@@ -29,6 +29,8 @@ NOISES: tuple[Noise, ...] = ("scalar", "diagonal", "full")
 
 def best_prior(given: Expectations, atoms: Float[Array, "m2 K"]) -> Prior:
     """The aggregate posterior `P2_j = E[Q_j(. | y_j)]`, which makes `sum_j E KL(Q_j || P2_j)` least."""
+    require_given(given)
+    require_atoms(given, atoms)
     least = jnp.finfo(given.aggregate.dtype).eps ** 2
     masses = jnp.maximum(given.aggregate, least)
     return Prior(atoms, jnp.log(masses / masses.sum(axis=1, keepdims=True)))
@@ -41,6 +43,7 @@ def best_decoder(given: Expectations) -> tuple[Array, Float[Array, " n2"]]:
     With a vector per atom `B: [n2, m2, K]`, centred by the aggregate, so that `mean` is that of `f`. A feature whose
     latent does not vary has no direction of its own: a relative ridge of the square root of the rounding makes it zero.
     """
+    require_given(given)
     matrix, mean = _best_matrix(given)
     if not given.vectors:
         return matrix, mean
@@ -62,6 +65,8 @@ def _best_matrix(given: Expectations) -> tuple[Float[Array, "n2 C"], Float[Array
 @exact_products
 def residual_covariance(given: Expectations, decoder: Array) -> Float[Array, "n2 n2"]:
     """`Cov(f - B z)`, with `z` drawn from the encoder."""
+    require_given(given)
+    require_decoder(given, decoder)
     if given.vectors:
         decoder = (decoder[:, :, 1:] - decoder[:, :, :1]).reshape(decoder.shape[0], -1)
     cross = given.output_latent @ decoder.T
@@ -75,6 +80,8 @@ def best_noise(given: Expectations, decoder: Array, noise: Noise, floor: ArrayLi
     `floor` times the mean variance of `f` is added to every variance: a neuron that never varies (a dead unit) would
     otherwise have a noise of zero and a loss of minus infinity.
     """
+    require_given(given)
+    require_noise(noise)
     require_floor(floor)
     residual = residual_covariance(given, decoder)
     n = residual.shape[0]
@@ -83,18 +90,26 @@ def best_noise(given: Expectations, decoder: Array, noise: Noise, floor: ArrayLi
         return jnp.sqrt(jnp.trace(residual) / n + least)
     if noise == "diagonal":
         return jnp.sqrt(jnp.diagonal(residual) + least)
-    if noise == "full":
-        return jnp.linalg.cholesky((residual + residual.T) / 2 + least * jnp.eye(n, dtype=residual.dtype))
-    raise ValueError(f"noise: expected one of {', '.join(NOISES)}, got {noise!r}.")
+    return jnp.linalg.cholesky((residual + residual.T) / 2 + least * jnp.eye(n, dtype=residual.dtype))
 
 
 @exact_products
 def best_target(
     given: Expectations, atoms: Float[Array, "m2 K"], noise: Noise = "full", floor: ArrayLike = 1e-6
 ) -> FeatureModel:
-    """The target of the least loss for the encoder behind `given`: prior, decoder, mean and noise at their best."""
-    if np.shape(atoms) != given.aggregate.shape:
-        raise ValueError(f"atoms: expected shape {given.aggregate.shape}, as in given, got {np.shape(atoms)}.")
+    """The target of the least loss for the encoder behind `given`: prior, decoder, mean and noise at their best.
+
+    Arguments:
+        given: what `av.expectations` returns of source, layer, atoms and encoder.
+        atoms: `[m2, K]`, those that `given` is of.
+        noise: `"full"`, `"diagonal"` or `"scalar"`, as in `best_noise`.
+        floor: the least noise variance, relative to the mean variance of a neuron; at least 0.
+
+    Raises `ValueError` or `TypeError` that names the argument.
+    """
+    require_given(given)
+    require_atoms(given, atoms)
+    require_noise(noise)
     require_floor(floor)
     decoder, mean = best_decoder(given)
     return FeatureModel(best_prior(given, atoms), decoder, best_noise(given, decoder, noise, floor), mean)
@@ -111,6 +126,8 @@ def carried_target(
     eigenvalues) below `floor` times the mean variance of f are raised to it: exact zeros, or what a coarse resolution
     leaves of them.
     """
+    require_given(given)
+    require_noise(noise)
     require_floor(floor)
     decoder, mean = _main_effects(given)
     residual = residual_covariance(given, decoder)
@@ -120,10 +137,8 @@ def carried_target(
         scale = jnp.sqrt(jnp.maximum(jnp.trace(residual) / mean.size, least))
     elif noise == "diagonal":
         scale = jnp.sqrt(jnp.maximum(jnp.diagonal(residual), least))
-    elif noise == "full":
-        scale = lower_triangular(vectors * jnp.sqrt(jnp.maximum(values, least))[None])
     else:
-        raise ValueError(f"noise: expected one of {', '.join(NOISES)}, got {noise!r}.")
+        scale = lower_triangular(vectors * jnp.sqrt(jnp.maximum(values, least))[None])
     return FeatureModel(prior, decoder, scale, mean), values[0]
 
 
@@ -150,6 +165,31 @@ def profiled(
     """
     target = best_target(given, atoms, noise, floor)
     return elbo_of(given, target), target
+
+
+def require_given(given: Expectations) -> None:
+    """Raise `TypeError` unless `given` are expectations: arguments in another order are told by that."""
+    require_instance("given", given, Expectations, "the Expectations that av.expectations returns")
+
+
+def require_atoms(given: Expectations, atoms: ArrayLike) -> None:
+    """Raise `ValueError` unless the atoms have the shape of those that `given` is of."""
+    (atoms,) = as_floating(atoms=atoms)
+    require_shape("atoms", atoms, given.aggregate.shape, "features, atoms, as in given")
+
+
+def require_decoder(given: Expectations, decoder: ArrayLike) -> None:
+    """Raise `ValueError` unless the decoder has a direction a feature or, as in `given`, a vector an atom."""
+    (decoder,) = as_floating(decoder=decoder)
+    neurons, shape = given.layer.form.linear.shape[:1], given.aggregate.shape
+    wanted, axes = (shape, "features, atoms") if given.vectors else (shape[:1], "features")
+    require_shape("decoder", decoder, neurons + wanted, f"neurons, {axes}, as in given")
+
+
+def require_noise(noise: Noise) -> None:
+    """Raise `ValueError` unless there is such a kind of noise."""
+    if noise not in NOISES:
+        raise ValueError(f"noise: expected one of {', '.join(NOISES)}, got {noise!r}.")
 
 
 def require_floor(floor: ArrayLike) -> None:

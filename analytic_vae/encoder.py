@@ -56,7 +56,10 @@ class AbstractEncoder(eqx.Module):
 
 
 def encode(encoder: AbstractEncoder, y: Float[Array, "m Q t"], atoms: Float[Array, "m K"]) -> Float[Array, "m Q K"]:
-    """Log masses of every feature at `Q` points of its own statistics."""
+    """Log masses of every feature at `Q` points of its own statistics. Raises `ValueError` if a shape does not fit."""
+    m, t, _ = encoder.readout.shape
+    require_shape("y", y, (m, None, t), "features, points, statistics")
+    require_shape("atoms", atoms, (m, None), "features, atoms")
     arrays, static = eqx.partition(encoder, eqx.is_array)
 
     def one(arrays, points, a):

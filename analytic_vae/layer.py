@@ -1,13 +1,13 @@
 """Layers: a linear map, one with one non-linear direction, full-width ones, and networks of them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from ._check import as_floating, require_finite, require_instance, require_shape
+from ._check import as_floating, as_input, require_finite, require_instance, require_shape
 from .activation import Activation, get_activation
 from .types import Array, ArrayLike, Float, Scalar
 
@@ -74,6 +74,7 @@ class AbstractLayer(eqx.Module):
         return self.form()
 
     def __call__(self, x: Float[Array, " n1"]) -> Float[Array, " n2"]:
+        """`f(x)` of one vector; for a batch use `jax.vmap`. Raises `ValueError` if `x` has another shape."""
         raise NotImplementedError
 
 
@@ -112,7 +113,7 @@ class LinearLayer(AbstractLayer):
         return RidgeForm(self.weight, self.bias, jnp.zeros_like(self.bias), zeros, zeros, zeros[0], None)
 
     def __call__(self, x: Float[Array, " n1"]) -> Float[Array, " n2"]:
-        return self.weight @ x + self.bias
+        return self.weight @ as_input(x, self.inputs, "inputs of the layer") + self.bias
 
 
 class RidgeLayer(AbstractLayer):
@@ -171,7 +172,7 @@ class RidgeLayer(AbstractLayer):
         return RidgeForm(self.linear, offset, self.output, direction, size, self.bias, self.activation)
 
     def __call__(self, x: Float[Array, " n1"]) -> Float[Array, " n2"]:
-        remembered = self.linear @ x
+        remembered = self.linear @ as_input(x, self.inputs, "inputs of the layer")
         return remembered + self.output * self.activation(self.direction @ remembered + self.bias)
 
 
@@ -271,6 +272,7 @@ class DenseLayer(AbstractLayer):
         return DenseLayer(self.weight[index], self.bias[index], chosen, output, self.skip)
 
     def __call__(self, x: Float[Array, " n1"]) -> Float[Array, " n2"]:
+        x = as_input(x, self.inputs, "inputs of the layer")
         s = self.weight @ x + self.bias
         psi = jnp.stack([one(s) for one in self.activations])[jnp.asarray(self.which), jnp.arange(self.units)]
         y = psi if self.output is None else self.output @ psi
@@ -298,12 +300,15 @@ class Network(eqx.Module):
     Arguments:
         layers: a sequence of layers; the inputs of each must be the outputs of the one before.
 
-    Raises `ValueError` if it is empty or two neighbours do not fit, `TypeError` if an entry is no layer.
+    Raises `ValueError` if it is empty or two neighbours do not fit, `TypeError` if it is no sequence or an entry is no
+    layer.
     """
 
     layers: tuple[AbstractLayer, ...]
 
-    def __init__(self, layers):
+    def __init__(self, layers: Iterable[AbstractLayer]):
+        if isinstance(layers, AbstractLayer) or not isinstance(layers, Iterable):
+            raise TypeError(f"layers: expected a sequence of layers, got {type(layers).__name__}.")
         self.layers = tuple(layers)
         if not self.layers:
             raise ValueError("layers: expected at least one layer, got none.")
@@ -327,6 +332,8 @@ class Network(eqx.Module):
         return self.layers[-1].outputs
 
     def __call__(self, x: Float[Array, " n_in"]) -> Float[Array, " n_out"]:
+        """The output for one vector; for a batch use `jax.vmap`. Raises `ValueError` if `x` has another shape."""
+        x = as_input(x, self.inputs, "inputs of the network")
         for layer in self.layers:
             x = layer(x)
         return x

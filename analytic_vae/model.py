@@ -1,13 +1,23 @@
 """The feature model: a sum of independent discrete features plus Gaussian noise."""
 
 import math
+import operator
+from collections.abc import Sequence
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ._check import as_floating, is_concrete, require_finite, require_instance, require_not_negative, require_shape
+from ._check import (
+    as_floating,
+    is_concrete,
+    require_finite,
+    require_instance,
+    require_key,
+    require_not_negative,
+    require_shape,
+)
 from .prior import Prior
 from .types import Array, ArrayLike, Float, PRNGKeyArray
 
@@ -107,10 +117,18 @@ class FeatureModel(eqx.Module):
 
     def shift(self, offset: Float[Array, " n"]) -> "FeatureModel":
         """The law of `x + offset`."""
-        return eqx.tree_at(lambda model: model.mean, self, self.mean + offset)
+        (checked,) = as_floating(offset=offset)
+        require_shape("offset", checked, (self.neurons,), "neurons of the model")
+        return eqx.tree_at(lambda model: model.mean, self, self.mean + jnp.asarray(offset))
 
-    def sample(self, key: PRNGKeyArray, shape: tuple[int, ...] = ()) -> Float[Array, "*shape n"]:
-        """Independent draws of `x`, of the given leading shape."""
+    def sample(self, key: PRNGKeyArray, shape: int | Sequence[int] = ()) -> Float[Array, "*shape n"]:
+        """Independent draws of `x`, of the given leading shape; a number `k` is the shape `(k,)`.
+
+        Raises `TypeError` if `key` is not one key, such as `jax.random.key(0)`, or `shape` no integers, `ValueError` if
+        one of these is negative.
+        """
+        require_key("key", key)
+        shape = _as_shape(shape)
         count = math.prod(shape)
         keys = jax.random.split(key, count)
         return jax.vmap(self._draw)(keys).reshape(*shape, self.neurons)
@@ -165,6 +183,16 @@ def whitening(target: FeatureModel):
         return (lambda a: a / (noise if a.ndim == 1 else noise[:, None])), jnp.ones_like(noise[0]), jnp.log(noise).sum()
     solve = lambda a: jax.scipy.linalg.solve_triangular(noise, a, lower=True)  # noqa: E731
     return solve, jnp.ones_like(noise[0, 0]), jnp.log(jnp.abs(jnp.diagonal(noise))).sum()
+
+
+def _as_shape(shape: int | Sequence[int]) -> tuple[int, ...]:
+    try:
+        lengths = tuple(operator.index(length) for length in (shape if isinstance(shape, Sequence) else (shape,)))
+    except TypeError as error:
+        raise TypeError(f"shape: expected an integer or a tuple of integers, got {shape!r}.") from error
+    if min(lengths, default=0) < 0:
+        raise ValueError(f"shape: expected integers of at least 0, got {shape!r}.")
+    return lengths
 
 
 def _check_noise(noise: Array, neurons: int) -> None:

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from ._check import require_instance
+from ._check import require_instance, shown
 from .arguments import check_pairs_memory, check_vectors
 from .closed_form import NOISES
 from .encoder import AbstractEncoder, CarriedEncoder, learnt_part
@@ -43,7 +43,9 @@ def check_combination(source, layer, options: dict, certify: bool) -> None:
     """Raise an error that names the argument if completed options do not go with each other, or with the layer."""
     encoder, vectors, target = options["encoder"], options["vectors"], options["target"]
     if target is not None and (target.decoder.ndim == 3) != vectors:
-        raise ValueError(f"vectors: expected {not vectors}, as target has a decoder of shape {target.decoder.shape}.")
+        raise ValueError(
+            f"vectors: expected {not vectors}, as target has a decoder of shape {shown(target.decoder.shape)}."
+        )
     if carries(encoder):
         check_vectors(vectors, source.prior.atoms.shape[1], "source")
         refused = ["atoms"]

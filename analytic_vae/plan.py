@@ -3,7 +3,7 @@
 import equinox as eqx
 import jax
 
-from ._check import require_instance
+from ._check import require_instance, shown
 from .arguments import check_encoder, check_layer
 from .compiled import compiled
 from .encoder import AbstractEncoder
@@ -92,5 +92,5 @@ def check_plan(plan, layer, encoder, resolution) -> None:
     if not plan.low.shape == plan.length.shape == expected:
         raise ValueError(
             f"plan: expected boxes of {expected[0]} features of {expected[1]} statistics, as encoder has, "
-            f"got {plan.low.shape} and {plan.length.shape}."
+            f"got {shown(plan.low.shape)} and {shown(plan.length.shape)}."
         )

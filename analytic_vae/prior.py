@@ -30,7 +30,7 @@ class Prior(eqx.Module):
     def __init__(self, atoms: ArrayLike, logits: ArrayLike):
         self.atoms, self.logits = as_floating(atoms=atoms, logits=logits)
         require_shape("atoms", self.atoms, (None, None), "features, atoms")
-        require_shape("logits", self.logits, self.atoms.shape, "as atoms: features, atoms")
+        require_shape("logits", self.logits, self.atoms.shape, "features, atoms, as atoms")
         require_finite("atoms", self.atoms)
         if is_concrete(self.logits):
             known = np.asarray(self.logits)
@@ -40,12 +40,14 @@ class Prior(eqx.Module):
     @classmethod
     def from_masses(cls, atoms: ArrayLike, masses: ArrayLike) -> "Prior":
         """The prior with the given masses `[m, K]`, non-negative; they are normalised per feature."""
-        (masses,) = as_floating(masses=masses)
+        atoms, masses = as_floating(atoms=atoms, masses=masses)
+        require_shape("atoms", atoms, (None, None), "features, atoms")
+        require_shape("masses", masses, atoms.shape, "features, atoms, as atoms")
         require_finite("masses", masses)
         if is_concrete(masses) and np.any(np.asarray(masses) < 0):
             least = np.min(np.asarray(masses))
             raise ValueError(f"masses: expected non-negative numbers, got a smallest value of {least:.3g}.")
-        if is_concrete(masses) and masses.ndim == 2 and not np.all(np.asarray(masses).sum(axis=1) > 0):
+        if is_concrete(masses) and not np.all(np.asarray(masses).sum(axis=1) > 0):
             raise ValueError("masses: expected a positive sum for every feature, got 0 for some.")
         return cls(atoms, jnp.log(masses))
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ._check import require_finite, require_shape
+from ._check import require_finite, require_shape, shown
 from .files import MAX_BYTES, finite_array, read_arrays, real_array
 from .model import FeatureModel
 from .prior import Prior
@@ -106,9 +106,10 @@ def load_source(
     arrays = read_arrays(path, max_bytes=max_bytes)
     arrays.pop("header.json", None)  # what save_model adds
     if "data" in arrays and not _MODEL_KEYS & set(arrays):
+        data = _checked_data(arrays["data"])
         if features is None:
             raise ValueError(f"features: expected how many to find in the data of {path}, got None.")
-        return source_from_data(arrays["data"], features, **options)
+        return source_from_data(data, features, **options)
     _require_model(arrays, path)
     given = [name for name, value in {"features": features, **options}.items() if value is not None]
     if given:
@@ -146,7 +147,7 @@ def _checked_data(data: ArrayLike) -> np.ndarray:
     if (largest := np.max(np.abs(data.astype(np.float64)))) > 1e100:
         raise ValueError(f"data: expected numbers whose squares can be added, below 1e100, got {largest:.3g}.")
     if len(data) < 2:
-        raise ValueError(f"data: expected at least 2 samples, got shape {data.shape}.")
+        raise ValueError(f"data: expected at least 2 samples, got shape {shown(data.shape)}.")
     return data if data.dtype.kind == "f" else data.astype(np.float64)
 
 

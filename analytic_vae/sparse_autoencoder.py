@@ -6,7 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from ._check import as_floating, require_finite, require_instance, require_shape
+from ._check import as_floating, as_input, require_finite, require_instance, require_not_negative, require_shape
 from .accuracy import warned
 from .activation import get_activation
 from .arguments import check_layer, check_memory, check_ridge
@@ -85,13 +85,15 @@ class SparseAutoencoder(eqx.Module):
         require_shape("threshold", self.threshold, (m,), "features of the readout")
         for name in ("readout", "offset", "decoder", "bias", "threshold"):
             require_finite(name, getattr(self, name))
+        require_not_negative("threshold", self.threshold)
 
     def activations(self, x: Float[Array, " n"]) -> Float[Array, " m"]:
-        """`e_j(C_j x + offset_j)`."""
+        """`e_j(C_j x + offset_j)` for one vector; for a batch use `jax.vmap`."""
+        x = as_input(x, self.decoder.shape[0], "neurons of the autoencoder")
         return jax.vmap(self._point)(self.readout @ x + self.offset, self.threshold)
 
     def __call__(self, x: Float[Array, " n"]) -> Float[Array, " n"]:
-        """The reconstruction of `x`."""
+        """The reconstruction of `x`, one vector; for a batch use `jax.vmap`."""
         return self.bias + self.decoder @ self.activations(x)
 
     def _point(self, y: Float[Array, " t"], threshold: Scalar) -> Scalar:
@@ -219,6 +221,7 @@ def _sparse_parts(source, layer, autoencoder, resolution):
     gram = autoencoder.decoder.T @ autoencoder.decoder
     missed = jnp.trace(covariance) - 2 * jnp.sum(autoencoder.decoder * explained) + jnp.sum(gram * found.latent)
     reconstruction = missed + jnp.sum(offset**2)
-    off = jnp.sum(jnp.abs(gram) * jnp.outer(latents.remainder, latents.remainder)) / reconstruction
+    least = jnp.finfo(mean.dtype).eps ** 0.5 * jnp.trace(covariance)
+    off = jnp.sum(jnp.abs(gram) * jnp.outer(latents.remainder, latents.remainder)) / jnp.maximum(reconstruction, least)
     accuracy = off + jnp.maximum(misfit.max(), axis.misfit)
     return reconstruction, latents.mean, mean, jnp.trace(covariance), accuracy

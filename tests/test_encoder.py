@@ -66,6 +66,16 @@ def test_random_networks_differ_between_features_and_follow_the_dtype():
 R1, R2, R3 = np.ones((2, 1, 3)), np.ones((2, 2, 3)), np.ones((2, 3, 3))
 
 
+def test_points_of_another_shape_are_refused_by_name():
+    encoder = av.SoftmaxEncoder(R1, np.ones((2, 1, 4)), np.ones((2, 4)))
+    assert encode(encoder, jnp.ones((2, 5, 1)), jnp.ones((2, 4))).shape == (2, 5, 4)
+    for shape in ((2, 1), (3, 5, 1), (2, 5, 2)):
+        with pytest.raises(ValueError, match=r"y: expected shape \[2, points, 1\]"):
+            encode(encoder, jnp.ones(shape), jnp.ones((2, 4)))
+    with pytest.raises(ValueError, match=r"atoms: expected shape \[2, atoms\]"):
+        encode(encoder, jnp.ones((2, 5, 1)), jnp.ones(4))
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [

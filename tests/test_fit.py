@@ -14,6 +14,7 @@ import pytest
 import reference
 
 import analytic_vae as av
+from analytic_vae.closed_form import profiled, residual_covariance
 from analytic_vae.optimise import Stop
 
 # Two Bernoulli(0.3) features at an angle, noise 0.2: entropy of x (tests/density.py; the table of
@@ -107,6 +108,32 @@ def test_closed_forms_are_stationary(small, noise):
     assert max(float(jnp.max(jnp.abs(g))) for g in gradient) < 1e-6
     _, log_det = jnp.linalg.slogdet(2 * jnp.pi * jnp.e * target.covariance)
     assert abs(loss(*zeros) - (given.information.sum() + log_det / 2)) < 1e-7
+
+
+def test_closed_forms_ask_for_expectations_by_name(small):
+    atoms = jnp.array([[0.0, 1.0], [0.0, 1.0]])
+    encoder = av.SoftmaxEncoder(np.ones((2, 1, 2)), atoms[:, None], np.zeros((2, 2)))
+    given = av.expectations(small[0], av.LinearLayer(np.eye(2)), atoms, encoder, av.Resolution(8))
+    for call in (
+        lambda: av.best_target(atoms, encoder),
+        lambda: av.best_target(small[0], atoms),
+        lambda: av.best_prior(atoms, given),
+        lambda: av.best_decoder(atoms),
+        lambda: av.best_noise(encoder, atoms, "full"),
+        lambda: residual_covariance(atoms, given),
+        lambda: profiled(atoms, given),
+    ):
+        with pytest.raises(TypeError, match=r"given: expected the Expectations that av.expectations returns, got"):
+            call()
+    for call, message in (
+        (lambda: av.best_target(given, encoder), "atoms: expected an array of real numbers, got SoftmaxEncoder"),
+        (lambda: av.best_target(given, atoms[:1]), r"atoms: expected shape \[2, 2\] .* got \[1, 2\]"),
+        (lambda: av.best_prior(given, atoms[0]), r"atoms: expected shape \[2, 2\] .* got \[2\]"),
+        (lambda: av.best_noise(given, np.ones((2, 3)), "full"), r"decoder: expected shape \[2, 2\] .* got \[2, 3\]"),
+        (lambda: av.best_target(given, atoms, "ful"), "noise: expected one of scalar, diagonal, full, got 'ful'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            call()
 
 
 def test_profiled_gradient_is_the_derivative(small):

@@ -56,10 +56,13 @@ EYE, ONE = np.eye(2), np.ones(2)
         (lambda: av.RidgeLayer(EYE, ONE * np.inf, ONE), "output: expected finite"),
         (lambda: av.RidgeLayer(EYE, ONE, ONE, np.nan), "bias: expected finite"),
         (lambda: av.RidgeLayer(EYE, ONE, ONE, activation="rleu"), "activation: expected one of"),
-        (lambda: av.LinearLayer(ONE), "weight: expected shape"),
-        (lambda: av.LinearLayer(EYE, np.ones(3)), "bias: expected shape"),
+        (lambda: av.LinearLayer(ONE), r"weight: expected shape \[outputs, inputs\], got \[2\]\.$"),
+        (
+            lambda: av.LinearLayer(EYE, np.ones(3)),
+            r"bias: expected shape \[2\] \(outputs of the weight\), got \[3\]\.$",
+        ),
         (lambda: av.LinearLayer(EYE, np.array([0.0, np.nan])), "bias: expected finite"),
-        (lambda: av.LinearLayer(np.zeros((0, 2))), "weight: expected shape"),
+        (lambda: av.LinearLayer(np.zeros((0, 2))), r"weight: expected shape .*, none of them 0, got \[0, 2\]"),
         (lambda: av.Network([]), "layers: expected at least one"),
         (lambda: av.Network([av.LinearLayer(np.ones((3, 2))), av.LinearLayer(EYE)]), r"layers\[1\]: expected 3 inputs"),
     ],
@@ -74,3 +77,47 @@ def test_bad_types_are_refused_by_name():
         av.RidgeLayer(EYE, ONE, ONE, activation=jax.nn.relu)
     with pytest.raises(TypeError, match=r"layers\[1\]: expected"):
         av.Network([av.LinearLayer(EYE), jnp.tanh])
+    for wrong in (av.LinearLayer(EYE), av.Network([av.LinearLayer(EYE)]), None):
+        with pytest.raises(TypeError, match=f"layers: expected a sequence of layers, got {type(wrong).__name__}"):
+            av.Network(wrong)
+
+
+FUNCTIONS = {
+    "linear": av.LinearLayer([[1.0, 2.0], [0.5, -1.0]], [0.3, 0.1]),
+    "ridge": av.RidgeLayer([[1.0, 2.0], [0.5, -1.0]], ONE, ONE, 0.2),
+    "dense": av.DenseLayer([[1.0, 2.0], [0.5, -1.0]], [0.3, 0.1], ["relu", "tanh"], skip=EYE),
+    "network": av.Network([av.DenseLayer(EYE, ONE), av.LinearLayer(EYE)]),
+    "autoencoder": av.SparseAutoencoder(np.ones((4, 1, 2)), np.ones((4, 1)), np.ones((2, 4))),
+}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_a_function_of_one_vector_refuses_batches(name):
+    """Also of as many rows as it has inputs, which could be multiplied along the wrong axis."""
+    f = FUNCTIONS[name]
+    for batch in (np.ones((2, 2)), jnp.ones((5, 2)), [[1.0, 2.0], [3.0, 4.0]]):
+        with pytest.raises(ValueError, match=r"x: expected shape \[2\] .* got \[\d, 2\]\. For a batch use jax\.vmap"):
+            f(batch)
+        with pytest.raises(ValueError, match=r"x: expected shape \[2\] .* jax\.vmap"):
+            jax.jit(lambda a: f(a))(jnp.asarray(batch))
+    for x, got in ((np.ones(3), r"\[3\]"), (1.0, r"\[\]")):
+        with pytest.raises(ValueError, match=rf"x: expected shape \[2\] .*, got {got}\.$"):
+            f(x)
+    for x in (None, "word", [1.0, [2.0]]):
+        with pytest.raises(ValueError, match="x: expected an array of real numbers"):
+            f(x)
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_a_function_of_one_vector_takes_lists_and_transformations(name):
+    f, x = FUNCTIONS[name], jnp.array([0.7, -0.3])
+    np.testing.assert_array_equal(f([0.7, -0.3]), f(x))
+    np.testing.assert_array_equal(f([1, 2]), f(np.array([1, 2])))
+    rows = jnp.stack([x, 2 * x, -x])
+    np.testing.assert_allclose(jax.jit(jax.vmap(lambda a: f(a)))(rows), np.stack([f(row) for row in rows]), rtol=1e-14)
+    np.testing.assert_allclose(jax.jacrev(f)(x), jax.jacfwd(f)(x), rtol=1e-14)
+
+
+def test_looking_at_a_shape_adds_nothing_to_a_program():
+    program = jax.make_jaxpr(FUNCTIONS["linear"])(jnp.ones(2))
+    assert [equation.primitive.name for equation in program.eqns] == ["dot_general", "add"]

@@ -4,8 +4,10 @@ import dataclasses
 import functools
 import json
 import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import equinox as eqx
 import jax
@@ -72,8 +74,79 @@ def test_a_stopped_run_ends_in_the_same_bits(run, trajectory, tmp_path):
     assert all("read from the run folder" in line for line in lines)
     with pytest.raises(ValueError, match="folder"):
         av.learn(source.shift(np.ones(3)), network, folder=tmp_path / "run", **OPTIONS)
-    with pytest.raises(ValueError, match="folder"):
-        av.learn(source, network, folder=tmp_path / "run", **(OPTIONS | {"steps": 7}))
+
+
+def network_of(slope):
+    return av.Network([av.LinearLayer([[slope]])])
+
+
+LINEAR = av.FeatureModel(av.Prior.bernoulli([0.3]), [[1.0]], 0.5), network_of(2.0)
+
+
+def test_a_run_of_others_says_what_differs(tmp_path):
+    """Nothing here is to be compiled: the one layer is linear."""
+    source, network = LINEAR
+    av.learn(source, network, folder=tmp_path, steps=6, key=jax.random.key(0))
+
+    def refused(said, source=source, network=network, **options):
+        with pytest.raises(
+            ValueError, match=rf"folder: .* belongs to another run: it differs in {said}; choose another folder"
+        ):
+            av.learn(source, network, folder=tmp_path, **({"steps": 6, "key": jax.random.key(0)} | options))
+
+    refused("source", source=source.shift([1.0]))
+    refused("network", network=network_of(3.0))
+    refused(r"steps \(6 there, 7 here\)", steps=7)
+    refused(r"noise \('full' there, 'scalar' here\)", noise="scalar")
+    refused(r"resolution \(None there, Resolution\(frequencies=16\) here\)", resolution=av.Resolution(16))
+    refused("key", key=jax.random.key(1))
+    refused(r"network, steps \(6 there, 7 here\), key", network=network_of(3.0), steps=7, key=jax.random.key(1))
+    manifest = json.loads((tmp_path / "run.json").read_text())
+    del manifest["parts"]
+    (tmp_path / "run.json").write_text(json.dumps(manifest))
+    av.learn(source, network, folder=tmp_path, steps=6, key=jax.random.key(0))  # still read
+    refused("source, network or options", steps=7)
+
+
+def test_a_run_of_an_analytic_vae_that_recorded_no_code_is_refused(tmp_path):
+    av.learn(*LINEAR, folder=tmp_path)
+    manifest = json.loads((tmp_path / "run.json").read_text())
+    old = {name: manifest[name] for name in ("fingerprint", "layers", "versions")}
+    del old["versions"]["code"], old["versions"]["jaxlib"]
+    (tmp_path / "run.json").write_text(json.dumps(old))
+    with pytest.raises(ValueError, match=r"was begun with .*: it would not end in the same numbers"):
+        av.learn(*LINEAR, folder=tmp_path)
+
+
+@pytest.mark.parametrize("finished", [False, True])
+def test_a_run_notices_changed_code_under_an_unchanged_version(tmp_path, finished):
+    """By a copy of the package: one file is changed, and so nothing is continued, or read as if it were new."""
+    package, folder = tmp_path / "analytic_vae", tmp_path / "run"
+    shutil.copytree(Path(av.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
+    code = (
+        "import sys, analytic_vae as av; av.learn(av.FeatureModel(av.Prior.bernoulli([0.3]), [[1.0]], 0.5), "
+        "av.Network([av.LinearLayer([[2.0]])]), folder=sys.argv[1], log=print); print(av.__file__)"
+    )
+
+    def learn():
+        command, environment = [sys.executable, "-c", code, str(folder)], os.environ | {"PYTHONPATH": str(tmp_path)}
+        return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path)
+
+    done = learn()
+    assert done.returncode == 0 and str(package) in done.stdout, done.stderr
+    if not finished:
+        (folder / "output.npz").unlink()
+        (folder / "layer_000.npz").unlink()
+    file = package / "layer.py"
+    whole = file.read_text()
+    file.write_text(whole.replace("self.inputs, ", "self.inputs , "))  # the same numbers: but who could tell?
+    assert whole != file.read_text()
+    done = learn()
+    assert done.returncode != 0
+    assert "was begun with other code of analytic_vae: it would not end in the same numbers" in done.stderr
+    file.write_bytes(whole.replace("\n", "\r\n").encode())  # as Git on Windows may have it
+    done = learn()
+    assert done.returncode == 0 and finished == ("read from the run folder" in done.stdout), done.stderr
 
 
 def test_fits_and_models_survive_their_files(trajectory, tmp_path):

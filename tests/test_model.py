@@ -115,13 +115,16 @@ def test_the_oracle_has_the_same_moments():
     np.testing.assert_allclose(weight @ x, model.moments()[0], rtol=1e-10)
 
 
-PRIOR, EYE = av.Prior.bernoulli([0.5, 0.5]), np.eye(2)
+PRIOR, EYE, KEY = av.Prior.bernoulli([0.5, 0.5]), np.eye(2), jax.random.key(0)
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: av.FeatureModel(PRIOR, np.ones((2, 3)), 0.1), "decoder: expected shape"),
+        (
+            lambda: av.FeatureModel(PRIOR, np.ones((2, 3)), 0.1),
+            r"decoder: expected shape \[neurons, 2\] .*, got \[2, 3\]",
+        ),
         (lambda: av.FeatureModel(PRIOR, np.ones(2), 0.1), "decoder: expected shape"),
         (lambda: av.FeatureModel(PRIOR, np.ones((2, 2, 3)), 0.1), "decoder: expected shape"),
         (lambda: av.FeatureModel(PRIOR, np.zeros((0, 2)), 0.1), "decoder: expected shape"),
@@ -137,6 +140,9 @@ PRIOR, EYE = av.Prior.bernoulli([0.5, 0.5]), np.eye(2)
         (lambda: av.FeatureModel(PRIOR, EYE, [[1.0, 0.0], [0.5, -1.0]]), "noise .*diagonal.*: expected positive"),
         (lambda: av.FeatureModel(PRIOR, EYE, 0.1).project(np.ones((1, 3))), "matrix: expected shape"),
         (lambda: av.FeatureModel(PRIOR, EYE, 0.1).project(np.full((1, 2), np.nan)), "matrix: expected finite"),
+        (lambda: av.FeatureModel(PRIOR, EYE, 0.1).shift([1.0]), r"offset: expected shape \[2\]"),
+        (lambda: av.FeatureModel(PRIOR, EYE, 0.1).sample(KEY, -1), r"shape: expected integers of at least 0, got -1"),
+        (lambda: av.FeatureModel(PRIOR, EYE, 0.1).sample(KEY, (2, -1)), r"shape: expected integers of at least 0"),
     ],
 )
 def test_bad_input_is_refused_by_name(make, message):
@@ -147,3 +153,31 @@ def test_bad_input_is_refused_by_name(make, message):
 def test_a_prior_is_required():
     with pytest.raises(TypeError, match="prior: expected a Prior"):
         av.FeatureModel(np.eye(2), EYE, 0.1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((0,), "key: expected one key, such as .*, got int"),
+        ((None,), "key: expected one key, such as .*, got NoneType"),
+        ((jax.random.split(KEY, 3),), r"key: expected one key, .* got keys of shape \[3\]"),
+        ((np.zeros(2),), r"key: expected one key, .* got an array of float64 of shape \[2\]"),
+        ((KEY, 2.0), r"shape: expected an integer or a tuple of integers, got 2\.0"),
+        ((KEY, (2, 1.5)), "shape: expected an integer or a tuple of integers"),
+        ((KEY, "3"), "shape: expected an integer or a tuple of integers"),
+        ((KEY, None), "shape: expected an integer or a tuple of integers"),
+    ],
+)
+def test_a_key_and_a_shape_are_asked_for_by_name(arguments, message):
+    with pytest.raises(TypeError, match=message):
+        av.FeatureModel(PRIOR, EYE, 0.1).sample(*arguments)
+
+
+def test_a_number_is_a_shape():
+    model = av.FeatureModel(PRIOR, EYE, 0.1)
+    np.testing.assert_array_equal(model.sample(KEY, 3), model.sample(KEY, (3,)))
+    assert model.sample(KEY, np.int64(2)).shape == (2, 2) and model.sample(KEY, [2, 3]).shape == (2, 3, 2)
+    assert model.sample(KEY, 0).shape == (0, 2)
+    many = jax.vmap(lambda key: model.sample(key, 4))(jax.random.split(KEY, 3))
+    assert many.shape == (3, 4, 2)
+    np.testing.assert_array_equal(model.sample(jax.random.PRNGKey(0), 3), model.sample(KEY, 3))

@@ -137,7 +137,7 @@ W, B = np.ones((2, 3)), np.zeros(2)
         ([W], r"weights\[0\]: expected a pair"),
         ([(None, B)], r"weights\[0\]: expected a pair"),
         ([(W, B), (W, B)], r"weights\[1\]\[0\]: expected 2 inputs.*weights\[0\]\[0\], got 3"),
-        ([(W, np.zeros(3))], r"weights\[0\]\[1\]: expected shape \(2,\)"),
+        ([(W, np.zeros(3))], r"weights\[0\]\[1\]: expected shape \[2\]"),
         ([(B, None)], r"weights\[0\]\[0\]: expected shape"),
         ([(W * np.nan, B)], r"weights\[0\]\[0\]: expected finite numbers, got 6"),
         ([(W * 1j, B)], r"weights\[0\]\[0\]: expected real numbers"),

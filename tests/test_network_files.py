@@ -226,7 +226,7 @@ def test_safetensors_not_installed(tmp_path, monkeypatch):
         ({"weights": W}, r"found no weights in .* got weights \(2, 3\)"),
         ({"b0": B}, r"found no weights"),
         ({"W0": W, "W1": W}, r"W1: expected 2 inputs, as many as the outputs of W0, got 3"),
-        ({"W0": W, "b0": np.zeros(3)}, r"b0: expected shape \(2,\)"),
+        ({"W0": W, "b0": np.zeros(3)}, r"b0: expected shape \[2\]"),
         ({"0.weight": W, "1.weight": B}, r"1\.weight: expected shape"),  # a normalisation
         ({"0.weight": W, "1.running_mean": B}, r"nothing else in .*running_mean"),
         ({"0.weight": W, "1.bias": B}, r"nothing else in .*1\.bias"),
@@ -241,7 +241,7 @@ def test_safetensors_not_installed(tmp_path, monkeypatch):
         ({"weights": np.zeros((3, 2, 4))}, r"weights\[1\]: expected 2 inputs"),
         ({"weights": np.full((2, 3, 3), np.nan)}, r"weights\[0\]: expected finite numbers, got 9"),
         ({"weights": np.zeros((0, 3, 3))}, r"weights: expected shape"),
-        ({"weights": np.zeros((2, 3, 3)), "biases": np.zeros((2, 2))}, r"biases: expected shape \(2, 3\)"),
+        ({"weights": np.zeros((2, 3, 3)), "biases": np.zeros((2, 2))}, r"biases: expected shape \[2, 3\]"),
     ],
 )
 def test_bad_arrays(tmp_path, arrays, message):

@@ -56,6 +56,7 @@ def test_dtypes_follow_the_inputs():
     [
         (lambda: av.Prior([[0.0, 1.0]], [[0.0, 0.0, 0.0]]), "logits: expected shape"),
         (lambda: av.Prior([0.0, 1.0], [0.0, 0.0]), "atoms: expected shape"),
+        (lambda: av.Prior.from_masses([[0.0, 1.0]], [0.5, 0.5]), r"masses: expected shape \[1, 2\] .*, got \[2\]"),
         (lambda: av.Prior(np.zeros((0, 2)), np.zeros((0, 2))), "atoms: expected shape"),
         (lambda: av.Prior(np.zeros((2, 0)), np.zeros((2, 0))), "atoms: expected shape"),
         (lambda: av.Prior([[0.0, np.nan]], [[0.0, 0.0]]), "atoms: expected finite numbers"),

@@ -173,7 +173,8 @@ DATA = np.random.default_rng(0).normal(size=(30, 4))
 @pytest.mark.parametrize(
     ("data", "options", "message"),
     [
-        (DATA[0], {}, r"data: expected shape"),
+        (DATA[0], {}, r"data: expected shape \[samples, neurons\], got \[4\]"),
+        (DATA[None], {}, r"data: expected shape \[samples, neurons\], got \[1, 30, 4\]"),
         (DATA[:0], {}, r"data: expected shape"),
         (DATA[:1], {}, r"data: expected at least 2 samples"),
         (DATA * 1j, {}, r"data: expected real numbers"),
@@ -257,6 +258,9 @@ def test_load_data(tmp_path):
     assert_same_law(source, expected)
     with pytest.raises(ValueError, match=r"features: expected how many"):
         load_source(path)
+    for features in (None, 2):
+        with pytest.raises(ValueError, match=r"data: expected shape \[samples, neurons\], got \[1, 30, 4\]"):
+            load_source(save(tmp_path / "images.npz", {"data": DATA[None]}), features)
 
 
 @pytest.mark.parametrize(

@@ -59,8 +59,18 @@ def test_relu_against_quadrature():
         (([[[1.0]]], [[0.0]], [[1.0]], None, "jumprelu"), "threshold"),
         (([[[1.0]]], [[0.0]], [[1.0, 2.0]]), "decoder"),
         (([[[np.nan]]], [[0.0]], [[1.0]]), "readout"),
+        (
+            ([[[1.0]]], [[0.0]], [[1.0]], None, "jumprelu", [-0.1]),
+            "threshold: expected positive numbers or zero, got .*-0.1",
+        ),
     ],
 )
 def test_bad_input(arguments, name):
     with pytest.raises(ValueError, match=name):
         av.SparseAutoencoder(*arguments)
+
+
+def test_thresholds_may_be_traced():
+    """A gradient step may take one below zero: values are looked at where they are known, alone."""
+    make = lambda threshold: av.SparseAutoencoder([[[1.0]]], [[0.0]], [[1.0]], None, "jumprelu", threshold)  # noqa: E731
+    np.testing.assert_array_equal(jax.jit(make)(np.array([-0.1])).threshold, [-0.1])
