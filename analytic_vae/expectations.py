@@ -55,6 +55,7 @@ class Expectations(eqx.Module):
     | `entropy` | `E[-sum_k Q_jk log Q_jk]` in nats | `[m2]` |
     | `remainder` | L2 norm of what series leave out of `s`; a covariance is off by about the product | `[C]` |
     | `misfit` | how far mass, mean and variance of each law on its box are from the exact ones | `[m2]` |
+    | `lost` | what the last frequencies of each law still add to expectations of its tables, at most | `[m2]` |
     | `vectors` | whether there is a vector per atom | |
     """
 
@@ -68,6 +69,7 @@ class Expectations(eqx.Module):
     entropy: Float[Array, " m2"]
     remainder: Float[Array, " C"]
     misfit: Float[Array, " m2"]
+    lost: Float[Array, " m2"]
     vectors: bool = eqx.field(static=True, default=False)
 
     @property
@@ -193,6 +195,7 @@ def _conditional_expectations(
         entropy=mixture("entropy"),
         remainder=jnp.sqrt(mean_of(weights, found.remainder**2)),
         misfit=mixture("misfit"),
+        lost=mixture("lost"),
         vectors=vectors,
     )
 
@@ -249,6 +252,7 @@ def _learnt(source, axis, read_moments, atoms, encoder, resolution, plan, mesh, 
         entropy=features.entropy,
         remainder=latents.remainder,
         misfit=jnp.maximum(features.misfit, jax.lax.stop_gradient(unit_misfit)),
+        lost=features.lost.max(axis=1),
         vectors=vectors,
     )
     return expected, latents.states + jnp.einsum("cn,nmk->cmk", gain, state_covariance(source))
@@ -275,6 +279,7 @@ def _carried(source, moments, atoms, vectors: bool, misfit) -> Expectations:
         entropy=none,
         remainder=jnp.zeros_like(mean.ravel()),
         misfit=none + jax.lax.stop_gradient(misfit),
+        lost=jax.lax.stop_gradient(none),
         vectors=vectors,
     )
 
@@ -297,6 +302,7 @@ def _beside(carried, learnt, source, vectors: bool, atoms) -> Expectations:
         entropy=together("entropy"),
         remainder=together("remainder"),
         misfit=together("misfit"),
+        lost=together("lost"),
         vectors=vectors,
     )
 

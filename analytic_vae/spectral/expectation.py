@@ -6,6 +6,7 @@ from typing import NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ..conditioning import covariance_of, mean_of
 from ..layer import RidgeForm
@@ -19,6 +20,7 @@ from .series import (
     MARGIN,
     Series,
     half_coefficients,
+    half_grid,
     half_space,
     least_squares,
     real_basis,
@@ -112,6 +114,26 @@ def law_series(
     zero = jnp.zeros(frequency.shape[0], values.dtype) + 0j
     coefficients = jax.grad(lambda phi: grid_weights(phi, *rule).ravel() @ values)(zero)
     return Series(frequency, coefficients * jnp.conj(waves(frequency, statistic.low)))
+
+
+def band(
+    spectrum: Spectrum,
+    resolution: Resolution,
+    values: Float[Array, "Q V"],
+    kinks: Float[Array, "t kinks"] | None = None,
+) -> Float[Array, " V"]:
+    """What the last quarter of the law's frequencies still adds to `E[F]`, sizes summed: if much, some is missing.
+
+    `values` stand at the points of `statistic_nodes` with the same resolution and kinks. Without derivatives.
+    """
+    values, spectrum = jax.lax.stop_gradient((values, spectrum))
+    rule = _box_rule(spectrum.statistic, resolution, kinks)
+    phi = spectrum.characteristic()
+    _, pull = jax.vjp(lambda phi: grid_weights(phi, *rule).ravel(), phi)
+    coefficients = jax.vmap(lambda column: pull(column)[0], in_axes=1)(values)
+    order, t = resolution.law_order(spectrum.statistic.dimension), spectrum.statistic.dimension
+    last = np.abs(half_grid(order, t)).max(axis=1) > 3 * order / 4
+    return jnp.abs(coefficients[:, last]) @ jnp.abs(phi[last])
 
 
 def least_squares_series(

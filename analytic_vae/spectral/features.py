@@ -18,7 +18,7 @@ from ..layer import RidgeForm
 from ..model import FeatureModel
 from ..parallel import spread
 from ..types import Array, Float
-from .expectation import Varying, statistic_nodes
+from .expectation import Varying, band, statistic_nodes
 from .latents import Latent
 from .resolution import Resolution
 from .ridge import RidgeAxis
@@ -38,7 +38,8 @@ class Features(NamedTuple):
     """The laws of `m2` features: their codes as `latents`, stacked `[m2 R]`, and expectations of their tables.
 
     Fields: `within: [m2, R, R]`, `E Cov(code(z_j) | y_j)`; `same: [m2, R, R]`, covariances of codes of one feature;
-    `aggregate: [m2, K]`, `E q_j`; `entropy: [m2]`, `E[-sum_k q_jk log q_jk]`; `misfit: [m2]`, as in `Nodes`.
+    `aggregate: [m2, K]`, `E q_j`; `entropy: [m2]`, `E[-sum_k q_jk log q_jk]`; `misfit: [m2]`, as in `Nodes`;
+    `lost: [m2, V]`, `band` of the tables, entropies and variances.
     """
 
     latents: Latent
@@ -47,6 +48,7 @@ class Features(NamedTuple):
     aggregate: Float[Array, "m2 K"]
     entropy: Float[Array, " m2"]
     misfit: Float[Array, " m2"]
+    lost: Float[Array, "m2 V"]
 
     @classmethod
     def of(
@@ -106,7 +108,8 @@ class Features(NamedTuple):
             centred = s - (nodes.weights @ s)[None]
             same = (centred.T * nodes.weights[None]) @ centred
             misfit = nodes.misfit(statistic, one.readout @ covariance @ one.readout.T)
-            return latents, within, same, aggregate, entropy, misfit
+            lost = band(spectrum, resolution, varying.values)
+            return latents, within, same, aggregate, entropy, misfit, lost
 
         shorter = pairs[0] is not source
         everywhere = source, form, axis, pairs, grid, covariance
