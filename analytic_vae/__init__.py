@@ -2,7 +2,7 @@
 
 from .activation import Activation
 from .bounded import bounded_expectation
-from .checkpoint import load_fit, load_model, save_fit, save_model
+from .checkpoint import load_encoder, load_fit, load_model, save_encoder, save_fit, save_model
 from .closed_form import best_decoder, best_noise, best_prior, best_target
 from .elbo import Elbo, ErrorBounds, elbo
 from .encoder import CarriedEncoder, ExponentialEncoder, GaussianEncoder, NeuralEncoder, SoftmaxEncoder
@@ -64,6 +64,7 @@ __all__ = [
     "from_weights",
     "learn",
     "linear_pushforward",
+    "load_encoder",
     "load_fit",
     "load_model",
     "load_network",
@@ -73,6 +74,7 @@ __all__ = [
     "pushforward",
     "replicate",
     "resolve",
+    "save_encoder",
     "save_fit",
     "save_model",
     "source_from_data",

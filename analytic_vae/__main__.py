@@ -3,10 +3,12 @@
 import argparse
 import json
 import os
+import platform
 import sys
 import time
 from collections import Counter
 from contextlib import nullcontext
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import jax
@@ -53,6 +55,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m analytic_vae",
         description="The law of a network's activations, and the features that make it up, without sampling.",
     )
+    parser.add_argument("--version", action="version", version=_version())
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     one = commands.add_parser(
         "learn",
@@ -62,6 +65,9 @@ def _parser() -> argparse.ArgumentParser:
     one.set_defaults(run=_learn)
     one.add_argument("--network", type=Path, help="an MLP: .npz or .safetensors of weights and biases")
     one.add_argument("--activation", default="relu", help="of the hidden layers of --network")
+    one.add_argument(
+        "--order", nargs="+", metavar="NAME", help="weights of --network as applied, if numbers do not say"
+    )
     one.add_argument("--source", type=Path, help="a FeatureModel (.npz) or data [samples, n] (.npz, key 'data')")
     one.add_argument("--features", type=int, help="independent components to find in data; at most 16 if not given")
     one.add_argument("--atoms", type=int, default=12, help="atoms of each component found in data")
@@ -83,6 +89,15 @@ def _parser() -> argparse.ArgumentParser:
     two.set_defaults(run=_show)
     two.add_argument("folder", type=Path)
     return parser
+
+
+def _version() -> str:
+    """Of the package and of what computes its numbers, as a report of a fault needs them."""
+    try:
+        own = version("analytic_vae")
+    except PackageNotFoundError:  # used from its source
+        own = "(not installed)"
+    return f"analytic_vae {own}; jax {jax.__version__}, Python {platform.python_version()}"
 
 
 def _learn(options: argparse.Namespace) -> int:
@@ -165,9 +180,13 @@ def _inputs(options: argparse.Namespace) -> tuple[FeatureModel, Network, Array |
     """Source, network, real inputs if any, and sentences that say what they are."""
     if options.source is not None and options.network is None:
         raise ValueError("--network: expected a file, since --source is not the digits; got none.")
+    if options.order is not None and options.network is None:
+        raise ValueError("--network: expected a file, whose weights --order names; got none.")
     about, data = [], None
     network = (
-        None if options.network is None else load_network(options.network, options.activation, layers=options.layers)
+        None
+        if options.network is None
+        else load_network(options.network, options.activation, layers=options.layers, order=options.order)
     )
     if options.source is not None:
         found = {"noise": options.noise, "atoms": options.atoms, "seed": options.seed}

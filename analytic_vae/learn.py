@@ -100,7 +100,7 @@ def learn(
             check_combination(source, layer, completed(layer, options), options["certify"])
     check_mesh(mesh)
     if folder is not None and isinstance(options["encoder"], AbstractEncoder):
-        savable_parts(options["encoder"])  # better refused now than after it is learnt
+        _require_savable(options["encoder"])  # better refused now than after it is learnt
     with nullcontext() if folder is None else run_folder(Path(folder), source, network, options) as checkpoints:
         fits = _learn_layers(source, network, checkpoints, log, mesh, options)
     return Trajectory(source, network, tuple(fits))
@@ -148,6 +148,13 @@ def _learn_layer(model: FeatureModel, layer, say: Log, mesh: Mesh | None, option
     none = np.zeros(0)
     resolution = options.get("resolution") or Resolution()
     return Fit(target, None, None, None, none, none, Stop.EXACT, time.perf_counter() - begun, resolution)
+
+
+def _require_savable(encoder: AbstractEncoder) -> None:
+    try:
+        savable_parts(encoder)
+    except ValueError as error:
+        raise ValueError(f"{error} Leave out the folder to learn it.") from error
 
 
 def _prefixed(log: Log | None, prefix: str) -> Log:

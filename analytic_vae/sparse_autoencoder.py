@@ -6,7 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from ._check import as_floating, require_finite, require_instance, require_shape
+from ._check import as_floating, require_finite, require_instance, require_precision, require_shape
 from .arguments import check_layer, check_memory, check_ridge
 from .compiled import compiled
 from .layer import AbstractLayer
@@ -132,6 +132,7 @@ def sparse_loss(
     check_layer(source, layer)
     check_ridge(layer, "whose output an autoencoder reads")
     require_instance("autoencoder", autoencoder, SparseAutoencoder, "a SparseAutoencoder")
+    require_precision(autoencoder=autoencoder)
     _, t, n = autoencoder.readout.shape
     if n != layer.outputs:
         raise ValueError(f"autoencoder: expected {layer.outputs} neurons, the outputs of layer, got {n}.")
