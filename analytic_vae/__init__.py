@@ -18,6 +18,7 @@ from .plan import Plan, plan
 from .prior import Prior
 from .pushforward import Law, linear_pushforward, pushforward
 from .resolve import Resolved, resolve
+from .samples import SampledErrors
 from .sources import load_source, source_from_data
 from .sparse_autoencoder import SparseAutoencoder, SparseLoss, sparse_loss
 from .spectral.certified import Bounded
@@ -46,6 +47,7 @@ __all__ = [
     "Resolution",
     "Resolved",
     "RidgeLayer",
+    "SampledErrors",
     "SoftmaxEncoder",
     "SparseAutoencoder",
     "SparseLoss",

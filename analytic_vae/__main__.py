@@ -30,6 +30,7 @@ from .sources import digits_data, load_source, source_from_data
 from .spectral.resolution import Resolution
 from .types import Array
 
+CHECKED = 100_000  # samples for the lines of progress; the report takes all
 COMPONENTS = 16  # found in data, or as many as it has columns
 
 
@@ -131,6 +132,7 @@ def _learn(options: argparse.Namespace) -> int:
         split=options.split,
         key=jax.random.key(options.seed),
         mesh=mesh,
+        samples=min(options.samples, CHECKED),
     )
     _say(f"comparing with {options.samples} samples of the source pushed through the network")
     report = compare(trajectory, samples=options.samples, data=data, key=jax.random.key(options.seed + 1))
