@@ -25,6 +25,7 @@ from .learn import learn
 from .model import FeatureModel
 from .network import from_weights, load_network
 from .options import KINDS
+from .progress import kept_talking
 from .report import compare, markdown, save_report
 from .sources import digits_data, load_source, source_from_data
 from .spectral.resolution import Resolution
@@ -114,7 +115,9 @@ def _learn(options: argparse.Namespace) -> int:
         folder = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "analytic_vae"
         jax.config.update("jax_compilation_cache_dir", str(folder))
     mesh = _mesh(options.devices)
-    source, network, data, about = _inputs(options)
+    with kept_talking(_say) as say:
+        say("reading or making the source and the network")
+        source, network, data, about = _inputs(options)
     for line in about:
         _say(line)
     trajectory = learn(
@@ -134,8 +137,9 @@ def _learn(options: argparse.Namespace) -> int:
         mesh=mesh,
         samples=min(options.samples, CHECKED),
     )
-    _say(f"comparing with {options.samples} samples of the source pushed through the network")
-    report = compare(trajectory, samples=options.samples, data=data, key=jax.random.key(options.seed + 1))
+    with kept_talking(_say) as say:
+        say(f"comparing with {options.samples} samples of the source pushed through the network")
+        report = compare(trajectory, samples=options.samples, data=data, key=jax.random.key(options.seed + 1))
     report["about"] = [*about, f"Device: {jax.devices()[0].device_kind}; jax {jax.__version__}."]
     report["seconds"] = time.perf_counter() - begun
     files = save_report(options.folder, report)

@@ -3,7 +3,6 @@
 import inspect
 import os
 import time
-from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,15 +20,15 @@ from .encoder import AbstractEncoder
 from .fit import Fit, fit
 from .layer import LinearLayer, Network
 from .model import FeatureModel
-from .optimise import Stop
+from .optimise import Log, Stop
 from .options import check_combination, check_options, completed
+from .progress import kept_talking
 from .pushforward import linear_pushforward
 from .run_folder import run_folder
 from .samples import SampledErrors, SampledMoments, sampled_moments
 from .spectral.resolution import Resolution
 
 SAMPLES_KEY = 2**31 - 1  # folded into the key of a run for its samples: no start has this number
-Log = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -85,7 +84,8 @@ def learn(
         network: its layers (`from_weights`, `from_mlp`, `load_network` make one of an MLP).
         folder: where to keep a checkpoint after every layer. If it holds a run of the same source, network and
             options, the run continues after its last whole layer and ends in the same numbers to the last bit.
-        log: called with lines of progress (`print`, say).
+        log: called with lines of progress (`print`, say); where one thing takes longer (compilations do), every five
+            seconds from another thread, with the line of before and for how long that has been.
         mesh: devices to share the work among, as in `elbo`. A run may be continued on others; its numbers then differ
             in rounding.
         samples: how many samples of the source to push through the network, to say how far the model of every layer is
@@ -117,18 +117,19 @@ def learn(
     if folder is not None and isinstance(options["encoder"], AbstractEncoder):
         _require_savable(options["encoder"])  # better refused now than after it is learnt
     with nullcontext() if folder is None else run_folder(Path(folder), source, network, options) as checkpoints:
-        moments = _sampled(source, network, samples, options["key"], _prefixed(log, ""))
+        moments = _sampled(source, network, samples, options["key"], log)
         fits, errors = _learn_layers(source, network, checkpoints, log, mesh, options, moments)
     return Trajectory(source, network, tuple(fits), tuple(errors) if samples else None)
 
 
-def _sampled(source, network, samples: int, key, say: Log) -> list[SampledMoments | None]:
+def _sampled(source, network, samples: int, key, log: Log | None) -> list[SampledMoments | None]:
     """The moments of every layer over samples, if there are to be any."""
     if not samples:
         return [None] * len(network.layers)
-    say(f"pushing {samples} samples through the network, to compare every layer's model with")
     key = jax.random.key(0) if key is None else key
-    return sampled_moments(source, network, samples, jax.random.fold_in(key, SAMPLES_KEY))[0]
+    with kept_talking(log) as say:
+        say(f"pushing {samples} samples through the network, to compare every layer's model with")
+        return sampled_moments(source, network, samples, jax.random.fold_in(key, SAMPLES_KEY))[0]
 
 
 def _learn_layers(
@@ -145,7 +146,8 @@ def _learn_layers(
             found, where = _read_layer(path, layer), "read from the run folder: "
         else:
             model = fits[-1].target if fits else source
-            found, where = _learn_layer(model, layer, say, mesh, options), ""
+            with kept_talking(None if log is None else say) as talk:
+                found, where = _learn_layer(model, layer, talk, mesh, options), ""
             if path is not None:
                 save_fit(path, found)
         fits.append(found)

@@ -83,7 +83,7 @@ class Typical(NamedTuple):
         return cls(float(np.median(errors)), float(np.max(errors)), float(np.median(standard_errors)))
 
     def __str__(self) -> str:
-        return f"{self.worst:.1e} (median {self.median:.1e}, samples' own {self.standard_error:.1e})"
+        return f"{self.worst:.1e} (median {self.median:.1e}; samples +- {self.standard_error:.1e})"
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ class SampledErrors:
     def __str__(self) -> str:
         pairs = "" if self.correlations is None else f", correlations by up to {self.correlations}"
         return (
-            f"against {self.samples} samples means are off by up to {self.means} spreads, spreads by up to "
+            f"against {self.samples} samples, in spreads: means off by up to {self.means}, spreads by up to "
             f"{self.spreads}{pairs}"
         )
 
