@@ -83,7 +83,8 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--tolerance", type=float, default=2e-3, help="stop when ten steps gain fewer nats than this")
     one.add_argument("--certify", action="store_true", help="bounds of the losses (slow)")
     one.add_argument("--samples", type=int, default=1_000_000, help="samples to compare with")
-    one.add_argument("--hidden", type=int, default=32, help="hidden units of the digits network")
+    hidden = "hidden units of the digits network, a number for each of its hidden layers"
+    one.add_argument("--hidden", type=int, nargs="+", default=[32], metavar="UNITS", help=hidden)
     one.add_argument("--seed", type=int, default=0, help="of the training, the sampling and random encoders")
     one.add_argument("--devices", type=int, default=1, help="share the work among so many devices (CPU: cores)")
     one.add_argument("--folder", type=Path, default=Path("runs/learn"), help="results; an unfinished run is continued")
@@ -107,8 +108,9 @@ def _learn(options: argparse.Namespace) -> int:
     resolution = Resolution(options.frequencies)
     for name, least in (("features", 1), ("atoms", 2), ("steps", 1), ("samples", 2), ("hidden", 1), ("devices", 1)):
         value = getattr(options, name)
-        if value is not None and value < least:
-            raise ValueError(f"--{name}: expected at least {least}, got {value}.")
+        for one in value if isinstance(value, list) else [value]:
+            if one is not None and one < least:
+                raise ValueError(f"--{name}: expected at least {least}, got {one}.")
     # The command, unlike the library, may choose: double precision.
     jax.config.update("jax_enable_x64", True)
     if jax.config.jax_compilation_cache_dir is None:
@@ -218,8 +220,9 @@ def _inputs(options: argparse.Namespace) -> tuple[FeatureModel, Network, Array |
     else:
         weights, accuracy = train_classifier(images, labels, hidden=options.hidden, seed=options.seed)
         network = from_weights(weights, "relu", layers=options.layers)
+        widths = "-".join(map(str, [images.shape[1], *(len(bias) for _, bias in weights)]))
         about.append(
-            f"Network: {images.shape[1]}-{options.hidden}-{weights[1][0].shape[0]} ReLU, trained here on the digits: "
+            f"Network: {widths} ReLU, trained here on the digits: "
             f"{accuracy:.1%} of the training images right; {_counted(network)}."
         )
     dtype = jnp.result_type(float)

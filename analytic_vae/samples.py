@@ -71,19 +71,24 @@ class Deviations(NamedTuple):
 
 
 class Typical(NamedTuple):
-    """The median and the worst of several errors, and the median standard error of the samples that they hold."""
+    """The median and the worst of several errors; the samples' standard errors: their median, and that of the worst."""
 
     median: float
     worst: float
     standard_error: float
+    worst_standard_error: float
 
     @classmethod
     def of(cls, errors: np.ndarray, standard_errors: np.ndarray) -> "Typical":
         """Of at least one error."""
-        return cls(float(np.median(errors)), float(np.max(errors)), float(np.median(standard_errors)))
+        worst = int(np.argmax(errors))
+        return cls(*map(float, (np.median(errors), errors[worst], np.median(standard_errors), standard_errors[worst])))
 
     def __str__(self) -> str:
-        return f"{self.worst:.1e} (median {self.median:.1e}; samples +- {self.standard_error:.1e})"
+        return (
+            f"{self.worst:.1e} +- {self.worst_standard_error:.1e} (median {self.median:.1e} +- "
+            f"{self.standard_error:.1e})"
+        )
 
 
 @dataclass(frozen=True)
@@ -113,8 +118,8 @@ class SampledErrors:
     def __str__(self) -> str:
         pairs = "" if self.correlations is None else f", correlations by up to {self.correlations}"
         return (
-            f"against {self.samples} samples, in spreads: means off by up to {self.means}, spreads by up to "
-            f"{self.spreads}{pairs}"
+            f"against {self.samples} samples, +- their standard error, in spreads: means off by up to {self.means}, "
+            f"spreads by up to {self.spreads}{pairs}"
         )
 
 

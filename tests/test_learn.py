@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from itertools import pairwise
 
 import equinox as eqx
 import jax
@@ -15,6 +16,7 @@ import pytest
 
 import analytic_vae as av
 from analytic_vae.__main__ import main
+from analytic_vae.classifier import train_classifier
 from analytic_vae.encoder import encode
 from analytic_vae.report import compare, markdown, save_report
 
@@ -228,6 +230,15 @@ def test_the_command_says_what_is_wrong(arguments, said, tmp_path, capsys, monke
     assert said in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("hidden", (3, (3, 5), (3, 4, 5)))
+def test_the_digits_network_has_as_many_hidden_layers_as_one_says(hidden):
+    images = np.random.default_rng(0).random((20, 6))
+    weights, accuracy = train_classifier(images, np.arange(20) % 4, hidden=hidden, steps=3)
+    widths = [6, *np.atleast_1d(hidden), 4]
+    assert [weight.shape for weight, _ in weights] == [(after, before) for before, after in pairwise(widths)]
+    assert 0 <= accuracy <= 1
+
+
 def test_the_command_says_its_version(capsys):
     with pytest.raises(SystemExit) as ended:
         main(["--version"])
@@ -245,7 +256,7 @@ def test_the_command_on_names_that_say_no_order(run, tmp_path, capsys):
     assert "--order" in capsys.readouterr().err
     assert main([*arguments, "--order", "blocks.0.fc0", "blocks.0.fc1"]) == 0
     said = capsys.readouterr()
-    assert "against 2000 samples, in spreads: means off by up to" in said.err
+    assert "against 2000 samples, +- their standard error, in spreads: means off by up to" in said.err
     assert "moments of 2 units" in said.err
     assert main(["learn", "--order", "blocks.0.fc0"]) == 2
     assert "--network" in capsys.readouterr().err
