@@ -52,7 +52,7 @@ class Deviations(NamedTuple):
     @classmethod
     def of(cls, model: FeatureModel, sampled: SampledMoments) -> "Deviations":
         """Of a layer's model."""
-        mean, covariance = (np.asarray(moment, np.float64) for moment in model.moments())
+        mean, covariance = (np.asarray(moment, np.float64) for moment in _on_host(model).moments())
         spread, sampled_spread = (_spread(moment) for moment in (covariance, sampled.covariance))
         least = max(LEAST_SPREAD * float(np.mean(sampled_spread)), TINY)
         own, unit = np.maximum(spread, least), np.maximum(sampled_spread, least)

@@ -51,10 +51,10 @@ def test_every_layer_is_compared_with_samples(run, trajectory):
 def test_a_trajectory_says_it(trajectory):
     lines = str(trajectory).splitlines()[1:]
     for line, errors in zip(lines, trajectory.sampled, strict=True):
-        assert (
-            f"against 50000 samples, +- their standard error, in spreads: means off by up to {errors.means.worst:.1e} +- "
-            in line
+        said = (
+            f"spreads: means off by up to {errors.means.worst:.1e} +- {errors.means.worst_standard_error:.1e} (median"
         )
+        assert "against 50000 samples" in line and said in line
     assert "correlations by up to" in lines[0] and "correlations by up to" not in lines[2]
 
 
