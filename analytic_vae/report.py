@@ -202,7 +202,7 @@ def _layer_row(index: int, fit: Fit, learnt: bool, sampled: SampledMoments) -> d
         "mean_error": float(errors.means.max()),
         "mean_error_se": float((errors.means / errors.means_error).max()),
         "spread_error": float(errors.spreads.max()),
-        "spread_error_se": float(errors.variances_in_errors.max()),
+        "spread_error_se": float((errors.spreads / errors.spreads_error).max()),
         "correlation_error": float(errors.correlations.max(initial=0)),
         "explained": fit.explained,
         "least_remainder": fit.least_remainder,

@@ -37,8 +37,7 @@ class Deviations(NamedTuple):
     """How far a model's moments are from the sampled ones, and how far those are from the exact ones (one sigma).
 
     In units of the neuron's sampled spread (at least 1% of the layer's mean spread): `means [n]`, `spreads [n]`
-    (standard deviations). `correlations [pairs]` are of each law's own spreads (at least as much). And
-    `variances_in_errors [n]`, the variances in standard errors.
+    (standard deviations). `correlations [pairs]` are of each law's own spreads (at least as much).
     """
 
     means: np.ndarray
@@ -47,7 +46,6 @@ class Deviations(NamedTuple):
     spreads_error: np.ndarray
     correlations: np.ndarray
     correlations_error: np.ndarray
-    variances_in_errors: np.ndarray
 
     @classmethod
     def of(cls, model: FeatureModel, sampled: SampledMoments) -> "Deviations":
@@ -59,14 +57,15 @@ class Deviations(NamedTuple):
         units, pairs = np.outer(unit, unit), np.triu_indices(mean.size, 1)
         errors = np.sqrt(np.maximum(sampled.products - sampled.covariance**2, 0) / sampled.samples)  # of covariances
         variance_errors = np.maximum(np.diagonal(errors), (2 / sampled.samples) ** 0.5 * least**2)
+        # s^2 - s'^2 = (s - s') (s + s'); where both spreads are less than the error's root, that is the error of s'.
+        spread_errors = variance_errors / np.maximum(spread + sampled_spread, np.sqrt(variance_errors))
         return cls(
             means=np.abs(mean - sampled.mean) / unit,
             means_error=np.full(mean.size, sampled.samples**-0.5),
             spreads=np.abs(spread - sampled_spread) / unit,
-            spreads_error=variance_errors / (2 * unit**2),
+            spreads_error=spread_errors / unit,
             correlations=np.abs(covariance / np.outer(own, own) - sampled.covariance / units)[pairs],
             correlations_error=(errors / units)[pairs],
-            variances_in_errors=np.abs(spread**2 - sampled_spread**2) / variance_errors,
         )
 
 
