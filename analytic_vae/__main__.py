@@ -82,7 +82,9 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--steps", type=int, default=60, help="largest number of steps per layer")
     one.add_argument("--tolerance", type=float, default=2e-3, help="stop when ten steps gain fewer nats than this")
     one.add_argument("--certify", action="store_true", help="bounds of the losses (slow)")
-    one.add_argument("--samples", type=int, default=1_000_000, help="samples to compare with")
+    one.add_argument(
+        "--samples", type=int, default=1_000_000, help="samples to compare with; at most 100000 layer by layer"
+    )
     hidden = "hidden units of the digits network, a number for each of its hidden layers"
     one.add_argument("--hidden", type=int, nargs="+", default=[32], metavar="UNITS", help=hidden)
     one.add_argument("--seed", type=int, default=0, help="of the training, the sampling and random encoders")
