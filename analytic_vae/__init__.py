@@ -3,7 +3,7 @@
 from .accuracy import ACCURACY, AccuracyWarning
 from .activation import Activation
 from .bounded import bounded_expectation
-from .checkpoint import load_fit, load_model, save_fit, save_model
+from .checkpoint import load_encoder, load_fit, load_model, save_encoder, save_fit, save_model
 from .closed_form import best_decoder, best_noise, best_prior, best_target
 from .elbo import Elbo, ErrorBounds, elbo
 from .encoder import CarriedEncoder, ExponentialEncoder, GaussianEncoder, NeuralEncoder, SoftmaxEncoder
@@ -19,6 +19,7 @@ from .plan import Plan, plan
 from .prior import Prior
 from .pushforward import Law, linear_pushforward, pushforward
 from .resolve import Resolved, resolve
+from .samples import SampledErrors
 from .sources import load_source, source_from_data
 from .sparse_autoencoder import SparseAutoencoder, SparseLoss, sparse_loss
 from .spectral.certified import Bounded
@@ -49,6 +50,7 @@ __all__ = [
     "Resolution",
     "Resolved",
     "RidgeLayer",
+    "SampledErrors",
     "SoftmaxEncoder",
     "SparseAutoencoder",
     "SparseLoss",
@@ -67,6 +69,7 @@ __all__ = [
     "from_weights",
     "learn",
     "linear_pushforward",
+    "load_encoder",
     "load_fit",
     "load_model",
     "load_network",
@@ -76,6 +79,7 @@ __all__ = [
     "pushforward",
     "replicate",
     "resolve",
+    "save_encoder",
     "save_fit",
     "save_model",
     "source_from_data",

@@ -3,10 +3,12 @@
 import argparse
 import json
 import os
+import platform
 import sys
 import time
 from collections import Counter
 from contextlib import nullcontext
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import jax
@@ -23,11 +25,13 @@ from .learn import learn
 from .model import FeatureModel
 from .network import from_weights, load_network
 from .options import KINDS
+from .progress import kept_talking
 from .report import compare, markdown, save_report
 from .sources import digits_data, load_source, source_from_data
 from .spectral.resolution import Resolution
 from .types import Array
 
+CHECKED = 100_000  # samples for the lines of progress; the report takes all
 COMPONENTS = 16  # found in data, or as many as it has columns
 
 
@@ -53,6 +57,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m analytic_vae",
         description="The law of a network's activations, and the features that make it up, without sampling.",
     )
+    parser.add_argument("--version", action="version", version=_version())
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     one = commands.add_parser(
         "learn",
@@ -62,6 +67,9 @@ def _parser() -> argparse.ArgumentParser:
     one.set_defaults(run=_learn)
     one.add_argument("--network", type=Path, help="an MLP: .npz or .safetensors of weights and biases")
     one.add_argument("--activation", default="relu", help="of the hidden layers of --network")
+    one.add_argument(
+        "--order", nargs="+", metavar="NAME", help="weights of --network as applied, if numbers do not say"
+    )
     one.add_argument("--source", type=Path, help="a FeatureModel (.npz) or data [samples, n] (.npz, key 'data')")
     one.add_argument("--features", type=int, help="independent components to find in data; at most 16 if not given")
     one.add_argument("--atoms", type=int, default=12, help="atoms of each component found in data")
@@ -74,8 +82,11 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--steps", type=int, default=60, help="largest number of steps per layer")
     one.add_argument("--tolerance", type=float, default=2e-3, help="stop when ten steps gain fewer nats than this")
     one.add_argument("--certify", action="store_true", help="bounds of the losses (slow)")
-    one.add_argument("--samples", type=int, default=1_000_000, help="samples to compare with")
-    one.add_argument("--hidden", type=int, default=32, help="hidden units of the digits network")
+    one.add_argument(
+        "--samples", type=int, default=1_000_000, help="samples to compare with; at most 100000 layer by layer"
+    )
+    hidden = "hidden units of the digits network, a number for each of its hidden layers"
+    one.add_argument("--hidden", type=int, nargs="+", default=[32], metavar="UNITS", help=hidden)
     one.add_argument("--seed", type=int, default=0, help="of the training, the sampling and random encoders")
     one.add_argument("--devices", type=int, default=1, help="share the work among so many devices (CPU: cores)")
     one.add_argument("--folder", type=Path, default=Path("runs/learn"), help="results; an unfinished run is continued")
@@ -85,20 +96,32 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _version() -> str:
+    """Of the package and of what computes its numbers, as a report of a fault needs them."""
+    try:
+        own = version("analytic_vae")
+    except PackageNotFoundError:  # used from its source
+        own = "(not installed)"
+    return f"analytic_vae {own}; jax {jax.__version__}, Python {platform.python_version()}"
+
+
 def _learn(options: argparse.Namespace) -> int:
     begun = time.perf_counter()
     resolution = Resolution(options.frequencies)
     for name, least in (("features", 1), ("atoms", 2), ("steps", 1), ("samples", 2), ("hidden", 1), ("devices", 1)):
         value = getattr(options, name)
-        if value is not None and value < least:
-            raise ValueError(f"--{name}: expected at least {least}, got {value}.")
+        for one in value if isinstance(value, list) else [value]:
+            if one is not None and one < least:
+                raise ValueError(f"--{name}: expected at least {least}, got {one}.")
     # The command, unlike the library, may choose: double precision.
     jax.config.update("jax_enable_x64", True)
     if jax.config.jax_compilation_cache_dir is None:
         folder = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "analytic_vae"
         jax.config.update("jax_compilation_cache_dir", str(folder))
     mesh = _mesh(options.devices)
-    source, network, data, about = _inputs(options)
+    with kept_talking(_say) as say:
+        say("reading or making the source and the network")
+        source, network, data, about = _inputs(options)
     for line in about:
         _say(line)
     trajectory = learn(
@@ -116,9 +139,11 @@ def _learn(options: argparse.Namespace) -> int:
         split=options.split,
         key=jax.random.key(options.seed),
         mesh=mesh,
+        samples=min(options.samples, CHECKED),
     )
-    _say(f"comparing with {options.samples} samples of the source pushed through the network")
-    report = compare(trajectory, samples=options.samples, data=data, key=jax.random.key(options.seed + 1))
+    with kept_talking(_say) as say:
+        say(f"comparing with {options.samples} samples of the source pushed through the network")
+        report = compare(trajectory, samples=options.samples, data=data, key=jax.random.key(options.seed + 1))
     report["about"] = [*about, f"Device: {jax.devices()[0].device_kind}; jax {jax.__version__}."]
     report["seconds"] = time.perf_counter() - begun
     files = save_report(options.folder, report)
@@ -165,9 +190,13 @@ def _inputs(options: argparse.Namespace) -> tuple[FeatureModel, Network, Array |
     """Source, network, real inputs if any, and sentences that say what they are."""
     if options.source is not None and options.network is None:
         raise ValueError("--network: expected a file, since --source is not the digits; got none.")
+    if options.order is not None and options.network is None:
+        raise ValueError("--network: expected a file, whose weights --order names; got none.")
     about, data = [], None
     network = (
-        None if options.network is None else load_network(options.network, options.activation, layers=options.layers)
+        None
+        if options.network is None
+        else load_network(options.network, options.activation, layers=options.layers, order=options.order)
     )
     if options.source is not None:
         found = {"noise": options.noise, "atoms": options.atoms, "seed": options.seed}
@@ -193,8 +222,9 @@ def _inputs(options: argparse.Namespace) -> tuple[FeatureModel, Network, Array |
     else:
         weights, accuracy = train_classifier(images, labels, hidden=options.hidden, seed=options.seed)
         network = from_weights(weights, "relu", layers=options.layers)
+        widths = "-".join(map(str, [images.shape[1], *(len(bias) for _, bias in weights)]))
         about.append(
-            f"Network: {images.shape[1]}-{options.hidden}-{weights[1][0].shape[0]} ReLU, trained here on the digits: "
+            f"Network: {widths} ReLU, trained here on the digits: "
             f"{accuracy:.1%} of the training images right; {_counted(network)}."
         )
     dtype = jnp.result_type(float)

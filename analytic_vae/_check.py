@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,8 +12,11 @@ from .types import Array
 
 
 def as_floating(**arguments: Any) -> list[Array]:
-    """The named arguments as floating arrays of one common dtype; integers and booleans are promoted."""
-    arrays = [_as_numeric(name, value) for name, value in arguments.items()]
+    """The named arguments as floating arrays of one common dtype, float32 or float64.
+
+    Integers and booleans are promoted, and so are half precision and less, in which nothing here can be computed.
+    """
+    arrays = [in_single(_as_numeric(name, value)) for name, value in arguments.items()]
     dtype = jnp.result_type(*arrays)
     if not jnp.issubdtype(dtype, jnp.floating):
         dtype = jnp.result_type(float)
@@ -27,6 +31,26 @@ def _as_numeric(name: str, value: Any) -> Array:
     if jnp.issubdtype(array.dtype, jnp.complexfloating):
         raise ValueError(f"{name}: expected real numbers, got dtype {array.dtype}.")
     return array
+
+
+def in_single(array: Array) -> Array:
+    """The array in float32 if it has half precision or less (float16, bfloat16, float8), else as it is."""
+    return array.astype(jnp.float32) if _is_low(array) else array
+
+
+def require_precision(**arguments: Any) -> None:
+    """Raise `ValueError` that names the argument if arrays within it have been cast below single precision."""
+    for name, value in arguments.items():
+        low = {str(leaf.dtype) for leaf in jax.tree.leaves(value) if eqx.is_array(leaf) and _is_low(leaf)}
+        if low:
+            raise ValueError(
+                f"{name}: expected arrays of float32 or float64, got {', '.join(sorted(low))}, in which no law can be "
+                f"computed; cast them: jax.tree.map(lambda a: a.astype(jnp.float32), {name})."
+            )
+
+
+def _is_low(array: Array) -> bool:
+    return jnp.issubdtype(array.dtype, jnp.floating) and array.dtype.itemsize < 4
 
 
 def is_concrete(array: Any) -> bool:

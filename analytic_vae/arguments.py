@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from ._check import is_concrete, require_instance, shown
+from ._check import is_concrete, require_instance, require_precision, shown
 from .encoder import AbstractEncoder, CarriedEncoder, encode
 from .layer import AbstractLayer, DenseLayer
 from .model import FeatureModel
@@ -21,11 +21,13 @@ def check_layer(source, layer, target=None) -> None:
     """Raise an error that names the argument unless source, layer and, if there is one, target fit together."""
     require_instance("source", source, FeatureModel, "a FeatureModel")
     require_instance("layer", layer, AbstractLayer, "a LinearLayer, a DenseLayer or a RidgeLayer")
+    require_precision(source=source, layer=layer)
     if source.neurons != layer.inputs:
         raise ValueError(f"source: expected {layer.inputs} neurons, the inputs of layer, got {source.neurons}.")
     if target is None:
         return
     require_instance("target", target, FeatureModel, "a FeatureModel")
+    require_precision(target=target)
     if target.neurons != layer.outputs:
         raise ValueError(f"target: expected {layer.outputs} neurons, the outputs of layer, got {target.neurons}.")
     noise = target.noise if target.noise.ndim < 2 else jnp.diagonal(target.noise)
@@ -39,6 +41,7 @@ def check_encoder(layer, encoder, atoms, resolution, name: str = "atoms", source
     One that carries features on must fit the source, too.
     """
     require_instance("encoder", encoder, AbstractEncoder, "an encoder (SoftmaxEncoder, ...)")
+    require_precision(encoder=encoder)
     if resolution is not None:
         require_instance("resolution", resolution, Resolution, "a Resolution")
     if isinstance(encoder, CarriedEncoder):

@@ -23,15 +23,24 @@ from .fit import Fit
 from .model import FeatureModel
 from .optimise import Stop
 from .prior import Prior
+from .sparse_autoencoder import SparseAutoencoder
 from .spectral.resolution import Resolution
 
 FORMAT, VERSION = "analytic_vae", 1
 _ENCODERS = {kind.__name__: kind for kind in (SoftmaxEncoder, GaussianEncoder, ExponentialEncoder)}
+_AUTOENCODER = ("readout", "offset", "decoder", "bias", "threshold")
 _ELBO = ("R1", "R2", "R3", "S1", "S2", "T1", "T2", "T3", "U1", "U2", "U3", "rates", "misfit")
 
 
 def save_model(path: str | os.PathLike[str], model: FeatureModel) -> None:
-    """Write a feature model to an `.npz` file (readable by `load_source` too)."""
+    """Write a feature model to an `.npz` file (readable by `load_source` too), number for number.
+
+    Raises `TypeError` for anything else: `save_encoder` is for encoders and sparse autoencoders, `save_fit` for fits.
+    """
+    if not isinstance(model, FeatureModel):
+        hint = "; save_encoder writes it" if isinstance(model, AbstractEncoder | SparseAutoencoder) else ""
+        hint = "; save_fit writes it" if isinstance(model, Fit) else hint
+        raise TypeError(f"model: expected a FeatureModel, got {type(model).__name__}{hint}.")
     _write(path, {"kind": "FeatureModel"}, _model_arrays(model))
 
 
@@ -39,6 +48,38 @@ def load_model(path: str | os.PathLike[str]) -> FeatureModel:
     """Read what `save_model` wrote. Raises `FileNotFoundError` or `ValueError` that says what is wrong."""
     _, arrays = _read(path, "FeatureModel")
     return _rebuild(path, lambda: _model(arrays))
+
+
+def save_encoder(path: str | os.PathLike[str], encoder: AbstractEncoder | SparseAutoencoder) -> None:
+    """Write an encoder or a sparse autoencoder to an `.npz` file, number for number.
+
+    Raises `TypeError` for anything else, `ValueError` for an encoder of a class of your own, or networks that
+    `NeuralEncoder.init` does not make: no file could give them back.
+
+    >>> save_encoder("encoder.npz", result.encoder)
+    """
+    if isinstance(encoder, SparseAutoencoder):
+        header: dict[str, Any] = {"class": "SparseAutoencoder", "of": encoder.kind}
+        arrays = {name: np.asarray(getattr(encoder, name)) for name in _AUTOENCODER}
+        if encoder.kind == "relu":
+            del arrays["threshold"]
+    elif isinstance(encoder, AbstractEncoder):
+        header, arrays = savable_parts(encoder)
+    else:
+        raise TypeError(f"encoder: expected an encoder or a SparseAutoencoder, got {type(encoder).__name__}.")
+    _write(path, {"kind": "Encoder", "encoder": header}, arrays)
+
+
+def load_encoder(path: str | os.PathLike[str]) -> AbstractEncoder | SparseAutoencoder:
+    """Read what `save_encoder` wrote. Raises `FileNotFoundError` or `ValueError` that says what is wrong."""
+    header, arrays = _read(path, "Encoder")
+
+    def build() -> AbstractEncoder | SparseAutoencoder:
+        if header["encoder"]["class"] == "SparseAutoencoder":
+            return SparseAutoencoder(**arrays, kind=header["encoder"]["of"])
+        return _encoder(header["encoder"], arrays)
+
+    return _rebuild(path, build)
 
 
 def save_fit(path: str | os.PathLike[str], fit: Fit) -> None:
@@ -134,7 +175,7 @@ def savable_parts(encoder: AbstractEncoder) -> tuple[dict[str, Any], dict[str, n
     if not same:
         raise ValueError(
             "encoder: expected networks as NeuralEncoder.init makes them (tanh units, biases), the only ones that "
-            "files can hold; leave out the folder to learn another."
+            "files can hold."
         )
     return header, arrays
 
@@ -158,10 +199,7 @@ def _encoder_parts(encoder: AbstractEncoder) -> tuple[dict[str, Any], dict[str, 
         return header | {"beside": inner}, {f"beside.{name}": array for name, array in arrays.items()}
     name = type(encoder).__name__
     if _ENCODERS.get(name) is not type(encoder):
-        raise ValueError(
-            f"encoder: expected one of the package's own, got {name}, which files cannot hold; leave out the folder to "
-            "learn it."
-        )
+        raise ValueError(f"encoder: expected one of the package's own, got {name}, which files cannot hold.")
     return {"class": name}, {field: np.asarray(value) for field, value in vars(encoder).items()}
 
 
@@ -232,6 +270,7 @@ def _write(path, header: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
     import io
 
     header = {"format": FORMAT, "version": VERSION, **header}
+    arrays = {name: real_array(name, array) for name, array in arrays.items()}  # half precision in single, exactly
     stream = io.BytesIO()
     np.savez(stream, **{"header.json": np.frombuffer(json.dumps(header).encode(), np.uint8)}, **arrays)
     _replace(Path(path), stream.getvalue())

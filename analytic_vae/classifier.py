@@ -1,5 +1,8 @@
 """The main job's network: a small classifier, trained on the digits within the command."""
 
+from collections.abc import Sequence
+from itertools import pairwise
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -10,25 +13,29 @@ Weights = list[tuple[Array, Array]]
 
 
 def train_classifier(
-    images: Array, labels: Array, *, hidden: int = 8, steps: int = 1500, seed: int = 0
+    images: Array, labels: Array, *, hidden: int | Sequence[int] = 8, steps: int = 1500, seed: int = 0
 ) -> tuple[Weights, float]:
-    """A ReLU network (inputs - hidden - classes), trained by full-batch Adam on the cross-entropy.
+    """A ReLU network (inputs - hidden layers - classes), trained by full-batch Adam on the cross-entropy.
 
-    Returns its weights `[(W1, b1), (W2, b2)]` and the training accuracy.
+    Returns its weights `[(W1, b1), (W2, b2), ...]` and the training accuracy.
     """
     images, labels = jnp.asarray(images), jnp.asarray(labels)
-    classes, inputs = int(labels.max()) + 1, images.shape[1]
-    first, second = jax.random.split(jax.random.key(seed))
-    dtype = images.dtype
+    hidden = [hidden] if isinstance(hidden, int) else list(hidden)
+    widths, dtype = [images.shape[1], *hidden, int(labels.max()) + 1], images.dtype
     weights: Weights = [
-        (jax.random.normal(first, (hidden, inputs), dtype) * (2 / inputs) ** 0.5, jnp.zeros(hidden, dtype)),
-        (jax.random.normal(second, (classes, hidden), dtype) * (2 / hidden) ** 0.5, jnp.zeros(classes, dtype)),
+        (jax.random.normal(key, (after, before), dtype) * (2 / before) ** 0.5, jnp.zeros(after, dtype))
+        for key, (before, after) in zip(
+            jax.random.split(jax.random.key(seed), len(hidden) + 1), pairwise(widths), strict=True
+        )
     ]
     optimizer = optax.adamw(optax.cosine_decay_schedule(2e-2, steps), weight_decay=1e-3)
 
     def logits(weights: Weights) -> Array:
-        (w1, b1), (w2, b2) = weights
-        return jax.nn.relu(images @ w1.T + b1[None]) @ w2.T + b2[None]
+        x = images
+        for weight, bias in weights[:-1]:
+            x = jax.nn.relu(x @ weight.T + bias[None])
+        weight, bias = weights[-1]
+        return x @ weight.T + bias[None]
 
     def loss(weights: Weights) -> Array:
         return optax.softmax_cross_entropy_with_integer_labels(logits(weights), labels).mean()

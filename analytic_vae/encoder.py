@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ._check import as_floating, require_finite, require_shape
+from ._check import as_floating, in_single, require_finite, require_shape
 from .activation import ACTIVATIONS, Activation
 from .types import Array, ArrayLike, Float, PRNGKeyArray, Scalar
 
@@ -193,7 +193,7 @@ class NeuralEncoder(AbstractEncoder):
             raise ValueError(
                 f"networks: expected a leading axis of {self.readout.shape[0]} features on every array, got {leading}."
             )
-        self.networks = networks
+        self.networks = jax.tree.map(lambda leaf: in_single(leaf) if eqx.is_array(leaf) else leaf, networks)
 
     @classmethod
     def init(cls, readout: ArrayLike, atoms: int, *, width: int = 8, depth: int = 1, key: PRNGKeyArray):

@@ -10,6 +10,7 @@ import zlib
 from pathlib import Path
 from typing import IO
 
+import jax.numpy as jnp
 import numpy as np
 
 from ._check import require_finite
@@ -18,9 +19,11 @@ MAX_BYTES = 2**30
 BOMB = 2**26, 200  # more bytes than this, and than so many times the file's own, are a bomb: weights hardly shrink
 
 _HEADER_READERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-_SAFETENSORS_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BOOL": 1} | {
-    f"{s}{b}": b // 8 for s in "IU" for b in (8, 16, 32, 64)
+_SAFETENSORS_DTYPES = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BOOL": np.bool_} | {
+    f"{letter}{bits}": np.dtype(f"{letter.lower()}{bits // 8}") for letter in "IU" for bits in (8, 16, 32, 64)
 }
+_BFLOAT16 = "BF16"  # NumPy has none: it is read as float32, which holds all its numbers
+_NPY_BFLOAT16 = np.dtype("V2")  # what an .npy file makes of it: two bytes without a meaning
 
 # What the standard library and NumPy raise for bytes that are not what they claim to be.
 _DAMAGE = (
@@ -46,7 +49,7 @@ def read_arrays(path: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES) -> 
 
     The sizes that the file declares are added up before any array is read, so a small file cannot claim a large
     memory; object arrays (which hold pickles) are refused unread, and so are files that unpack to more than 64 MiB
-    and 200 times their own size.
+    and 200 times their own size. Arrays of bfloat16 come back in float32, number for number.
 
     Arguments:
         path: the file; its suffix says the format. `.safetensors` needs `pip install 'analytic_vae[files]'`.
@@ -69,13 +72,15 @@ def read_arrays(path: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES) -> 
 
 
 def real_array(name: str, array: np.ndarray) -> np.ndarray:
-    """An array of real numbers out of a file; half precision, a storage format, becomes single.
+    """An array of real numbers out of a file; half precision and less, a storage format, becomes single.
 
     Raises `ValueError` if it holds anything but real numbers.
     """
-    if array.dtype.kind not in "biuf":
+    if array.dtype.kind in "biuf" and array.dtype != np.float16:
+        return array
+    if not jnp.issubdtype(array.dtype, jnp.floating):  # JAX's own (bfloat16, float8), to NumPy, are none
         raise ValueError(f"{name}: expected real numbers, got dtype {array.dtype}.")
-    return array.astype(np.float32) if array.dtype == np.float16 else array
+    return array.astype(np.float32)
 
 
 def finite_array(name: str, array: np.ndarray) -> np.ndarray:
@@ -117,7 +122,7 @@ def _declared_bytes(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> int:
         raise ValueError(f"array {member.filename}: expected numbers, got Python objects, which are never unpickled.")
     if any(length < 0 for length in shape):
         raise ValueError(f"array {member.filename}: expected lengths of zero or more, got shape {shape}.")
-    return math.prod(shape) * dtype.itemsize
+    return math.prod(shape) * (4 if dtype == _NPY_BFLOAT16 else dtype.itemsize)
 
 
 def _read_header(stream: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
@@ -133,20 +138,25 @@ def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarra
         array = np.lib.format.read_array(stream, allow_pickle=False)
         if stream.read(1):  # also reads on to the checksum
             raise ValueError(f"array {member.filename}: expected {array.nbytes} bytes of data, got more.")
-        return array
+        return array.view(jnp.bfloat16).astype(np.float32) if array.dtype == _NPY_BFLOAT16 else array
 
 
 def _read_safetensors(path: Path, max_bytes: int) -> dict[str, np.ndarray]:
     try:
-        import safetensors.numpy as safetensors_numpy
-        from safetensors import SafetensorError
+        from safetensors import SafetensorError, deserialize
     except ImportError as error:
         raise ImportError("To read .safetensors files: pip install 'analytic_vae[files]'.") from error
     try:
         _require_fits(_declared_safetensors(path, max_bytes), max_bytes)
-        return safetensors_numpy.load_file(path)
+        return {name: _tensor(**entry) for name, entry in deserialize(path.read_bytes())}
     except (SafetensorError, *_DAMAGE) as error:
         raise ValueError(f"path: cannot read {path} as a whole .safetensors file: {error}") from error
+
+
+def _tensor(dtype: str, shape: list[int], data: bytearray) -> np.ndarray:
+    if dtype == _BFLOAT16:
+        return np.frombuffer(data, jnp.bfloat16).reshape(shape).astype(np.float32)
+    return np.frombuffer(data, _SAFETENSORS_DTYPES[dtype]).reshape(shape)
 
 
 def _declared_safetensors(path: Path, max_bytes: int) -> int:
@@ -159,8 +169,8 @@ def _declared_safetensors(path: Path, max_bytes: int) -> int:
         _require_fits(length, max_bytes)
         header = json.loads(stream.read(length))
     entries = {name: entry for name, entry in header.items() if name != "__metadata__"}
+    sizes = {name: np.dtype(dtype).itemsize for name, dtype in _SAFETENSORS_DTYPES.items()} | {_BFLOAT16: 4}
     for name, entry in entries.items():
-        if entry["dtype"] not in _SAFETENSORS_BYTES:
-            known = ", ".join(_SAFETENSORS_BYTES)
-            raise ValueError(f"array {name}: expected a dtype among {known}, got {entry['dtype']}.")
-    return sum(math.prod(entry["shape"]) * _SAFETENSORS_BYTES[entry["dtype"]] for entry in entries.values())
+        if entry["dtype"] not in sizes:
+            raise ValueError(f"array {name}: expected a dtype among {', '.join(sizes)}, got {entry['dtype']}.")
+    return sum(math.prod(entry["shape"]) * sizes[entry["dtype"]] for entry in entries.values())

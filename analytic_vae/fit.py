@@ -174,7 +174,7 @@ def fit(
             time; the loss is that of the target before, whose atoms alone the encoder knows. States then stand in
             another order, the likeliest first. Of the source, neighbours of equal atoms and masses in every feature
             (the 2nd and 3rd, 4th and 5th, ...) are taken for sub-states of one.
-        log: called with a line of progress about once a second (`print`, say).
+        log: called with lines of progress (`print`, say): what begins, and steps about once a second.
         key: for the perturbations and random encoders; `jax.random.key(0)` if not given.
         mesh: devices to share the work among, as in `elbo`.
 
@@ -261,13 +261,14 @@ def _fit_at(
     begun = time.perf_counter()
     finer = _finer(resolution) if check else resolution
     if carries_only(encoder):
-        return _carried_fit(source, layer, vectors, noise, floor, resolution, finer if check else None, split, mesh)
+        finer = finer if check else None
+        return _carried_fit(source, layer, vectors, noise, floor, resolution, finer, split, mesh, log)
     if warm is None:
         named = "target" if target is not None and atoms is None else "atoms"
         if encoder == "both":
             count = BESIDE if features is None else features
             check_memory(source, layer, 1, source.features + count, source.prior.atoms.shape[1], finer, mesh, vectors)
-            known = _known(source, layer, vectors, resolution, mesh)
+            known = _known(source, layer, vectors, resolution, mesh, log)
             first, atoms = beside_carried(source, layer, count, resolution, known.moments)
             atoms = atoms if target is None else target.prior.atoms
         else:
@@ -278,11 +279,9 @@ def _fit_at(
     else:
         first, atoms, starts = warm.encoder, warm.target.prior.atoms, 1
         check_memory(source, layer, learnt_part(first).statistics_read, *atoms.shape, finer, mesh, vectors)
-    known = _known(source, layer, vectors, resolution, mesh)
+    known = _known(source, layer, vectors, resolution, mesh, log)
     if known.moments is not None:
         _require_variation(*known.moments.output())
-    if log is not None:
-        log("the loss and its gradient at the start (compiled once for each set of shapes)")
     found, judged, losses = _best_of_starts(
         source, layer, atoms, first, target, noise, jnp.asarray(floor, atoms.dtype), optimizer, steps, tolerance,
         starts, resolution, finer if check else None, log, key, mesh, known,
@@ -304,7 +303,8 @@ def _best_of_starts(
     A start may have found an error of a coarse loss instead of a model: the loss at `finer`, if given, decides.
     """
     best, least, losses = None, np.inf, []
-    finer_known = _known(source, layer, known.vectors, finer, mesh) if finer is not None else None
+    finer_known = _known(source, layer, known.vectors, finer, mesh, log) if finer is not None else None
+    _say(log, "the loss and its gradient at the start (compiled once for each set of shapes)")
     for start in range(starts):
         begin = first if start == 0 else perturbed(first, 0.25 * 2 ** (start % 4), key=jax.random.fold_in(key, start))
         say = Progress(log, f"start {start + 1} of {starts}, " if starts > 1 else "")
@@ -326,22 +326,32 @@ def _best_of_starts(
         losses.append(found.loss)
         judged = found.loss
         if finer is not None:
+            _say(log, f"the loss at {finer.frequencies} frequencies, to see how far it moves")
             judged = float(compiled_elbo(source, layer, found.target, found.encoder, finer, mesh, finer_known).loss)
         if best is None or judged < least or not np.isfinite(least):
             best, least = found, judged
     return best, least, np.array(losses)
 
 
-def _known(source, layer, vectors: bool, resolution: Resolution, mesh) -> Known:
-    moments = dense_moments(source, layer, resolution, mesh) if isinstance(layer, DenseLayer) else None
-    return Known(vectors, moments, clusters_of(source))
+def _say(log: Log | None, line: str) -> None:
+    if log is not None:
+        log(line)
 
 
-def _carried_fit(source, layer, vectors, noise, floor, resolution, finer: Resolution | None, split: bool, mesh) -> Fit:
+def _known(source, layer, vectors: bool, resolution: Resolution, mesh, log: Log | None) -> Known:
+    if not isinstance(layer, DenseLayer):
+        return Known(vectors, None, clusters_of(source))
+    _say(log, f"moments of {layer.units} units and their pairs at {resolution.frequencies} frequencies")
+    return Known(vectors, dense_moments(source, layer, resolution, mesh), clusters_of(source))
+
+
+def _carried_fit(
+    source, layer, vectors, noise, floor, resolution, finer: Resolution | None, split: bool, mesh, log: Log | None
+) -> Fit:
     """Carried features alone: all in closed form. The estimate is how far the loss of the target moves at `finer`."""
     begun = time.perf_counter()
     states = states_of(source.prior) if split else None
-    whole, moments = source, _known(source, layer, vectors, resolution, mesh).moments
+    whole, moments = source, _known(source, layer, vectors, resolution, mesh, log).moments
     if split:
         source = merged(whole, states)
 
@@ -349,14 +359,18 @@ def _carried_fit(source, layer, vectors, noise, floor, resolution, finer: Resolu
         return Known(vectors, merged_moments(found, states) if split else found, clusters_of(source))
 
     encoder, atoms = CarriedEncoder(source.features), source.prior.atoms
+    _say(log, "the best target, in closed form")
     given = expected(source, layer, atoms, encoder, resolution, mesh, known(moments))
     _require_variation(*given.layer.output())
     target, least = carried_target(given, source.prior, noise, floor)
+    _say(log, "its loss")
     elbo, error = compiled_elbo(source, layer, target, encoder, resolution, mesh, known(moments)), None
     if finer is not None:
-        there = known(_known(whole, layer, vectors, finer, mesh).moments)
+        there = known(_known(whole, layer, vectors, finer, mesh, log).moments)
+        _say(log, f"its loss at {finer.frequencies} frequencies, to see how far it moves")
         error = abs(float(compiled_elbo(source, layer, target, encoder, finer, mesh, there).loss - elbo.loss))
     if split:
+        _say(log, "what pairs of features do together, to split their states")
         target = with_substates(whole, layer, moments, target, states, mesh)
     none, seconds = np.zeros(0), time.perf_counter() - begun
     return Fit(target, encoder, elbo, error, none, none, Stop.CLOSED, seconds, resolution, least_remainder=float(least))

@@ -3,7 +3,6 @@
 import inspect
 import os
 import time
-from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,20 +13,22 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from ._check import require_instance
+from ._check import require_instance, require_precision
 from .arguments import check_mesh
 from .checkpoint import load_fit, savable_parts, save_fit, save_model
 from .encoder import AbstractEncoder
 from .fit import Fit, fit
 from .layer import LinearLayer, Network
 from .model import FeatureModel
-from .optimise import Stop
+from .optimise import Log, Stop
 from .options import check_combination, check_options, completed
+from .progress import kept_talking
 from .pushforward import linear_pushforward
 from .run_folder import run_folder
+from .samples import SampledErrors, SampledMoments, sampled_moments
 from .spectral.resolution import Resolution
 
-Log = Callable[[str], None]
+SAMPLES_KEY = 2**31 - 1  # folded into the key of a run for its samples: no start has this number
 
 
 @dataclass(frozen=True)
@@ -38,11 +39,14 @@ class Trajectory:
         source: the law of the network's input.
         network: the network.
         fits: a `Fit` per layer; a linear layer's says that nothing was learnt.
+        sampled: for every layer how far its model is from samples pushed through the true network; None without any.
+            What a fit says of its loss is the engine's error alone; here is what models of models lose on the way, too.
     """
 
     source: FeatureModel
     network: Network
     fits: tuple[Fit, ...]
+    sampled: tuple[SampledErrors, ...] | None = None
 
     @property
     def models(self) -> tuple[FeatureModel, ...]:
@@ -51,7 +55,11 @@ class Trajectory:
 
     def __str__(self) -> str:
         lines = [f"{'layer':>5}  {'neurons':>7}  what was found"]
-        lines += [f"{i:>5}  {one.target.neurons:>7}  {one}" for i, one in enumerate(self.fits)]
+        errors = self.sampled or (None,) * len(self.fits)
+        lines += [
+            f"{i:>5}  {one.target.neurons:>7}  {_found(one, error)}"
+            for i, (one, error) in enumerate(zip(self.fits, errors, strict=True))
+        ]
         return "\n".join(lines)
 
 
@@ -62,9 +70,10 @@ def learn(
     folder: str | os.PathLike[str] | None = None,
     log: Log | None = None,
     mesh: Mesh | None = None,
+    samples: int = 100_000,
     **options: Any,
 ) -> Trajectory:
-    """Learn every layer of a network, without samples.
+    """Learn every layer of a network, without samples: these only check what was found.
 
     Through a linear layer the model passes exactly; for every other layer `fit` finds the output's model, which is the
     source of the next layer. Dense layers carry the source's features on unless `encoder` says otherwise (`learnt`,
@@ -75,9 +84,13 @@ def learn(
         network: its layers (`from_weights`, `from_mlp`, `load_network` make one of an MLP).
         folder: where to keep a checkpoint after every layer. If it holds a run of the same source, network and
             options, the run continues after its last whole layer and ends in the same numbers to the last bit.
-        log: called with lines of progress (`print`, say).
+        log: called with lines of progress (`print`, say); where one thing takes longer (compilations do), every five
+            seconds from another thread, with the line of before and for how long that has been.
         mesh: devices to share the work among, as in `elbo`. A run may be continued on others; its numbers then differ
             in rounding.
+        samples: how many samples of the source to push through the network, to say how far the model of every layer is
+            from them (`Trajectory.sampled`); 0 for none. Nothing that is learnt depends on them, so a run may be
+            continued with another number. They are drawn with a key made of `key`.
         options: of `fit`, the same for every layer.
 
     Returns a `Trajectory`. Raises `ValueError` that names the argument if the parts do not fit together, or if the
@@ -91,8 +104,10 @@ def learn(
     """
     require_instance("source", source, FeatureModel, "a FeatureModel")
     require_instance("network", network, Network, "a Network")
+    require_precision(source=source, network=network)
     if source.neurons != network.inputs:
         raise ValueError(f"source: expected {network.inputs} neurons, the inputs of network, got {source.neurons}.")
+    _check_samples(samples)
     options = _checked_options(options)
     check_options(**options)
     for layer in network.layers:
@@ -100,32 +115,52 @@ def learn(
             check_combination(source, layer, completed(layer, options), options["certify"])
     check_mesh(mesh)
     if folder is not None and isinstance(options["encoder"], AbstractEncoder):
-        savable_parts(options["encoder"])  # better refused now than after it is learnt
+        _require_savable(options["encoder"])  # better refused now than after it is learnt
     with nullcontext() if folder is None else run_folder(Path(folder), source, network, options) as checkpoints:
-        fits = _learn_layers(source, network, checkpoints, log, mesh, options)
-    return Trajectory(source, network, tuple(fits))
+        moments = _sampled(source, network, samples, options["key"], log)
+        fits, errors = _learn_layers(source, network, checkpoints, log, mesh, options, moments)
+    return Trajectory(source, network, tuple(fits), tuple(errors) if samples else None)
 
 
-def _learn_layers(source, network, checkpoints: Path | None, log, mesh, options: dict[str, Any]) -> list[Fit]:
-    """A fit per layer; those that are in the folder are read, the others written to it."""
+def _sampled(source, network, samples: int, key, log: Log | None) -> list[SampledMoments | None]:
+    """The moments of every layer over samples, if there are to be any."""
+    if not samples:
+        return [None] * len(network.layers)
+    key = jax.random.key(0) if key is None else key
+    with kept_talking(log) as say:
+        say(f"pushing {samples} samples through the network, to compare every layer's model with")
+        return sampled_moments(source, network, samples, jax.random.fold_in(key, SAMPLES_KEY))[0]
+
+
+def _learn_layers(
+    source, network, checkpoints: Path | None, log, mesh, options: dict[str, Any], moments: list[SampledMoments | None]
+) -> tuple[list[Fit], list[SampledErrors | None]]:
+    """A fit per layer, and its errors; fits that are in the folder are read, the others written to it."""
     fits: list[Fit] = []
+    errors: list[SampledErrors | None] = []
     total = len(network.layers)
     for index, layer in enumerate(network.layers):
         path = None if checkpoints is None else checkpoints / f"layer_{index:03d}.npz"
         say = _prefixed(log, f"layer {index} ({index + 1}/{total}): ")
         if path is not None and path.exists():
-            found = _read_layer(path, layer)
-            say("read from the run folder")
+            found, where = _read_layer(path, layer), "read from the run folder: "
         else:
             model = fits[-1].target if fits else source
-            found = _learn_layer(model, layer, say, mesh, options)
+            with kept_talking(None if log is None else say) as talk:
+                found, where = _learn_layer(model, layer, talk, mesh, options), ""
             if path is not None:
                 save_fit(path, found)
-            say(str(found))
         fits.append(found)
+        errors.append(None if moments[index] is None else SampledErrors.of(found.target, moments[index]))
+        say(where + _found(found, errors[-1]))
     if checkpoints is not None and not (checkpoints / "output.npz").exists():
         save_model(checkpoints / "output.npz", fits[-1].target)
-    return fits
+    return fits, errors
+
+
+def _found(fit: Fit, errors: SampledErrors | None) -> str:
+    """What was found of a layer, in one line."""
+    return str(fit) if errors is None else f"{fit}; {errors}"
 
 
 def _read_layer(path: Path, layer) -> Fit:
@@ -150,8 +185,20 @@ def _learn_layer(model: FeatureModel, layer, say: Log, mesh: Mesh | None, option
     return Fit(target, None, None, None, none, none, Stop.EXACT, time.perf_counter() - begun, resolution)
 
 
+def _require_savable(encoder: AbstractEncoder) -> None:
+    try:
+        savable_parts(encoder)
+    except ValueError as error:
+        raise ValueError(f"{error} Leave out the folder to learn it.") from error
+
+
 def _prefixed(log: Log | None, prefix: str) -> Log:
     return (lambda line: None) if log is None else (lambda line: log(prefix + line))
+
+
+def _check_samples(samples: int) -> None:
+    if isinstance(samples, bool) or not isinstance(samples, int | np.integer) or samples < 0 or samples == 1:
+        raise ValueError(f"samples: expected 0 for none, or at least 2, got {samples!r}.")
 
 
 def _checked_options(options: dict[str, Any]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from ._check import (
     require_instance,
     require_key,
     require_not_negative,
+    require_precision,
     require_shape,
 )
 from .prior import Prior
@@ -93,6 +94,7 @@ class FeatureModel(eqx.Module):
 
     def moments(self) -> tuple[Float[Array, " n"], Float[Array, "n n"]]:
         """Mean `[n]` and covariance `[n, n]` of `x`, exact."""
+        require_precision(model=self)
         masses, vectors = self.prior.masses, self.atom_vectors
         feature_means = jnp.einsum("nmk,mk->nm", vectors, masses)
         centred = vectors - feature_means[:, :, None]
@@ -104,6 +106,7 @@ class FeatureModel(eqx.Module):
 
         The noise of the result is a `[D, D]` lower-triangular factor, singular if `G` has dependent rows.
         """
+        require_precision(model=self)
         (matrix,) = as_floating(matrix=matrix)
         require_shape("matrix", matrix, (None, self.neurons), "projections, neurons of the model")
         require_finite("matrix", matrix)

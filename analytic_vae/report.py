@@ -5,18 +5,17 @@ import os
 from pathlib import Path
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from .checkpoint import write_text
+from .fit import Fit
 from .layer import LinearLayer
 from .learn import Trajectory
 from .optimise import Stop
+from .samples import Deviations, SampledMoments, largest_counts, sampled_moments
 from .types import Array, PRNGKeyArray
-
-BATCH = 20_000
 
 
 def compare(
@@ -36,13 +35,13 @@ def compare(
     if samples < 2:
         raise ValueError(f"samples: expected at least 2, got {samples}.")
     source_key, model_key = jax.random.split(key)
-    moments, counts = _sampled_moments(trajectory, samples, source_key)
+    moments, counts = sampled_moments(trajectory.source, trajectory.network, samples, source_key)
     layers, learnt = [], False
     for index, (layer, fit) in enumerate(zip(trajectory.network.layers, trajectory.fits, strict=True)):
         learnt = learnt or not isinstance(layer, LinearLayer)
-        layers.append(_layer_row(index, fit, learnt, *moments[index], samples))
+        layers.append(_layer_row(index, fit, learnt, moments[index]))
     mean, covariance = (np.asarray(a) for a in trajectory.models[-1].moments())
-    sampled_mean, sampled_spread = moments[-1][0], np.sqrt(np.diagonal(moments[-1][1]))
+    sampled_mean, sampled_spread = moments[-1].mean, np.sqrt(np.diagonal(moments[-1].covariance))
     outputs = [
         {
             "output": i,
@@ -54,7 +53,8 @@ def compare(
         }
         for i in range(mean.size)
     ]
-    classes = {"model": _shares(trajectory.models[-1].sample(model_key, (samples,))), "sampled": counts / samples}
+    own = largest_counts(trajectory.models[-1], samples, model_key)
+    classes = {"model": own / samples, "sampled": counts / samples}
     if data is not None:
         real = jax.vmap(trajectory.network)(jnp.asarray(data, trajectory.source.mean.dtype))
         classes["real"] = _shares(real)
@@ -185,50 +185,11 @@ def figure(report: dict[str, Any], path: Path) -> bool:
     return True
 
 
-def _sampled_moments(trajectory: Trajectory, samples: int, key: PRNGKeyArray):
-    """Mean, covariance and fourth central moments of every layer's output over samples; how often each was largest."""
-    centres = [model.moments()[0] for model in trajectory.models]  # of powers, which then lose no digits
-
-    @eqx.filter_jit
-    def batch(source, network, centres, key, size: int):
-        x = source.sample(key, (size,))
-        sums = []
-        for layer, centre in zip(network.layers, centres, strict=True):
-            x = jax.vmap(layer)(x)
-            d = x - centre[None]
-            sums.append((d.sum(axis=0), d.T @ d, (d**3).sum(axis=0), (d**4).sum(axis=0)))
-        return sums, jnp.bincount(jnp.argmax(x, axis=1), length=network.outputs)
-
-    sums, counts, done, index = None, 0, 0, 0
-    while done < samples:
-        size = min(BATCH, samples - done)
-        part, count = batch(trajectory.source, trajectory.network, centres, jax.random.fold_in(key, index), size)
-        part = jax.tree.map(np.asarray, part)
-        sums = part if sums is None else jax.tree.map(np.add, sums, part)
-        counts, done, index = counts + np.asarray(count), done + size, index + 1
-    moments = []
-    for centre, powers in zip(centres, sums, strict=True):
-        d, square, third, fourth = (total / samples for total in powers)
-        fourth = fourth - 4 * d * third + 6 * d**2 * np.diagonal(square) - 3 * d**4
-        covariance = square - np.outer(d, d)
-        np.fill_diagonal(covariance, np.maximum(np.diagonal(covariance), 0))
-        moments.append((np.asarray(centre) + d, covariance, fourth))
-    return moments, counts
-
-
-def _layer_row(index, fit, learnt, sampled_mean, sampled_covariance, sampled_fourth, samples) -> dict[str, Any]:
-    mean, covariance = (np.asarray(a) for a in fit.target.moments())
-    spread, sampled_spread = (np.sqrt(np.maximum(np.diagonal(a), 0)) for a in (covariance, sampled_covariance))
-    # A neuron that hardly ever moves says little relative to its own spread.
-    least = 1e-2 * np.mean(sampled_spread)
-    unit = np.maximum(sampled_spread, least)
-    of_variance = np.sqrt(np.maximum(sampled_fourth - sampled_spread**4, 2 * least**4) / samples)
-    errors = np.abs(mean - sampled_mean) / unit
-    correlations = np.abs(covariance / np.outer(unit, unit) - sampled_covariance / np.outer(unit, unit))
-    np.fill_diagonal(correlations, 0)
+def _layer_row(index: int, fit: Fit, learnt: bool, sampled: SampledMoments) -> dict[str, Any]:
+    errors = Deviations.of(fit.target, sampled)
     return {
         "layer": index,
-        "neurons": int(mean.size),
+        "neurons": fit.target.neurons,
         "how": {Stop.EXACT: "exact", Stop.CLOSED: "in closed form"}.get(fit.stop, "learnt"),
         "before_learning": not learnt,
         "loss": fit.loss,
@@ -238,11 +199,11 @@ def _layer_row(index, fit, learnt, sampled_mean, sampled_covariance, sampled_fou
         "distortion": None if fit.elbo is None else float(fit.elbo.distortion),
         "seconds": fit.seconds,
         "stop": fit.stop.value,
-        "mean_error": float(errors.max()),
-        "mean_error_se": float(errors.max() * samples**0.5),
-        "spread_error": float(np.max(np.abs(spread - sampled_spread) / unit)),
-        "spread_error_se": float(np.max(np.abs(spread**2 - sampled_spread**2) / of_variance)),
-        "correlation_error": float(np.max(correlations)),
+        "mean_error": float(errors.means.max()),
+        "mean_error_se": float((errors.means / errors.means_error).max()),
+        "spread_error": float(errors.spreads.max()),
+        "spread_error_se": float((errors.spreads / errors.spreads_error).max()),
+        "correlation_error": float(errors.correlations.max(initial=0)),
         "explained": fit.explained,
         "least_remainder": fit.least_remainder,
     }

@@ -6,7 +6,15 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from ._check import as_floating, as_input, require_finite, require_instance, require_not_negative, require_shape
+from ._check import (
+    as_floating,
+    as_input,
+    require_finite,
+    require_instance,
+    require_not_negative,
+    require_precision,
+    require_shape,
+)
 from .accuracy import warned
 from .activation import get_activation
 from .arguments import check_layer, check_memory, check_ridge
@@ -141,6 +149,7 @@ def sparse_loss(
     check_layer(source, layer)
     check_ridge(layer, "whose output an autoencoder reads")
     require_instance("autoencoder", autoencoder, SparseAutoencoder, "a SparseAutoencoder")
+    require_precision(autoencoder=autoencoder)
     _, t, n = autoencoder.readout.shape
     if n != layer.outputs:
         raise ValueError(f"autoencoder: expected {layer.outputs} neurons, the outputs of layer, got {n}.")
@@ -176,7 +185,9 @@ def _firing(source, layer, autoencoder, resolution):
         if form.activation is None:
             law, factors, functions = Projection.of(source, rows, bias), jnp.ones((1, 1), rows.dtype), ("identity",)
         else:
-            law = Projection.of(source, jnp.concatenate([form.direction[None], rows]), jnp.append(form.bias[None], bias))
+            law = Projection.of(
+                source, jnp.concatenate([form.direction[None], rows]), jnp.append(form.bias[None], bias)
+            )
             factors = jnp.stack([readout @ form.output, jnp.ones(1, rows.dtype)], axis=1)
             functions = form.activation, "identity"
         image = Image.of(law, factors, tuple(map(get_activation, functions)), resolution.frequencies)

@@ -72,4 +72,4 @@ if __name__ == "__main__":
 
     jax.config.update("jax_enable_x64", True)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    av.learn(*parts(), folder=sys.argv[1], steps=6, resolution=av.Resolution(16), check=False)
+    av.learn(*parts(), folder=sys.argv[1], steps=6, resolution=av.Resolution(16), check=False, samples=0)

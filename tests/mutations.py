@@ -78,7 +78,7 @@ def _members_mutated(content, kind, rng, marker):
         members[chosen] = members[names[rng.integers(len(names))]]
     else:
         shape = [(2**62, 2**62), (10**6, 10**6), (-1,), (0, 3), (2**31,), (1,) * 40, ()][rng.integers(7)]
-        descr = ("<f8", "<f4", "<c16", "|O", "<U9", "<i2", "|V8", "[('a', '<f8')]")[rng.integers(8)]
+        descr = ("<f8", "<f4", "<c16", "|O", "<U9", "<i2", "|V8", "[('a', '<f8')]", "<V2")[rng.integers(9)]
         members[chosen] = _npy_header(shape, descr) + members[chosen][128:]
     with zipfile.ZipFile(stream, "w", compression) as archive:
         for name, data in members.items():
@@ -141,6 +141,18 @@ def _safetensors_mutated(content, kind, rng):
     return len(text).to_bytes(8, "little") + text + data
 
 
+def bfloat16_safetensors(arrays):
+    """The bytes of a file that holds the arrays in bfloat16, as PyTorch writes them; NumPy has no such dtype."""
+    header, data = {}, b""
+    for name, array in arrays.items():
+        content = np.asarray(jnp.asarray(array, jnp.bfloat16)).tobytes()
+        offsets = [len(data), len(data) + len(content)]
+        header[name] = {"dtype": "BF16", "shape": list(array.shape), "data_offsets": offsets}
+        data += content
+    text = json.dumps(header).encode()
+    return len(text).to_bytes(8, "little") + text + data
+
+
 def good_files(folder: Path) -> dict[str, tuple[Path, Callable]]:
     """A good file of every kind that the package reads, and what reads it."""
     rng = np.random.default_rng(0)
@@ -149,6 +161,7 @@ def good_files(folder: Path) -> dict[str, tuple[Path, Callable]]:
     np.savez(folder / "network.npz", **arrays)
     np.savez_compressed(folder / "compressed.npz", **arrays)
     save_file(arrays, folder / "network.safetensors")
+    (folder / "brain.safetensors").write_bytes(bfloat16_safetensors(arrays))
     np.savez(folder / "data.npz", data=rng.normal(size=(40, 3)))
     av.save_model(folder / "model.npz", source)
     terms = {name: jnp.ones(()) for name in Elbo.__dataclass_fields__} | {"rates": jnp.ones(2)}
@@ -159,12 +172,19 @@ def good_files(folder: Path) -> dict[str, tuple[Path, Callable]]:
     av.save_fit(folder / "softmax.npz", replace(fit, encoder=softmax))
     av.save_fit(folder / "neural.npz", replace(fit, encoder=neural))
     vectors = av.FeatureModel(av.Prior.bernoulli([0.3, 0.4, 0.1, 0.2]), rng.normal(size=(3, 4, 2)), 0.5)
+    av.save_encoder(folder / "encoder.npz", av.CarriedEncoder(2, neural))
+    autoencoder = av.SparseAutoencoder(
+        np.ones((2, 1, 3)), np.ones((2, 1)), np.ones((3, 2)), None, "jumprelu", np.ones(2)
+    )
+    av.save_encoder(folder / "autoencoder.npz", autoencoder)
     elbo = replace(fit.elbo, rates=jnp.ones(4), bounds=None)
     carried = replace(fit, target=vectors, encoder=av.CarriedEncoder(2, softmax), elbo=elbo, least_remainder=0.1)
     av.save_fit(folder / "carried.npz", carried)
     readers = {
         "network.npz": av.load_network, "compressed.npz": av.load_network, "network.safetensors": av.load_network,
+        "brain.safetensors": av.load_network,
         "data.npz": lambda path: av.load_source(path, 2, atoms=4, iterations=50), "model.npz": av.load_model,
+        "encoder.npz": av.load_encoder, "autoencoder.npz": av.load_encoder,
         "softmax.npz": av.load_fit, "neural.npz": av.load_fit, "carried.npz": av.load_fit,
     }  # fmt: skip
     return {name: (folder / name, reader) for name, reader in readers.items()}

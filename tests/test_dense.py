@@ -360,7 +360,7 @@ def test_carried_vectors_of_rare_features():
 def test_learnt_features_of_a_residual_block(encoder, tmp_path):
     """They lower the loss, which is then that of the enumerated tables; the folder gives them back."""
     (source, layer, *_), oracle = problem(6)
-    network, options = av.Network([layer]), dict(resolution=FINE, check=False, steps=8)
+    network, options = av.Network([layer]), dict(resolution=FINE, check=False, steps=8, samples=0)
     options |= dict(encoder=encoder, features=1, folder=tmp_path)
     (fit,) = av.learn(source, network, **options).fits
     assert fit.loss < fit.history[0]

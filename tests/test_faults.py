@@ -135,9 +135,9 @@ def test_a_second_process_is_told_to_wait(parts, tmp_path):
     ) as other:
         assert other.stdout.readline() == "held\n"
         with pytest.raises(BlockingIOError, match="folder: process 77 works in"):
-            av.learn(*parts, folder=lock.parent, **OPTIONS)
+            av.learn(*parts, folder=lock.parent, **OPTIONS, samples=0)
         other.stdin.close()
-    av.learn(*parts, folder=lock.parent, **OPTIONS)  # once it has ended
+    av.learn(*parts, folder=lock.parent, **OPTIONS, samples=0)  # once it has ended
 
 
 def test_a_full_disk_loses_nothing(parts, tmp_path, monkeypatch):
@@ -172,7 +172,7 @@ def test_a_folder_that_cannot_be_written_is_said_before_anything_is_learnt(parts
         pytest.skip("needs a folder that not even root can write to")
     lines = []
     with pytest.raises(OSError, match="folder: cannot write to /proc/run"):
-        av.learn(*parts, folder="/proc/run", log=lines.append, **OPTIONS)
+        av.learn(*parts, folder="/proc/run", log=lines.append, **OPTIONS, samples=0)
     assert not lines
 
 
@@ -188,12 +188,12 @@ def test_files_of_a_newer_version_are_named_as_such(parts, tmp_path):
 
 
 def test_a_run_of_other_versions_is_not_continued(parts, tmp_path):
-    av.learn(*parts, folder=tmp_path, **OPTIONS)
+    av.learn(*parts, folder=tmp_path, **OPTIONS, samples=0)
     whole, manifest = (json.loads((tmp_path / "run.json").read_text()) for _ in range(2))
     manifest["versions"]["jax"] = "0.1"
     (tmp_path / "run.json").write_text(json.dumps(manifest))
     with pytest.raises(ValueError, match=rf"was begun with jax 0\.1 \(here {jax.__version__}\): it would not end"):
-        av.learn(*parts, folder=tmp_path, **OPTIONS)
+        av.learn(*parts, folder=tmp_path, **OPTIONS, samples=0)
     broken = (
         {"versions": []},
         {"fingerprint": "", "parts": 3},
@@ -202,10 +202,10 @@ def test_a_run_of_other_versions_is_not_continued(parts, tmp_path):
     for text in ("", "[]", "{}", "[" * 10_000, "\x00", *(json.dumps(whole | one) for one in broken)):
         (tmp_path / "run.json").write_text(text)
         with pytest.raises(ValueError, match="is damaged"):
-            av.learn(*parts, folder=tmp_path, **OPTIONS)
+            av.learn(*parts, folder=tmp_path, **OPTIONS, samples=0)
 
 
 def test_half_written_files_of_a_killed_process_are_swept_away(parts, tmp_path):
     (tmp_path / ".layer_000.npz.x8fj2").write_bytes(b"half")
-    av.learn(*parts, folder=tmp_path, **OPTIONS)
+    av.learn(*parts, folder=tmp_path, **OPTIONS, samples=0)
     assert sorted(file.name for file in tmp_path.iterdir()) == [".lock", "layer_000.npz", "output.npz", "run.json"]

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import equinox as eqx
@@ -17,10 +18,11 @@ import pytest
 
 import analytic_vae as av
 from analytic_vae.__main__ import main
+from analytic_vae.classifier import train_classifier
 from analytic_vae.encoder import encode
 from analytic_vae.report import compare, markdown, save_report
 
-OPTIONS = dict(noise="full", steps=6, resolution=av.Resolution(16), check=False)
+OPTIONS = dict(noise="full", steps=6, resolution=av.Resolution(16), check=False, samples=0)
 
 
 @pytest.fixture(scope="module")
@@ -172,6 +174,44 @@ def test_neural_encoders_survive_their_files(trajectory, tmp_path):
     np.testing.assert_array_equal(encode(loaded, y, atoms), encode(encoder, y, atoms))
 
 
+@pytest.mark.parametrize(
+    "encoder",
+    [
+        av.SoftmaxEncoder(np.ones((2, 1, 3)), np.ones((2, 1, 2)), np.ones((2, 2))),
+        av.GaussianEncoder(np.ones((2, 2, 3)), np.ones(2), np.ones(2)),
+        av.ExponentialEncoder(np.ones((2, 1, 3)), np.ones(2)),
+        av.NeuralEncoder.init(np.ones((2, 1, 3)), 4, width=3, depth=2, key=jax.random.key(0)),
+        av.CarriedEncoder(5),
+        av.CarriedEncoder(5, av.ExponentialEncoder(np.ones((2, 1, 3)), np.ones(2))),
+        av.SparseAutoencoder(np.ones((2, 1, 3)), np.ones((2, 1)), np.ones((3, 2))),
+        av.SparseAutoencoder(np.ones((2, 1, 3)), np.ones((2, 1)), np.ones((3, 2)), np.ones(3), "jumprelu", np.ones(2)),
+    ],
+    ids=lambda encoder: type(encoder).__name__,
+)
+def test_encoders_survive_their_files(encoder, tmp_path):
+    path = tmp_path / "encoder.npz"
+    av.save_encoder(path, encoder)
+    loaded = av.load_encoder(path)
+    assert type(loaded) is type(encoder) and jax.tree.structure(loaded) == jax.tree.structure(encoder)
+    for one, other in zip(jax.tree.leaves(loaded), jax.tree.leaves(encoder), strict=True):
+        np.testing.assert_array_equal(one, other)
+    with pytest.raises(TypeError, match=f"model: expected a FeatureModel, got {type(encoder).__name__}; save_encoder"):
+        av.save_model(path, encoder)
+    with pytest.raises(ValueError, match="path: expected a FeatureModel of analytic_vae, got Encoder"):
+        av.load_model(path)
+
+
+def test_what_is_no_encoder_is_refused(trajectory, tmp_path):
+    for one in (trajectory.fits[0], trajectory.source, None):
+        with pytest.raises(TypeError, match="encoder: expected an encoder or a SparseAutoencoder"):
+            av.save_encoder(tmp_path / "encoder.npz", one)
+    with pytest.raises(TypeError, match="model: expected a FeatureModel, got Fit; save_fit"):
+        av.save_model(tmp_path / "model.npz", trajectory.fits[0])
+    with pytest.raises(ValueError, match="which files cannot hold"):
+        av.save_encoder(tmp_path / "own.npz", OwnEncoder(np.ones((2, 1, 3)), np.ones((2, 1, 2)), np.ones((2, 2))))
+    assert not list(tmp_path.iterdir())
+
+
 class OwnEncoder(av.SoftmaxEncoder):
     """A user's class, which no file can rebuild."""
 
@@ -261,6 +301,38 @@ def test_the_command_says_what_is_wrong(arguments, said, tmp_path, capsys, monke
     monkeypatch.chdir(tmp_path)
     assert main(arguments) == 2
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("hidden", (3, (3, 5), (3, 4, 5)))
+def test_the_digits_network_has_as_many_hidden_layers_as_one_says(hidden):
+    images = np.random.default_rng(0).random((20, 6))
+    weights, accuracy = train_classifier(images, np.arange(20) % 4, hidden=hidden, steps=3)
+    widths = [6, *np.atleast_1d(hidden), 4]
+    assert [weight.shape for weight, _ in weights] == [(after, before) for before, after in pairwise(widths)]
+    assert 0 <= accuracy <= 1
+
+
+def test_the_command_says_its_version(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out.startswith("analytic_vae ")
+
+
+def test_the_command_on_names_that_say_no_order(run, tmp_path, capsys):
+    source, _, weights = run
+    av.save_model(tmp_path / "source.npz", source)
+    np.savez(tmp_path / "net.npz", **{f"blocks.0.fc{i}.weight": weight for i, (weight, _) in enumerate(weights)})
+    arguments = ["learn", "--network", str(tmp_path / "net.npz"), "--source", str(tmp_path / "source.npz")]
+    arguments += ["--folder", str(tmp_path / "run"), "--frequencies", "16", "--samples", "2000"]
+    assert main(arguments) == 2
+    assert "--order" in capsys.readouterr().err
+    assert main([*arguments, "--order", "blocks.0.fc0", "blocks.0.fc1"]) == 0
+    said = capsys.readouterr()
+    assert "against 2000 samples, +- their standard error, in spreads: means off by up to" in said.err
+    assert "moments of 2 units" in said.err
+    assert main(["learn", "--order", "blocks.0.fc0"]) == 2
+    assert "--network" in capsys.readouterr().err
 
 
 def test_help_needs_no_work():

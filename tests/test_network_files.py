@@ -92,6 +92,58 @@ def test_compressed(tmp_path):
     assert_same(load_network(tmp_path / "network.npz"), weights, ACTIVATIONS["relu"])
 
 
+BLOCKS = ("blocks.0.fc1", "blocks.0.fc2", "blocks.1.fc1", "blocks.1.fc2")
+
+
+def residual(path, names=BLOCKS):
+    weights = random_weights((3,) * (len(names) + 1))
+    arrays = {f"{name}.weight": weight for name, (weight, _) in zip(names, weights, strict=True)}
+    return save(path, arrays | {f"{name}.bias": bias for name, (_, bias) in zip(names, weights, strict=True)}), weights
+
+
+@pytest.mark.parametrize("suffix", (".npz", ".safetensors"))
+def test_a_residual_network_is_not_taken_for_a_chain(tmp_path, suffix):
+    """Its skips are not in the file: it is off by as much as they carry."""
+    path, weights = residual(tmp_path / f"network{suffix}")
+    refused(
+        path, r"got blocks\.0\.fc1\.weight and blocks\.0\.fc2\.weight, as of a residual block.*--order.*blocks\.1\.fc2"
+    )
+    assert_same(load_network(path, order=BLOCKS), weights, ACTIVATIONS["relu"])
+    turned = [f"{BLOCKS[i]}.weight" for i in (2, 0, 3, 1)]
+    assert_same(load_network(path, order=turned), [weights[i] for i in (2, 0, 3, 1)], ACTIVATIONS["relu"])
+
+
+def test_the_order_of_names_without_numbers_is_said(tmp_path):
+    path, weights = residual(tmp_path / "network.npz", ("encoder", "decoder", "head"))
+    refused(path, "differ only in their numbers")
+    assert_same(load_network(path, order=["encoder", "decoder", "head"]), weights, ACTIVATIONS["relu"])
+    path, weights = residual(tmp_path / "letters.npz", BLOCKS[:2])
+    pairs = {f"{n}{i}": a for i, pair in enumerate(weights) for n, a in zip("Wb", pair, strict=True)}
+    backwards = load_network(save(tmp_path / "letters.npz", pairs), order=["W1", "W0"])
+    assert_same(backwards, weights[::-1], ACTIVATIONS["relu"])
+
+
+@pytest.mark.parametrize(
+    ("order", "message", "error"),
+    [
+        (BLOCKS[:3], "order: expected each of .* once", ValueError),
+        ((*BLOCKS, BLOCKS[0]), "order: expected each of .* once", ValueError),
+        ((*BLOCKS[:3], "blocks.2.fc1"), "order: expected names among blocks.0.fc1, .*'blocks.2.fc1'", ValueError),
+        ((), "order: expected each of .* once", ValueError),
+        ("blocks.0.fc1", "order: expected a list", TypeError),
+        ([0, 1], "order: expected a list", TypeError),
+    ],
+)
+def test_an_order_names_every_weight_once(tmp_path, order, message, error):
+    path, _ = residual(tmp_path / "network.npz")
+    refused(path, message, error, order=order)
+
+
+def test_a_stack_has_an_order(tmp_path):
+    path = save(tmp_path / "network.npz", {"weights": np.ones((2, 3, 3))})
+    refused(path, "order: expected none", order=["weights"])
+
+
 # ----------------------------------------------------------------------------------------------------- bad files
 
 
@@ -207,14 +259,16 @@ def test_safetensors_headers(tmp_path):
     )
     refused(write_safetensors(path, {"weight": whole}, bytes(8), length=2**60), r"expected a header within the")
     refused(write_safetensors(path, {"weight": whole}, bytes(7)), r"cannot read")
-    refused(write_safetensors(path, {"weight": whole | {"dtype": "BF16"}}, bytes(8)), r"array weight: .* got BF16")
+    refused(
+        write_safetensors(path, {"weight": whole | {"dtype": "F8_E4M3"}}, bytes(8)), r"array weight: .* got F8_E4M3"
+    )
     refused(write_safetensors(path, {"weight": {}}, bytes(8)), r"cannot read")
     refused(write_safetensors(path, b"[" * 10**5), r"cannot read")
 
 
 def test_safetensors_not_installed(tmp_path, monkeypatch):
     path = save(tmp_path / "network.safetensors", {"weight": np.ones((2, 2))})
-    monkeypatch.setitem(sys.modules, "safetensors.numpy", None)
+    monkeypatch.setitem(sys.modules, "safetensors", None)
     refused(path, r"pip install 'analytic_vae\[files\]'", ImportError)
 
 

@@ -64,7 +64,9 @@ class Joint(eqx.Module):
         constant = jnp.stack([direction @ form.offset + offset, form.bias])
         law = Projection.of(source, rows, jnp.concatenate([jnp.zeros_like(statistic.centre), constant]))
         D = statistic.dimension
-        law = eqx.tree_at(lambda one: one.mean, law, jnp.concatenate([statistic.law.mean - statistic.middle, law.mean[D:]]))
+        law = eqx.tree_at(
+            lambda one: one.mean, law, jnp.concatenate([statistic.law.mean - statistic.middle, law.mean[D:]])
+        )
         ridge = Axis.of(law.alone(D + 1), _conditional(law.covariance, D), ridge_order)
         psi = activation_size(form, ridge)
         scale = _sizes(source, form, readout, size, offset, statistic, centre, psi)

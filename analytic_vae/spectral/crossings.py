@@ -45,7 +45,9 @@ class Cells(eqx.Module):
     def special(self) -> Float[Array, " v"]:
         """Values at the places where the set above a level changes its shape: ends, turns, bends."""
         if self.activation.turns is not None:
-            return jnp.concatenate([self.values, self.activation(jnp.asarray(self.activation.breaks, self.nodes.dtype))])
+            return jnp.concatenate(
+                [self.values, self.activation(jnp.asarray(self.activation.breaks, self.nodes.dtype))]
+            )
         kinks = jnp.asarray(self.activation.kinks, self.nodes.dtype)
         return jnp.concatenate([self.values[:1], self.values[-1:], self.activation(kinks)])
 

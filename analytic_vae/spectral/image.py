@@ -1,7 +1,7 @@
 """The law of `Y = a psi(Z)` for `Z` of one or two coordinates: tails and expectations, jumps and atoms included.
 
 `Z` are linear projections of a feature model, `psi` acts on each (the identity, where `Y` is linear in it). A law of
-`Y` may have atoms and a density with jumps; that of `Z` has neither beside its noise. So nothing of `Y` is ever expanded:
+`Y` may have atoms and a density with jumps; that of `Z` has neither beside its noise. So nothing of `Y` is expanded:
 `{z: a psi(z) > t}` is found, cell by cell on which psi is monotone, and the law of `Z` gives its probability:
 
     D = E = 1   sum over states s and cells of the axis: P(rest > lower end - point_s) - P(rest > upper end - point_s)
@@ -158,7 +158,9 @@ class Image(eqx.Module):
         """The sum over states of what the function gives for one, `AT_ONCE` of them together."""
         given = self.states.points, self.states.masses
         size = min(AT_ONCE, given[1].size)
-        return jax.tree.map(lambda leaf: leaf.sum(axis=0), jax.lax.map(jax.checkpoint(function), given, batch_size=size))
+        return jax.tree.map(
+            lambda leaf: leaf.sum(axis=0), jax.lax.map(jax.checkpoint(function), given, batch_size=size)
+        )
 
     def _shape_changes(self, level: Float[Array, " D"]) -> Float[Array, " k"]:
         """Where, along the first coordinate, the set of the second changes its shape."""
