@@ -1,29 +1,70 @@
 """How far a result may be off, and the warning where that is much."""
 
+import functools
+import os
+import sys
 import warnings
-from typing import TypeVar
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
 
 import numpy as np
 
 from ._check import is_concrete
+from .model import FeatureModel
 
 ACCURACY = 1e-3  # from which on a result warns: relative to the spread, or in nats
+FOLDER = os.path.dirname(os.path.abspath(__file__)) + os.sep
 
-T = TypeVar("T")
+P, T = ParamSpec("P"), TypeVar("T")
 
 
 class AccuracyWarning(UserWarning):
     """A result may be off by more than `ACCURACY`."""
 
 
-def warned(result: T, name: str, remedy: str) -> T:
-    """The result, after one `AccuracyWarning` if its `accuracy` is at hand and above `ACCURACY`.
+def warns(function: Callable[P, T]) -> Callable[P, T]:
+    """The function, which warns of what it returns (`warned`). Without a warning it is `function.__wrapped__`."""
 
-    Inside of jit, grad and vmap nothing is known yet: there `accuracy` stays data.
+    @functools.wraps(function)
+    def warning(*args: P.args, **kwargs: P.kwargs) -> T:
+        found = function(*args, **kwargs)
+        source = args[0] if args else kwargs.get("source")
+        return warned(found, source, plan=kwargs.get("plan") is not None)
+
+    return warning
+
+
+def warned(found: T, source: FeatureModel | None = None, plan: bool = False) -> T:
+    """What was found, after one `AccuracyWarning` if its `accuracy` is at hand and above `ACCURACY`.
+
+    Inside of jit, grad and vmap nothing is known yet: there `accuracy` stays data. Of a tuple the first counts.
     """
-    accuracy = result.accuracy
-    if is_concrete(accuracy) and not np.max(np.asarray(accuracy), initial=0) <= ACCURACY:
-        worst = float(np.max(np.asarray(accuracy)))
-        message = f"{name}: this {type(result).__name__} may be off by {worst:.1g} (its accuracy); {remedy}."
-        warnings.warn(message, AccuracyWarning, stacklevel=3)
-    return result
+    result = found[0] if isinstance(found, tuple) else found
+    accuracy = getattr(result, "accuracy", None)
+    if accuracy is None or not is_concrete(accuracy):
+        return found
+    worst = float(np.max(np.asarray(accuracy), initial=0))
+    if not worst <= ACCURACY:
+        advice = "raise resolution.frequencies" + (", or make a new plan" if plan else "")
+        message = f"resolution: this {type(result).__name__} may be off by {worst:.1g} (its accuracy); {advice}"
+        warnings.warn(f"{message}{_furthest(source)}.", AccuracyWarning, stacklevel=_outside())
+    return found
+
+
+def _outside() -> int:
+    """How many calls lie between a warning and the code of a user."""
+    level, frame = 1, sys._getframe(1)
+    while frame is not None and frame.f_code.co_filename.startswith(FOLDER):
+        level, frame = level + 1, frame.f_back
+    return level - 1
+
+
+def _furthest(source: FeatureModel | None) -> str:
+    """The feature of a source that is the likeliest reason."""
+    if not isinstance(source, FeatureModel) or not is_concrete(source.prior.logits) or not is_concrete(source.decoder):
+        return ""
+    masses, vectors = np.asarray(source.prior.masses, float), np.asarray(source.atom_vectors, float)
+    centred = vectors - np.einsum("nmk,mk->nm", vectors, masses)[:, :, None]
+    reach = np.where(masses > 0, np.linalg.norm(centred, axis=0), 0)
+    j, k = np.unravel_index(np.argmax(reach), reach.shape)
+    return f". Feature {j} of the source reaches furthest, in its state {k} of mass {masses[j, k]:.2g}"

@@ -29,7 +29,7 @@ from .spectral.resolution import Resolution
 FORMAT, VERSION = "analytic_vae", 1
 _ENCODERS = {kind.__name__: kind for kind in (SoftmaxEncoder, GaussianEncoder, ExponentialEncoder)}
 _AUTOENCODER = ("readout", "offset", "decoder", "bias", "threshold")
-_ELBO = ("R1", "R2", "R3", "S1", "S2", "T1", "T2", "T3", "U1", "U2", "U3", "rates", "misfit")
+_ELBO = ("R1", "R2", "R3", "S1", "S2", "T1", "T2", "T3", "U1", "U2", "U3", "rates", "misfit", "accuracy")
 
 
 def save_model(path: str | os.PathLike[str], model: FeatureModel) -> None:
@@ -112,7 +112,9 @@ def load_fit(path: str | os.PathLike[str]) -> Fit:
 
     def build() -> Fit:
         terms = _under("elbo.", arrays)
-        terms = {"misfit": np.array(np.nan)} | terms if terms else {}  # files of before there was one
+        terms = (
+            {"misfit": np.array(np.nan), "accuracy": np.array(np.nan)} | terms if terms else {}
+        )  # files of before there was one
         target = _model(_under("target.", arrays))
         elbo = _elbo(terms, _under("bounds.", arrays), target.features) if terms else None
         encoder = None

@@ -7,6 +7,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from ._check import is_concrete, require_instance
+from .accuracy import warns
 from .arguments import check_encoder, check_layer
 from .bounded_terms import TERMS
 from .certificate import certificate, check_certificate
@@ -58,7 +59,8 @@ class Elbo(eqx.Module):
     With a vector per atom `B2 s` is `sum_jk q_jk B2_jk`; of that the vectors of first atoms join the mean, and `S1`,
     `T2` and `T3` are sums over the `m2 (K - 1)` codes that are left (`Expectations`).
 
-    `rates: [m2]` are the summands of `R1`. `misfit` is the largest of `Expectations.misfit`: above 1e-4, say, the plan
+    `accuracy` estimates how far the loss may be off, in nats (`Expectations.missing`): from what boxes, bands and short
+    series leave out. `rates: [m2]` are the summands of `R1`. `misfit` is the largest of `Expectations.misfit`: above 1e-4, say, the plan
     is too old or the resolution too coarse for the laws.
     How well sharp encoders are resolved it does not tell; `bounds`, which `elbo(..., certify=True)` computes, do:
     the exact value of every term is within `bounds.<term>` of it, the exact loss within `error_bound`.
@@ -77,6 +79,7 @@ class Elbo(eqx.Module):
     U3: Scalar
     rates: Float[Array, " m2"]
     misfit: Scalar
+    accuracy: Scalar
     bounds: ErrorBounds | None = None
 
     @property
@@ -106,7 +109,7 @@ class Elbo(eqx.Module):
         error = "" if self.bounds is None else f" +- {float(self.error_bound):.1e}"
         return (
             f"loss {float(self.loss):.6f}{error} nats = rate {float(self.rate):.6f} + R2 {float(self.R2):.6f} "
-            f"+ distortion {float(self.distortion):.6f} (of {terms}); misfit {float(self.misfit):.1e}"
+            f"+ distortion {float(self.distortion):.6f} (of {terms}); accuracy about {float(self.accuracy):.0e}"
         )
 
 
@@ -143,11 +146,12 @@ def elbo_of(given: Expectations, target: FeatureModel) -> Elbo:
     varies = jnp.trace(whiten(covariance.T)) - 2 * jnp.sum(decoder * whiten(given.output_latent))
     S2 = varies + jnp.sum(gram * given.latent_covariance) + apart @ apart
     R2 = target.neurons / 2 * jnp.log(2 * jnp.pi) + log_det
-    return Elbo(
-        jnp.sum(rates), R2, (S1 + S2) / (2 * variance), S1, S2, T1, T2, T3, U1, U2, U3, rates, given.misfit.max()
-    )
+    accuracy = given.missing(jax.lax.stop_gradient(gram / (2 * variance)))
+    R3, misfit = (S1 + S2) / (2 * variance), given.misfit.max()
+    return Elbo(jnp.sum(rates), R2, R3, S1, S2, T1, T2, T3, U1, U2, U3, rates, misfit, accuracy)
 
 
+@warns
 @exact_products
 def elbo(
     source: FeatureModel,

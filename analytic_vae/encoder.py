@@ -47,6 +47,10 @@ class AbstractEncoder(eqx.Module):
         """Log masses on the atoms given the statistics, for one feature (all fields without their leading axis)."""
         raise NotImplementedError
 
+    def moved(self, shift: Float[Array, " n"]) -> "AbstractEncoder":
+        """The encoder that says of `x` what this one says of `x - shift`."""
+        raise NotImplementedError
+
     def strip(
         self, low: Float[Array, " t"], high: Float[Array, " t"], width: Float[Array, " t"], atoms: Float[Array, " K"]
     ) -> LogitStrip:
@@ -98,6 +102,10 @@ class SoftmaxEncoder(AbstractEncoder):
     def log_masses(self, y, atoms):
         return jax.nn.log_softmax(self.base + y @ self.statistics)
 
+    def moved(self, shift):
+        base = self.base - jnp.einsum("mtn,n,mtk->mk", self.readout, shift, self.statistics)
+        return SoftmaxEncoder(self.readout, self.statistics, base)
+
     def strip(self, low, high, width, atoms):
         turn = width @ jnp.ptp(self.statistics, axis=1)
         return LogitStrip(turn, jnp.abs(self.base).max() + _farthest(low, high) @ jnp.abs(self.statistics).max(axis=1))
@@ -130,6 +138,11 @@ class GaussianEncoder(AbstractEncoder):
     def log_masses(self, y, atoms):
         log_scale = self.log_scale if y.shape[0] == 1 else self.log_scale + y[1]
         return jax.nn.log_softmax(-(((atoms - y[0] - self.offset) * jnp.exp(-log_scale)) ** 2) / 2)
+
+    def moved(self, shift):
+        apart = self.readout @ shift
+        log_scale = self.log_scale if apart.shape[1] == 1 else self.log_scale - apart[:, 1]
+        return GaussianEncoder(self.readout, self.offset - apart[:, 0], log_scale)
 
     def strip(self, low, high, width, atoms):
         # Up to what all atoms share, l = (a mu - a^2 / 2) / e^(2 ell).
@@ -165,6 +178,9 @@ class ExponentialEncoder(AbstractEncoder):
 
     def log_masses(self, y, atoms):
         return jax.nn.log_softmax(-(y[0] + self.offset) * atoms)
+
+    def moved(self, shift):
+        return ExponentialEncoder(self.readout, self.offset - (self.readout @ shift)[:, 0])
 
     def strip(self, low, high, width, atoms):
         size = (_farthest(low, high)[0] + jnp.abs(self.offset)) * jnp.abs(atoms).max()
@@ -212,6 +228,11 @@ class NeuralEncoder(AbstractEncoder):
     def log_masses(self, y, atoms):
         return jax.nn.log_softmax(self.networks(y))
 
+    def moved(self, shift):
+        first = self.networks.layers[0]
+        bias = first.bias - jnp.einsum("mht,mtn,n->mh", first.weight, self.readout, shift)
+        return NeuralEncoder(self.readout, eqx.tree_at(lambda one: one.layers[0].bias, self.networks, bias))
+
     def strip(self, low, high, width, atoms):
         inner, outer = self.networks.activation, self.networks.final_activation
         strip = inner.strip if isinstance(inner, Activation) else None
@@ -258,6 +279,9 @@ class CarriedEncoder(AbstractEncoder):
     def readout(self):
         """That of the encoder beside the carried features."""
         return jnp.zeros((0, 1, 0)) if self.beside is None else self.beside.readout
+
+    def moved(self, shift):
+        return CarriedEncoder(self.carried, None if self.beside is None else self.beside.moved(shift))
 
     @property
     def features(self) -> int:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from ._check import as_floating, require_finite, require_instance, require_shape
+from .accuracy import warns
 from .arguments import (
     check_encoder,
     check_layer,
@@ -34,7 +35,7 @@ from .spectral.latents import compressed_axis, latent_covariances
 from .spectral.resolution import Resolution
 from .spectral.ridge import RidgeAxis
 from .spectral.units import DenseMoments, state_covariance
-from .types import Array, Float
+from .types import Array, Float, Scalar
 
 
 class Expectations(eqx.Module):
@@ -72,6 +73,24 @@ class Expectations(eqx.Module):
     lost: Float[Array, " m2"]
     vectors: bool = eqx.field(static=True, default=False)
 
+    def missing(self, gram: Float[Array, "C C"]) -> Scalar:
+        """An estimate of how far a loss with `gram = B' S^-1 B / 2` may be off, in nats. Without derivatives.
+
+        What short series leave out of two codes, for every pair; what laws on their boxes have wrong (`misfit`), and
+        what their frequencies lack (`lost`).
+        """
+        left, misfit, lost = jax.lax.stop_gradient((self.remainder, self.misfit, self.lost))
+        pairs = jnp.abs(gram) * jnp.outer(left, left)
+        return jnp.sum(pairs) - jnp.trace(pairs) + jnp.max(misfit, initial=0) + jnp.sum(lost)
+
+    @property
+    def accuracy(self) -> Scalar:
+        """An estimate of how far expectations and covariances may be off, relative to their spreads."""
+        left, misfit, lost = jax.lax.stop_gradient((self.remainder, self.misfit, self.lost))
+        variance = jax.lax.stop_gradient(jnp.diagonal(self.latent_covariance))
+        share = jnp.where(variance > 0, left**2 / jnp.where(variance > 0, variance, 1), 0)
+        return jnp.max(jnp.concatenate([share, misfit, lost]), initial=0)
+
     @property
     def information(self) -> Float[Array, " m2"]:
         """`I(x2; z_j) = E KL(Q_j || aggregate_j)` in nats."""
@@ -93,6 +112,7 @@ class Expectations(eqx.Module):
         return jnp.diagonal(self.latent_noise)
 
 
+@warns
 @exact_products
 def expectations(
     source: FeatureModel,
@@ -212,8 +232,8 @@ def _expectations(source, layer, atoms, encoder, resolution, plan, mesh, vectors
     parts = []
     if carried:
         known = layer_moments if moments is None else moments
-        known_misfit = axis.misfit if moments is None else moments.misfit.max()
-        parts.append((_carried(source, known, atoms[:carried], vectors, known_misfit), None))
+        wrong = (axis.misfit, axis.lost) if moments is None else (moments.misfit.max(), moments.accuracy)
+        parts.append((_carried(source, known, atoms[:carried], vectors, *wrong), None))
         encoder = encoder.beside
     if encoder is not None:
         parts.append(
@@ -252,13 +272,15 @@ def _learnt(source, axis, read_moments, atoms, encoder, resolution, plan, mesh, 
         entropy=features.entropy,
         remainder=latents.remainder,
         misfit=jnp.maximum(features.misfit, jax.lax.stop_gradient(unit_misfit)),
-        lost=features.lost.max(axis=1),
+        lost=jnp.maximum(
+            features.lost.max(axis=1), axis.lost if moments is None else jax.lax.stop_gradient(moments.accuracy)
+        ),
         vectors=vectors,
     )
     return expected, latents.states + jnp.einsum("cn,nmk->cmk", gain, state_covariance(source))
 
 
-def _carried(source, moments, atoms, vectors: bool, misfit) -> Expectations:
+def _carried(source, moments, atoms, vectors: bool, misfit, lost) -> Expectations:
     """The expectations of features that are handed on, `z2 = z1`: in closed form but for `Cov(psi, s)`."""
     masses, code = source.prior.masses, codes(atoms, vectors)
     mean = jnp.einsum("mrk,mk->mr", code, masses)
@@ -279,7 +301,7 @@ def _carried(source, moments, atoms, vectors: bool, misfit) -> Expectations:
         entropy=none,
         remainder=jnp.zeros_like(mean.ravel()),
         misfit=none + jax.lax.stop_gradient(misfit),
-        lost=jax.lax.stop_gradient(none),
+        lost=none + jax.lax.stop_gradient(lost),
         vectors=vectors,
     )
 
@@ -307,6 +329,7 @@ def _beside(carried, learnt, source, vectors: bool, atoms) -> Expectations:
     )
 
 
+@warns
 @exact_products
 def dense_moments(
     source: FeatureModel, layer: DenseLayer, resolution: Resolution | None = None, mesh: Mesh | None = None

@@ -10,14 +10,16 @@ import optax
 from jax.sharding import Mesh
 
 from ._check import as_floating, require_finite, require_shape
+from .accuracy import warns
 from .arguments import check_encoder, check_layer, check_memory, check_mesh, check_vectors
+from .centring import centred
 from .certificate import check_certificate
 from .closed_form import NOISES, Noise, carried_target, profiled, require_floor
 from .conditioning import clusters_of
 from .elbo import Elbo, certified
 from .encoder import AbstractEncoder, CarriedEncoder, learnt_part
 from .expectations import dense_moments, expectations
-from .initial import beside_carried, gaussian_atoms, initial_encoder, perturbed, pushed_features
+from .initial import awakened, beside_carried, gaussian_atoms, initial_encoder, perturbed, pushed_features
 from .layer import AbstractLayer, DenseLayer, LinearLayer
 from .model import FeatureModel
 from .optimise import Known, Log, Progress, Stop, TooCoarse, compiled_elbo, expected, profiled_lbfgs, whole_loss
@@ -83,6 +85,12 @@ class Fit:
         return None if self.elbo is None else float(self.elbo.loss)
 
     @property
+    def accuracy(self) -> float:
+        """How far the loss may be off, in nats: the most of what its laws, its series and a finer resolution say."""
+        known = [] if self.elbo is None else [float(self.elbo.accuracy)]
+        return max([*known, self.error_estimate or 0.0], default=0.0)
+
+    @property
     def doubtful(self) -> bool:
         """Whether the loss moves by more than 0.01 nats at a finer resolution: then the fit may have used its error."""
         return self.error_estimate is not None and not self.error_estimate <= DOUBT
@@ -108,6 +116,7 @@ class Fit:
         )
 
 
+@warns
 def fit(
     source: FeatureModel,
     layer: AbstractLayer,
@@ -202,6 +211,10 @@ def fit(
     check_combination(source, layer, options, certify)
     if mesh is not None:  # what later steps find on all devices is there from the first: one compilation
         source, layer, target, options["encoder"] = replicate((source, layer, target, options["encoder"]), mesh)
+    near = centred(source, layer) if _movable(options["encoder"]) else None
+    if near is not None:
+        target, options["encoder"] = near.moved(target, options["encoder"])
+        source, layer = near.source, near.layer
     options |= {"target": target}
     say = log or (lambda line: None)
     result = warm = None  # what was found so far; what to go on from
@@ -230,7 +243,17 @@ def fit(
         resolution = Resolution(2 * resolution.frequencies, resolution.nodes)
     if certify:
         result = _certified(result, source, layer, mesh, say)
+    if near is not None:
+        target, encoder = near.back(result.target, result.encoder)
+        result = replace(result, target=target, encoder=encoder)
     return replace(result, seconds=time.perf_counter() - begun)
+
+
+def _movable(encoder) -> bool:
+    """Whether an encoder can be moved to where the problem is near zero; one of a class of a user's perhaps not."""
+    if isinstance(encoder, CarriedEncoder):
+        return encoder.beside is None or _movable(encoder.beside)
+    return not isinstance(encoder, AbstractEncoder) or type(encoder).moved is not AbstractEncoder.moved
 
 
 def _certified(found: Fit, source, layer, mesh, say: Log) -> Fit:
@@ -272,7 +295,7 @@ def _fit_at(
             first, atoms = beside_carried(source, layer, count, resolution, known.moments)
             atoms = atoms if target is None else target.prior.atoms
         else:
-            first, atoms = _start(source, layer, features, atoms, encoder, vectors, resolution, finer, target, key)
+            first, atoms = _start(source, layer, features, atoms, encoder, vectors, resolution, finer, target, key, log)
         check_encoder(layer, first, atoms, resolution, named, source)
         if target is not None and target.prior.atoms.shape != atoms.shape:
             raise ValueError(f"target: expected atoms of shape {atoms.shape}, got {target.prior.atoms.shape}.")
@@ -342,7 +365,7 @@ def _known(source, layer, vectors: bool, resolution: Resolution, mesh, log: Log 
     if not isinstance(layer, DenseLayer):
         return Known(vectors, None, clusters_of(source))
     _say(log, f"moments of {layer.units} units and their pairs at {resolution.frequencies} frequencies")
-    return Known(vectors, dense_moments(source, layer, resolution, mesh), clusters_of(source))
+    return Known(vectors, dense_moments.__wrapped__(source, layer, resolution, mesh), clusters_of(source))
 
 
 def _carried_fit(
@@ -363,6 +386,11 @@ def _carried_fit(
     given = expected(source, layer, atoms, encoder, resolution, mesh, known(moments))
     _require_variation(*given.layer.output())
     target, least = carried_target(given, source.prior, noise, floor)
+    if not floor > 0 and not np.all(np.asarray(_scales(target.noise)) > 0):
+        raise ValueError(
+            "floor: expected a positive number, as the features explain some direction of the output entirely, so that "
+            f"no noise is left there, got {float(floor):g}."
+        )
     _say(log, "its loss")
     elbo, error = compiled_elbo(source, layer, target, encoder, resolution, mesh, known(moments)), None
     if finer is not None:
@@ -374,6 +402,10 @@ def _carried_fit(
         target = with_substates(whole, layer, moments, target, states, mesh)
     none, seconds = np.zeros(0), time.perf_counter() - begun
     return Fit(target, encoder, elbo, error, none, none, Stop.CLOSED, seconds, resolution, least_remainder=float(least))
+
+
+def _scales(noise: Array) -> Array:
+    return jnp.diagonal(noise) if noise.ndim == 2 else noise
 
 
 def _require_variation(mean: Float[Array, " n2"], covariance: Float[Array, "n2 n2"]) -> None:
@@ -388,6 +420,7 @@ def _finer(resolution: Resolution) -> Resolution:
     return Resolution(min(2 * int(0.75 * resolution.frequencies), MOST_FREQUENCIES), resolution.nodes)
 
 
+@warns
 def profiled_loss(
     source: FeatureModel,
     layer: AbstractLayer,
@@ -411,12 +444,12 @@ def profiled_loss(
     if noise not in NOISES:
         raise ValueError(f"noise: expected one of {', '.join(NOISES)}, got {noise!r}.")
     require_floor(floor)
-    given = expectations(source, layer, atoms, encoder, resolution, plan, mesh, vectors, moments)
+    given = expectations.__wrapped__(source, layer, atoms, encoder, resolution, plan, mesh, vectors, moments)
     return profiled(given, atoms, noise, floor)
 
 
 def _start(
-    source, layer, features, atoms, encoder, vectors, resolution, finer, target, key
+    source, layer, features, atoms, encoder, vectors, resolution, finer, target, key, log
 ) -> tuple[AbstractEncoder, Array]:
     """The first encoder and the atoms `[m2, K]`; checked before, that `finer` fits into the memory."""
     dtype = source.mean.dtype
@@ -456,5 +489,8 @@ def _start(
     if chosen:
         if encoder.features != count:
             raise ValueError(f"encoder: expected {count} features, got {encoder.features}.")
+        encoder, asleep = awakened(encoder, guess, key=key)
+        if asleep:
+            _say(log, f"features {', '.join(map(str, asleep))} read nothing, a saddle of the loss: begun at random")
         return encoder, guess.atoms
     return initial_encoder(encoder, guess, key=key), guess.atoms

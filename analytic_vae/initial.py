@@ -20,6 +20,7 @@ from .spectral.ridge import RidgeAxis
 from .types import Array, Float, PRNGKeyArray
 
 DEAD = 1e-9  # share of the features' variance below which a feature is not carried on
+ASLEEP, AWAKE = 1e-4, 0.3  # standard deviations of log masses
 ENCODERS = ("softmax", "softmax2", "gaussian", "gaussian2", "exponential", "neural")
 
 
@@ -86,7 +87,9 @@ def beside_carried(
     the mean slope of f.
     """
     dtype, (m1, K) = source.mean.dtype, source.prior.atoms.shape
-    given = expectations(source, layer, source.prior.atoms, CarriedEncoder(m1), resolution, None, None, True, moments)
+    given = expectations.__wrapped__(
+        source, layer, source.prior.atoms, CarriedEncoder(m1), resolution, None, None, True, moments
+    )
     left = residual_covariance(given, best_decoder(given)[0])
     _, vectors = jnp.linalg.eigh((left + left.T) / 2)
     directions = vectors[:, ::-1][:, np.arange(features) % left.shape[0]].T
@@ -139,6 +142,29 @@ def initial_encoder(kind: str, guess: Guess, *, key: PRNGKeyArray) -> AbstractEn
     if kind == "gaussian":
         return GaussianEncoder(linear[:, None], constant, log_scale)
     return GaussianEncoder(jnp.stack([linear, second * jnp.sqrt(posterior)[:, None]], 1), constant, log_scale)
+
+
+@exact_products
+def awakened(encoder: AbstractEncoder, guess: Guess, *, key: PRNGKeyArray) -> tuple[AbstractEncoder, list[int]]:
+    """The encoder with a random readout for every feature that reads next to nothing, and which those are.
+
+    The decoder of such a feature is zero at its best, and so is the slope of the loss in its readout: nothing would
+    ever move it. The new readout moves log masses by `AWAKE`.
+    """
+    arrays, static = eqx.partition(encoder, eqx.is_array)
+
+    def moves(arrays, atoms, readout):
+        y = readout @ guess.mean
+        slope = jax.jacfwd(lambda y: eqx.combine(arrays, static).log_masses(y, atoms))(y)
+        return jnp.sqrt(jnp.max(jnp.einsum("kt,tn,nl,sl,ks->k", slope, readout, guess.covariance, readout, slope)))
+
+    asleep = jax.vmap(moves)(arrays, guess.atoms, encoder.readout) < ASLEEP
+    drawn = jax.random.normal(key, encoder.readout.shape, encoder.readout.dtype)
+    strength = jax.vmap(moves)(arrays, guess.atoms, drawn)
+    drawn = AWAKE * drawn / jnp.where(strength > 0, strength, 1)[:, None, None]
+    readout = jnp.where(asleep[:, None, None], drawn, encoder.readout)
+    begun = eqx.tree_at(lambda one: one.readout, encoder, readout)
+    return begun, [int(j) for j in np.flatnonzero(np.asarray(asleep))]
 
 
 def perturbed(encoder: AbstractEncoder, scale: float, *, key: PRNGKeyArray) -> AbstractEncoder:

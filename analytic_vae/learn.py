@@ -14,6 +14,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from ._check import require_instance, require_precision
+from .accuracy import warns
 from .arguments import check_mesh
 from .checkpoint import load_fit, savable_parts, save_fit, save_model
 from .encoder import AbstractEncoder
@@ -49,6 +50,11 @@ class Trajectory:
     sampled: tuple[SampledErrors, ...] | None = None
 
     @property
+    def accuracy(self) -> float:
+        """How far the loss of a layer may be off, in nats, at most: what the engine has wrong, not what models lose."""
+        return max(one.accuracy for one in self.fits)
+
+    @property
     def models(self) -> tuple[FeatureModel, ...]:
         """A `FeatureModel` of every layer's output; the last is the network's output."""
         return tuple(one.target for one in self.fits)
@@ -63,6 +69,7 @@ class Trajectory:
         return "\n".join(lines)
 
 
+@warns
 def learn(
     source: FeatureModel,
     network: Network,
@@ -177,7 +184,7 @@ def _read_layer(path: Path, layer) -> Fit:
 
 def _learn_layer(model: FeatureModel, layer, say: Log, mesh: Mesh | None, options: dict[str, Any]) -> Fit:
     if not isinstance(layer, LinearLayer):
-        return fit(model, layer, log=say, mesh=mesh, **options)
+        return fit.__wrapped__(model, layer, log=say, mesh=mesh, **options)  # learn itself warns
     begun = time.perf_counter()
     target = jax.block_until_ready(eqx.filter_jit(linear_pushforward)(model, layer))
     none = np.zeros(0)

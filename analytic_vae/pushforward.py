@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ._check import as_floating, is_concrete, require_finite, require_instance, require_shape
-from .accuracy import warned
+from .accuracy import warns
 from .activation import ACTIVATIONS
 from .arguments import check_layer
 from .compiled import compiled
@@ -227,6 +227,7 @@ def _together(points: np.ndarray, masses: np.ndarray) -> tuple[Array, Array]:
     return jnp.asarray(points[first]), jnp.asarray(np.bincount(which.ravel(), masses).astype(masses.dtype))
 
 
+@warns
 @exact_products
 def pushforward(
     source: FeatureModel,
@@ -276,7 +277,7 @@ def pushforward(
     law = _law(source, layer, readout, image, resolution)
     if certify:
         law = _with_bounds(law, source, layer, readout, resolution)
-    return warned(law, "resolution", "raise resolution.frequencies, or read a projection that varies less")
+    return law
 
 
 def _with_bounds(law: Law, source, layer, readout, resolution) -> Law:

@@ -2,6 +2,7 @@
 
 import math
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from .accuracy import AccuracyWarning
 from .optimise import Log
 from .spectral.resolution import MOST_FREQUENCIES, Resolution
 
@@ -97,7 +99,9 @@ def resolve(
             log(f"{resolution.frequencies} frequencies{expected}")
         begin = time.perf_counter()
         try:
-            result = jax.block_until_ready(compute(resolution))
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", AccuracyWarning)  # what is coarse here is coarse on purpose
+                result = jax.block_until_ready(compute(resolution))
         except MemoryError as error:
             if best is None:
                 raise

@@ -15,7 +15,7 @@ from ._check import (
     require_precision,
     require_shape,
 )
-from .accuracy import warned
+from .accuracy import warns
 from .activation import get_activation
 from .arguments import check_layer, check_memory, check_ridge
 from .compiled import compiled
@@ -134,6 +134,7 @@ class SparseLoss(eqx.Module):
         return self.reconstruction + sparsity * self.l1.sum()
 
 
+@warns
 @exact_products
 def sparse_loss(
     source: FeatureModel, layer: AbstractLayer, autoencoder: SparseAutoencoder, resolution: Resolution | None = None
@@ -155,8 +156,7 @@ def sparse_loss(
         raise ValueError(f"autoencoder: expected {layer.outputs} neurons, the outputs of layer, got {n}.")
     require_instance("resolution", resolution, Resolution, "a Resolution")
     check_memory(source, layer, t, autoencoder.readout.shape[0], 1, resolution)
-    found = _sparse_loss(source, layer, autoencoder, resolution, clusters_of(source))
-    return warned(found, "resolution", "raise resolution.frequencies; a source needs noise for its pairs to converge")
+    return _sparse_loss(source, layer, autoencoder, resolution, clusters_of(source))
 
 
 @compiled

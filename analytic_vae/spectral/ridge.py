@@ -9,6 +9,7 @@ from ..layer import RidgeForm
 from ..model import FeatureModel
 from ..types import Array, Complex, Float, Scalar
 from .box import interval, spread
+from .crossings import even_steps
 from .projection import Projection, characteristic
 from .quadrature import panel_edges, panel_interpolation, split_panels
 from .resolution import Resolution
@@ -23,6 +24,8 @@ from .series import (
     widen,
 )
 
+STEPS, PLACES = 512, 4  # nodes between which an unknown activation is looked at, and places that are found
+
 
 class Rule(eqx.Module):
     """Nodes of a box; given the law of `b`, the weights that turn sums over them into expectations."""
@@ -35,9 +38,16 @@ class Rule(eqx.Module):
 
     def weights(self, law: Projection) -> Float[Array, " Q"]:
         """`omega_q` with `E[h(b)] = sum_q omega_q h(nodes_q)`, differentiable in the law."""
+        return self.of_characteristic(self.characteristic(law))
+
+    def characteristic(self, law: Projection) -> Complex[Array, " F"]:
+        """`phi(w_k) exp(-i w_k low)`."""
         index = jnp.arange(self.resolution.ridge_order + 1, dtype=self.nodes.dtype)
         frequency = 2 * jnp.pi / self.length * index
-        phi = jax.vmap(lambda w: characteristic(law, w[None]))(frequency) * jnp.exp(-1j * frequency * self.low)
+        return jax.vmap(lambda w: characteristic(law, w[None]))(frequency) * jnp.exp(-1j * frequency * self.low)
+
+    def of_characteristic(self, phi: Complex[Array, " F"]) -> Float[Array, " Q"]:
+        """The weights from that."""
         v = (self.nodes - self.low) / self.length
         return density_weights(phi, v, self.weight / self.length)
 
@@ -68,8 +78,8 @@ class RidgeAxis(eqx.Module):
         c = resolution.log_inverse_mass
         # One variable is never nearly dependent, so its box may stand still: the kinks stay at their nodes.
         low, length = widen(*interval(jax.lax.stop_gradient(law), c)) if box is None else box
-        kinks = jnp.asarray(form.activation.kinks, low.dtype)
-        nodes, weight = split_panels(low, low + length, kinks, resolution.ridge_panels)
+        places = split_places(form.activation, low, low + length)
+        nodes, weight = split_panels(low, low + length, places, resolution.ridge_panels)
         rule = Rule(low, length, nodes, weight, resolution)
         centre = jax.lax.stop_gradient(law.total_mean[0])
         return cls(law, nodes, rule.weights(law), form.activation(nodes), centre, rule, form.activation)
@@ -91,9 +101,27 @@ class RidgeAxis(eqx.Module):
         return jnp.max(jnp.abs(jnp.stack([points**0, points, points**2]) @ self.weights - exact))
 
     @property
-    def kinks(self) -> Float[Array, " kinks"]:
-        """Where `psi` is not smooth."""
-        return jnp.asarray(self.activation.kinks, self.nodes.dtype)
+    def lost(self) -> Scalar:
+        """What nodes and frequencies of the axis lack of psi, relative to its spread. Without derivatives.
+
+        The nodes of pairs are fewer: what their interpolation has wrong at those of the axis, in the mean square. And
+        what the last quarter of the frequencies still adds to `E psi`, sizes summed.
+        """
+        if self.rule is None:
+            return jnp.zeros_like(self.centre)
+        axis = jax.lax.stop_gradient(self)
+        rule, psi = axis.rule, axis.values
+        centred = psi - axis.weights @ psi
+        spread = jnp.sqrt(jnp.maximum(axis.weights @ centred**2, jnp.finfo(psi.dtype).tiny))
+        nodes, interpolation = axis._panels(rule.resolution.pair_panels)
+        missed = jnp.sqrt(jnp.maximum(axis.weights @ (psi - interpolation @ axis.activation(nodes)) ** 2, 0))
+        _, pull = jax.vjp(rule.of_characteristic, rule.characteristic(axis.law))
+        (coefficients,) = pull(centred)
+        last = 3 * rule.resolution.ridge_order // 4
+        band = jnp.abs(coefficients[last:]) @ jnp.abs(rule.characteristic(axis.law)[last:])
+        return jnp.where(
+            spread > jnp.finfo(psi.dtype).eps * jnp.abs(psi).max(), (missed**2 / spread + band) / spread, 0
+        )
 
     @property
     def linear(self) -> bool:
@@ -118,10 +146,23 @@ class RidgeAxis(eqx.Module):
         half = spacing * jnp.asarray(half_space(order, 1)[:, 0], self.nodes.dtype)
         real = least_squares(real_basis((self.nodes - self.centre)[:, None] * half[None]), self.weights)
         frequency = full_frequencies(half)
-        edges = panel_edges(rule.low, rule.low + rule.length, self.kinks, panels)
-        nodes, interpolation = panel_interpolation(edges, self.nodes)
+        nodes, interpolation = self._panels(panels)
         operator = full_operator(real @ interpolation) * jnp.exp(-1j * frequency * self.centre)[:, None]
         return RidgeGrid(self.law, frequency, nodes - self.centre, self.activation(nodes), operator)
+
+    def _panels(self, panels: int) -> tuple[Float[Array, " Q"], Float[Array, "P Q"]]:
+        """Fewer nodes, and the interpolation from values there to those at the nodes of the axis."""
+        low, high = self.rule.low, self.rule.low + self.rule.length
+        return panel_interpolation(panel_edges(low, high, split_places(self.activation, low, high), panels), self.nodes)
+
+
+def split_places(activation: Activation, low: Scalar, high: Scalar) -> Float[Array, " kinks"]:
+    """Where quadrature over a box had better be split: kinks, and where the function moves most if nobody says."""
+    kinks = jnp.asarray(activation.kinks, low.dtype)
+    if activation.turns is not None:
+        return jnp.concatenate([kinks, jnp.asarray(activation.breaks[::2], low.dtype)])
+    nodes = jnp.sort(jnp.concatenate([low + (high - low) * jnp.linspace(0, 1, STEPS, dtype=low.dtype), kinks]))
+    return jnp.concatenate([kinks, even_steps(nodes, activation(nodes), PLACES)])
 
 
 class RidgeGrid(eqx.Module):

@@ -141,7 +141,9 @@ class DenseMoments(eqx.Module):
     @property
     def accuracy(self) -> Scalar:
         """An estimate of how far means and covariances of the units may be off, relative to their spreads."""
-        return jnp.max(self.misfit)
+        variance = jax.lax.stop_gradient(jnp.diagonal(self.psi_covariance))
+        share = jnp.where(variance > 0, self.remainder**2 / jnp.where(variance > 0, variance, 1), 0)
+        return jnp.maximum(jnp.max(self.misfit), jnp.max(share) if self.psi.size > 1 else 0)
 
     def output(self) -> tuple[Float[Array, " n2"], Float[Array, "n2 n2"]]:
         """Mean and covariance of `f(x1)`."""
