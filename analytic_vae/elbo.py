@@ -59,11 +59,11 @@ class Elbo(eqx.Module):
     With a vector per atom `B2 s` is `sum_jk q_jk B2_jk`; of that the vectors of first atoms join the mean, and `S1`,
     `T2` and `T3` are sums over the `m2 (K - 1)` codes that are left (`Expectations`).
 
-    `accuracy` estimates how far the loss may be off, in nats (`Expectations.missing`): from what boxes, bands and short
-    series leave out. `rates: [m2]` are the summands of `R1`. `misfit` is the largest of `Expectations.misfit`: above 1e-4, say, the plan
-    is too old or the resolution too coarse for the laws.
-    How well sharp encoders are resolved it does not tell; `bounds`, which `elbo(..., certify=True)` computes, do:
-    the exact value of every term is within `bounds.<term>` of it, the exact loss within `error_bound`.
+    `accuracy` estimates how far the loss may be off, in nats: from what boxes, bands and short series leave out
+    (`Expectations.missing`). `rates: [m2]` are the summands of `R1`. `misfit` is the largest of `Expectations.misfit`:
+    above 1e-4, say, the plan is too old or the resolution too coarse for the laws. `bounds`, which
+    `elbo(..., certify=True)` computes, are no estimates: the exact value of every term is within `bounds.<term>` of it,
+    the exact loss within `error_bound`.
     """
 
     R1: Scalar

@@ -60,7 +60,7 @@ def plan(
 
 @compiled
 def _plan(source, layer, encoder, resolution) -> Plan:
-    source = compress(jax.lax.stop_gradient(source), resolution.atoms)
+    source = compress(jax.lax.stop_gradient(source), resolution.law_atoms)
     form = jax.lax.stop_gradient(layer.read_form())
     axis = RidgeAxis.of(source, form, resolution)
 

@@ -201,7 +201,7 @@ def _firing(source, layer, autoencoder, resolution):
 def _sparse_parts(source, layer, autoencoder, resolution):
     """Reconstruction, `E e: [m]`, mean and total variance of f, and how far the reconstruction may be off, relative."""
     t = autoencoder.readout.shape[1]
-    source = compress(source, resolution.atoms)
+    source = compress(source, resolution.law_atoms)
     form = layer.form()
     axis = RidgeAxis.of(source, form, resolution)
     grid = axis.law_grid(resolution, t)

@@ -77,7 +77,9 @@ def test_two_dimensional_density_integrates_to_one():
     several = jax.vmap(lambda shift: av.pushforward(source.shift(shift), layer, readout[:2], av.Resolution(8)))(
         jnp.zeros((2, 2))
     )
-    assert str(several) == repr(several)
+    assert str(several) == "Laws of 2 projections, a batch of shape [2]"
+    with pytest.raises(ValueError, match="law: expected the law of one source and layer, got a batch"):
+        several.tail(0.0)
     grid, density = law.density(96)
     cell = np.prod(np.asarray(grid)[:, 1] - np.asarray(grid)[:, 0])
     assert abs(density.sum() * cell - 1) < 1e-3

@@ -14,6 +14,7 @@ from ..model import FeatureModel
 from ..types import Array, Float, Scalar
 from .characteristic import waves
 from .pinned import Pinned, tilt
+from .projection import Projection, characteristic
 from .resolution import Resolution
 from .ridge import RidgeAxis
 from .series import (
@@ -27,6 +28,8 @@ from .series import (
 )
 from .spectrum import Spectrum
 from .statistic import Statistic, box_nodes, box_points, grid_weights, inverse_basis
+
+SAMPLED = 16  # frequencies of a law at which all atoms of the source are looked at
 
 
 class Nodes(eqx.Module):
@@ -121,19 +124,27 @@ def band(
     resolution: Resolution,
     values: Float[Array, "Q V"],
     kinks: Float[Array, "t kinks"] | None = None,
+    whole: FeatureModel | None = None,
 ) -> Float[Array, " V"]:
     """What the last quarter of the law's frequencies still adds to `E[F]`, sizes summed: if much, some is missing.
 
-    `values` stand at the points of `statistic_nodes` with the same resolution and kinks. Without derivatives.
+    And what fewer atoms than those of the source `whole` change, at `SAMPLED` of the frequencies. `values` stand at the
+    points of `statistic_nodes` with the same resolution and kinks. Without derivatives.
     """
-    values, spectrum = jax.lax.stop_gradient((values, spectrum))
+    values, spectrum, whole = jax.lax.stop_gradient((values, spectrum, whole))
     rule = _box_rule(spectrum.statistic, resolution, kinks)
     phi = spectrum.characteristic()
     _, pull = jax.vjp(lambda phi: grid_weights(phi, *rule).ravel(), phi)
     coefficients = jax.vmap(lambda column: pull(column)[0], in_axes=1)(values)
     order, t = resolution.law_order(spectrum.statistic.dimension), spectrum.statistic.dimension
     last = np.abs(half_grid(order, t)).max(axis=1) > 3 * order / 4
-    return jnp.abs(coefficients[:, last]) @ jnp.abs(phi[last])
+    lost = jnp.abs(coefficients[:, last]) @ jnp.abs(phi[last])
+    if whole is None:
+        return lost
+    some = np.linspace(0, phi.size - 1, SAMPLED).astype(int)
+    here, there = spectrum.statistic.law.centred(), Projection.of(whole, spectrum.statistic.rows).centred()
+    of = lambda law: jax.vmap(lambda w: characteristic(law, w))(spectrum.frequency[some])  # noqa: E731
+    return lost + jnp.abs(coefficients[:, some]) @ jnp.abs(of(here) - of(there)) * (phi.size / SAMPLED)
 
 
 def least_squares_series(

@@ -65,17 +65,19 @@ class Features(NamedTuple):
         boxes: tuple[Array, Array] | None,
         batch: int,
         mesh: Mesh | None = None,
+        whole: FeatureModel | None = None,
     ) -> "Features":
         """For an encoder that reads a map `form` of the source, whose values have that covariance.
 
-        `pairs` are source and axis that pairs of them are to be computed with (`compressed_axis`).
+        `pairs` are source and axis that pairs of them are to be computed with (`compressed_axis`), `whole` the source
+        with all its atoms, which is looked at for `lost` alone.
         """
         grid = axis.law_grid(resolution, encoder.statistics_read)
         arrays, static = eqx.partition(encoder, eqx.is_array)
 
         @jax.checkpoint
         def one_feature(everywhere, arrays, one_atoms: Float[Array, " K"], code: Float[Array, "R K"], box):
-            source, form, axis, pairs, grid, covariance = everywhere
+            source, form, axis, pairs, grid, covariance, whole = everywhere
             one = eqx.combine(arrays, static)
             scale = lambda y: _scale(lambda y: one.log_masses(y, one_atoms), y)  # noqa: E731
             statistic = Statistic.of(source, form, one.readout, axis, resolution, box=box, scale=scale)
@@ -108,11 +110,11 @@ class Features(NamedTuple):
             centred = s - (nodes.weights @ s)[None]
             same = (centred.T * nodes.weights[None]) @ centred
             misfit = nodes.misfit(statistic, one.readout @ covariance @ one.readout.T)
-            lost = band(spectrum, resolution, varying.values)
+            lost = band(spectrum, resolution, varying.values, whole=whole)
             return latents, within, same, aggregate, entropy, misfit, lost
 
         shorter = pairs[0] is not source
-        everywhere = source, form, axis, pairs, grid, covariance
+        everywhere = source, form, axis, pairs, grid, covariance, None if whole is source else whole
         given = arrays, atoms, codes(atoms, vectors), boxes
         latents, *rest = spread(one_feature, everywhere, given, mesh, batch)
         flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), latents)

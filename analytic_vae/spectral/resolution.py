@@ -63,6 +63,11 @@ class Resolution(eqx.Module):
         return max(4, self.frequencies // 6 + 1)
 
     @property
+    def law_atoms(self) -> int:
+        """The same for laws of statistics, which cost less than pairs of them, and need more."""
+        return max(6, self.frequencies // 4 + 2)
+
+    @property
     def law_panels(self) -> int:
         """Panels of 16 nodes for functions of the ridge axis in the law of a statistic."""
         return -(-self.ridge_panels // 3)
