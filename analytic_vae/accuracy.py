@@ -56,7 +56,7 @@ def _outside() -> int:
     level, frame = 1, sys._getframe(1)
     while frame is not None and frame.f_code.co_filename.startswith(FOLDER):
         level, frame = level + 1, frame.f_back
-    return level - 1
+    return level
 
 
 def _furthest(source: FeatureModel | None) -> str:

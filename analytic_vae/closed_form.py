@@ -57,7 +57,7 @@ def _best_matrix(given: Expectations) -> tuple[Float[Array, "n2 C"], Float[Array
     """The same for the codes of `Expectations`."""
     latent, cross = _latent_covariance(given), given.output_latent
     ridge = 1e-2 * jnp.finfo(latent.dtype).eps ** 0.5 * jnp.trace(latent) / latent.shape[0]
-    ridge = ridge + jnp.finfo(latent.dtype).tiny ** 0.5
+    ridge = ridge + jnp.finfo(latent.dtype).tiny
     decoder = jnp.linalg.solve(latent + ridge * jnp.eye(latent.shape[0], dtype=latent.dtype), cross.T).T
     return decoder, given.layer.output()[0] - decoder @ given.latent_mean
 
@@ -85,7 +85,7 @@ def best_noise(given: Expectations, decoder: Array, noise: Noise, floor: ArrayLi
     require_floor(floor)
     residual = residual_covariance(given, decoder)
     n = residual.shape[0]
-    least = floor * jnp.trace(given.layer.output()[1]) / n + jnp.finfo(residual.dtype).tiny ** 0.5
+    least = floor * jnp.trace(given.layer.output()[1]) / n + jnp.finfo(residual.dtype).tiny
     if noise == "scalar":
         return jnp.sqrt(jnp.trace(residual) / n + least)
     if noise == "diagonal":
@@ -132,7 +132,7 @@ def carried_target(
     decoder, mean = _main_effects(given)
     residual = residual_covariance(given, decoder)
     values, vectors = jnp.linalg.eigh((residual + residual.T) / 2)
-    least = floor * jnp.trace(given.layer.output()[1]) / mean.size + jnp.finfo(values.dtype).tiny ** 0.5
+    least = floor * jnp.trace(given.layer.output()[1]) / mean.size + jnp.finfo(values.dtype).tiny
     if noise == "scalar":
         scale = jnp.sqrt(jnp.maximum(jnp.trace(residual) / mean.size, least))
     elif noise == "diagonal":

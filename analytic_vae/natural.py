@@ -65,7 +65,7 @@ def directions(metric: Float[Array, "m P P"]) -> Float[Array, "m P P"]:
     # both do, for ever (jax 0.10.2).
     eigenvalues, vectors = jax.lax.map(jnp.linalg.eigh, metric)
     eigenvalues = jnp.maximum(eigenvalues, 0)
-    damping = DAMPING * eigenvalues.mean(axis=1, keepdims=True) + jnp.finfo(metric.dtype).tiny ** 0.5
+    damping = DAMPING * eigenvalues.mean(axis=1, keepdims=True) + jnp.finfo(metric.dtype).tiny
     return vectors / jnp.sqrt(eigenvalues + damping)[:, None]
 
 
@@ -87,7 +87,7 @@ def _regression(
     """What `y = C x` says of x: the gain of the regression, and the covariance that is left."""
     cross = covariance @ readout.T
     known = readout @ cross
-    ridge = jnp.finfo(known.dtype).eps * jnp.trace(known) + jnp.finfo(known.dtype).tiny ** 0.5
+    ridge = jnp.finfo(known.dtype).eps * jnp.trace(known) + jnp.finfo(known.dtype).tiny
     gain = jnp.linalg.solve(known + ridge * jnp.eye(known.shape[0], dtype=known.dtype), cross.T).T
     return gain, covariance - gain @ cross.T
 

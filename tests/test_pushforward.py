@@ -112,8 +112,13 @@ def test_bad_input():
 
 def test_places_that_cannot_be_are_refused():
     law = av.pushforward(*cases.problem(0)[:2], np.ones((1, cases.N2)), av.Resolution(8))
-    with pytest.raises(ValueError, match=r"threshold: expected shape \[1\]"):
-        law.tail([0.0, 1.0])
+    with pytest.raises(ValueError, match=r"threshold: expected a number, one for each of 1 axes, or many"):
+        law.tail([[0.0, 1.0]])
+    with pytest.raises(TypeError, match="inclusive: expected True or False"):
+        law.tail(0.0, inclusive=1)
+    for kinks, what in (([0.0], "a sequence of places"), ([()] * 2, "got 2"), ([[np.nan]], "expected finite")):
+        with pytest.raises(ValueError, match=f"kinks: .*{what}"):
+            law.expectation(lambda y: y[0], kinks)
     with pytest.raises(ValueError, match="threshold: expected finite"):
         law.tail(np.nan)
     with pytest.raises(ValueError, match="points: expected an integer"):

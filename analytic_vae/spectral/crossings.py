@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from ..activation import Activation
 from ..types import Array, Float, Scalar
 
+BREAKS = 64  # places at which quadrature is split where nobody says where a function bends
 TURNS = 128  # turning points that are looked for where nobody says where they are
 FINE = 1024, 256  # nodes between which they are looked for: on the whole axis, and in each window
 HALVINGS = {"float32": 32, "float64": 62}
@@ -39,7 +40,7 @@ class Cells(eqx.Module):
         nodes = jnp.sort(jnp.concatenate([low + (high - low) * whole, near.ravel(), kinks]))
         nodes = jnp.sort(jnp.concatenate([nodes, _turns(activation, nodes)]))
         values = activation(nodes)
-        return cls(nodes, values, jnp.concatenate([kinks, even_steps(nodes, values)]), activation, TURNS)
+        return cls(nodes, values, jnp.concatenate([kinks, even_steps(nodes, values, BREAKS)]), activation, TURNS)
 
     @property
     def special(self) -> Float[Array, " v"]:
@@ -109,7 +110,7 @@ def _turns(activation: Activation, nodes: Float[Array, " G"]) -> Float[Array, " 
     return jax.lax.stop_gradient(jax.lax.fori_loop(0, HALVINGS[nodes.dtype.name], halve, (low, high))[0])
 
 
-def even_steps(nodes: Float[Array, " G"], values: Float[Array, " G"], count: int = 12) -> Float[Array, " b"]:
+def even_steps(nodes: Float[Array, " G"], values: Float[Array, " G"], count: int) -> Float[Array, " b"]:
     """Places between which the function moves equally far in sum."""
     step = jnp.abs(values[1:] - values[:-1])
     travelled = jnp.concatenate([jnp.zeros_like(nodes[:1]), jnp.cumsum(jnp.where(jnp.isfinite(step), step, 0))])

@@ -1,0 +1,270 @@
+"""Random cases of three kinds, each beside an exact value: laws with point masses, outliers, gradients near zero.
+
+`test_campaigns.py` takes a few of each, `benchmarks/campaigns.py` thousands. A case is a function of its seed. What is
+compared is a row: what was asked, the package's number and the exact one, how far they are apart in the units of the
+bar, and the accuracy that the package states.
+"""
+
+import warnings
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import cases
+import equinox as eqx
+import exact_laws
+import jax
+import jax.numpy as jnp
+import numpy as np
+import reference
+
+import analytic_vae as av
+
+HARD = av.Activation(lambda b: jnp.clip(b, -1, 1), (-1.0, 1.0), "hard tanh")
+
+
+class Row(NamedTuple):
+    """One comparison. `apart` is in units of the spread (of gradients: relative to the largest), or in nats."""
+
+    seed: int
+    asked: str
+    got: float
+    exact: float
+    apart: float
+    accuracy: float
+    closed: bool = False  # a law of one unit or of a linear layer, of which none may warn
+
+
+def unit(name: str):
+    """What `DenseLayer` takes for an activation of `exact_laws`."""
+    return HARD if name == "hard" else name
+
+
+# ---------------------------------------------------------------------------------------- laws with point masses
+
+
+def point_masses(seed: int) -> Row:
+    """A tail of a linear layer, of a unit, of two units (together, or mixed), or of a ridge layer."""
+    rng = np.random.default_rng(seed)
+    asked = ("linear", "unit", "two units", "mixed units", "ridge")[rng.integers(5)]
+    lattice, inclusive = rng.random() < 0.4, bool(rng.random() < 0.5)
+    noise = 0.0 if rng.random() < 0.4 else 10 ** rng.uniform(-3, 0)
+    m, K = ((3, 2), (5, 2), (3, 3))[rng.integers(3)]
+    draw = (lambda *s: rng.integers(-2, 3, size=s).astype(float)) if lattice else (lambda *s: rng.normal(size=s))
+    atoms, B, mean = draw(m, K), draw(2, m), np.zeros(2) if lattice else rng.normal(size=2)
+    masses = np.maximum(rng.dirichlet(np.full(K, 0.7), size=m), 1e-6)
+    masses /= masses.sum(axis=1, keepdims=True)
+    names = [("relu", "leaky_relu", "hard", "tanh", "sigmoid")[i] for i in rng.integers(5, size=2)]
+    W = rng.normal(size=(2, 2)) if not lattice else np.eye(2)[:, ::-1] if rng.random() < 0.5 else np.eye(2)
+    bias = np.zeros(2) if lattice else rng.normal(size=2) / 2
+    if names[0] in ("tanh", "sigmoid") and rng.random() < 0.3:  # saturated
+        W, bias = 30 * W, 30 * bias
+    model = av.FeatureModel(av.Prior.from_masses(atoms, masses), B, noise, mean)
+    z, p = exact_laws.states(atoms, masses)
+    x, psi = z @ B.T + mean, [exact_laws.UNITS[name][0] for name in names]
+    S = noise**2 * np.eye(2)
+
+    def level(y, name="identity"):
+        """A value that is taken, or one between; of a unit that saturates no value where it has nearly done so."""
+        t = y[rng.integers(len(y))] if rng.random() < 0.5 else np.median(y) + rng.normal() * y.std() / 2
+        low, high = {"tanh": (-0.999, 0.999), "sigmoid": (0.001, 0.999)}.get(name, (-np.inf, np.inf))
+        return float(np.clip(t, low, high))
+
+    if asked == "linear":
+        law, means = av.pushforward(model, av.LinearLayer(W, bias), np.eye(2)[:1]), x @ W[0] + bias[0]
+        t = level(means)
+        exact = exact_laws.one("identity", 1.0, t, means, p, noise * np.linalg.norm(W[0]), inclusive)
+    elif asked == "unit":
+        c, means = float(rng.choice([1.0, -1.0, 0.7])), x @ W[0] + bias[0]
+        law = av.pushforward(model, av.DenseLayer(W[:1], bias[:1], unit(names[0]), output=[[c]]), [[1.0]])
+        t = c * level(psi[0](means), names[0])
+        exact = exact_laws.one(names[0], c, t, means, p, noise * np.linalg.norm(W[0]), inclusive)
+    elif asked == "ridge":
+        r, w, u = rng.normal(size=(3, 2))
+        law = av.pushforward(model, av.RidgeLayer(W, w, u, bias[0], unit(names[0])), [r])
+        rows, factors = np.stack([u @ W, r @ W]), np.array([r @ w, 1.0])
+        means, covariance = x @ rows.T + [bias[0], 0], rows @ S @ rows.T
+        y = factors[0] * psi[0](means[:, 0]) + means[:, 1]
+        t = level(y)
+        given = (names[0], "identity"), factors, t, means, p, covariance, inclusive
+        exact = exact_laws.mixed(*given) if noise else exact_laws.listed(y[:, None], np.array([t]), p, inclusive)
+    else:
+        layer, means = av.DenseLayer(W, bias, [unit(name) for name in names]), x @ W.T + bias
+        y, covariance = np.stack([psi[i](means[:, i]) for i in range(2)], axis=1), W @ S @ W.T
+        if asked == "two units":
+            law, t = av.pushforward(model, layer, np.eye(2)), np.array([level(y[:, i], names[i]) for i in range(2)])
+            exact = exact_laws.two(names, t, means, p, covariance, inclusive) if noise else None
+        else:
+            factors = rng.normal(size=2)
+            law, y = av.pushforward(model, layer, [factors]), (y @ factors)[:, None]
+            t = level(y[:, 0])
+            exact = exact_laws.mixed(names, factors, t, means, p, covariance, inclusive) if noise else None
+        exact = exact_laws.listed(y, np.atleast_1d(t), p, inclusive) if exact is None else exact
+    got = float(law.tail(t, inclusive))
+    return Row(seed, asked, got, exact, abs(got - exact), float(law.accuracy), asked in ("linear", "unit"))
+
+
+# ------------------------------------------------------------------------------------------------------- outliers
+
+
+def outlier(seed: int, activation: str | None) -> tuple:
+    """A problem of `cases` with one rare large value: of probability 1e-1 to 1e-12, of size up to 1e4."""
+    rng = np.random.default_rng(seed)
+    source, layer, target, encoder = cases.problem(seed, activation=activation)
+    j, p, size = rng.integers(cases.M1), 10 ** rng.uniform(-12, -1), 10 ** rng.uniform(0.7, 4) * rng.choice([-1, 1])
+    atoms, masses = np.array(source.prior.atoms), np.array(source.prior.masses)
+    atoms[j, 1], masses[j] = size, (1 - p, p)
+    source = av.FeatureModel(av.Prior.from_masses(atoms, masses), source.decoder, source.noise, source.mean)
+    return source, layer, target, encoder
+
+
+RULE = reference.Rule(18, 14)
+LOSSES = {"linear loss": None, "ridge loss": "relu", "smooth ridge loss": "tanh"}
+
+
+def outliers(seed: int) -> Iterator[Row]:
+    """Losses, moments of units, a sparse autoencoder and laws of one source with an outlier."""
+    asked = list(LOSSES)[seed % 3]
+    source, layer, target, encoder = outlier(seed, LOSSES[asked])
+    rng = np.random.default_rng(seed + 10**6)
+    found = av.elbo(source, layer, target, encoder)
+    parts = cases.oracle_parts(source, layer, target, encoder, LOSSES[asked])
+    exact = reference.elbo_terms(*parts, rule=RULE)["loss"]
+    # In nats, or relative where rare values make the loss large.
+    yield Row(seed, asked, float(found.loss), exact, _relative(found.loss, exact), _share(found, exact))
+
+    W, bias, sae = rng.normal(size=(3, 2)), rng.normal(size=3) / 2, rng.normal(size=(3, 1, 2))
+    oracle = reference.Dense(W, bias, np.eye(3), np.zeros((3, 2)), [(np.tanh, ())] * 3)
+    x, weights, _ = reference.input_points(cases.oracle_model(source), oracle, RULE)
+    moments = av.dense_moments(source, av.DenseLayer(W, bias, "tanh"))
+    psi = oracle.units(x)
+    mean = weights @ psi
+    covariance = (psi - mean).T @ ((psi - mean) * weights[:, None])
+    spread = np.sqrt(np.diagonal(covariance))
+    apart = np.abs(np.asarray(moments.psi_covariance) - covariance) / np.outer(spread, spread)
+    i = np.unravel_index(np.argmax(apart), apart.shape)
+    yield Row(seed, "dense moments", float(moments.psi_covariance[i]), covariance[i], apart[i], float(moments.accuracy))
+
+    model = av.SparseAutoencoder(sae, rng.normal(size=(3, 1)), rng.normal(size=(2, 3)) / 3)
+    sparse = av.sparse_loss(source, av.LinearLayer(np.eye(2)), model)
+    z, p = exact_laws.states(np.asarray(source.prior.atoms), np.asarray(source.prior.masses))
+    centres = z @ np.asarray(source.decoder).T + np.asarray(source.mean)
+    noise = float(source.noise)
+    fires = [
+        exact_laws.one("identity", 1.0, 0.0, centres @ C[0] + b, p, noise * np.linalg.norm(C), False)
+        for C, b in zip(sae, np.asarray(model.offset)[:, 0], strict=True)
+    ]
+    apart = np.abs(np.asarray(sparse.l0) - fires)
+    i = int(np.argmax(apart))
+    yield Row(seed, "sparse l0", float(sparse.l0[i]), fires[i], apart[i], float(sparse.accuracy))
+
+    row = rng.normal(size=2)
+    law = av.pushforward(source, av.LinearLayer(np.eye(2)), [row])
+    means, deviation = centres @ row, noise * np.linalg.norm(row)
+    t = float(np.average(means, weights=p) + rng.normal() * np.std(means[p > 1e-3]) + 0.1)
+    exact = exact_laws.one("identity", 1.0, t, means, p, deviation, False)
+    yield Row(seed, "linear law", float(law.tail(t)), exact, abs(float(law.tail(t)) - exact), float(law.accuracy), True)
+    law = av.pushforward(source, av.DenseLayer(row[None], [0.1]), [[1.0]])
+    exact = exact_laws.one("relu", 1.0, max(t, 0), means + 0.1, p, deviation, False)
+    got = float(law.tail(max(t, 0)))
+    yield Row(seed, "law of a unit", got, exact, abs(got - exact), float(law.accuracy), True)
+
+
+def _relative(got, exact: float) -> float:
+    return abs(float(got) - exact) / max(1.0, abs(exact))
+
+
+def _share(found, exact: float) -> float:
+    return float(found.accuracy) / max(1.0, abs(exact))
+
+
+# ---------------------------------------------------------------------------------------------- gradients near zero
+
+
+def _loss(activation, encoder="softmax"):
+    return lambda seed: (lambda *parts: av.elbo(*parts), cases.problem(seed, encoder, activation=activation))
+
+
+def _dense(seed):
+    rng = np.random.default_rng(seed)
+    source = cases.model(rng, 2, 3, 2)
+    layer = av.DenseLayer(rng.normal(size=(3, 2)), rng.normal(size=3), ["tanh", "softplus", "gelu"])
+    return (lambda source, layer: av.dense_moments(source, layer)), (source, layer)
+
+
+def _carried(seed):
+    function, (source, layer) = _dense(seed)
+    del function
+    target = cases.model(np.random.default_rng(seed + 1), 3, 3, 2)
+    return (lambda *parts: av.elbo(*parts, av.CarriedEncoder(3))), (source, layer, target)
+
+
+def _sparse(seed):
+    rng = np.random.default_rng(seed)
+    source = cases.model(rng, 2, 3, 2)
+    sae = av.SparseAutoencoder(rng.normal(size=(3, 1, 2)), rng.normal(size=(3, 1)), rng.normal(size=(2, 3)))
+    return (lambda source, sae: av.sparse_loss(source, av.LinearLayer(np.eye(2)), sae)), (source, sae)
+
+
+def _law(seed):
+    rng = np.random.default_rng(seed)
+    source, layer = cases.model(rng, 2, 3, 2), cases.ridge_layer(rng, "tanh")
+    return (lambda source, layer, readout: av.pushforward(source, layer, readout)), (
+        source,
+        layer,
+        rng.normal(size=(1, 3)),
+    )
+
+
+# name -> from a seed a function of arrays, and the arrays; and what of its result is looked at
+FUNCTIONS: dict[str, tuple[Callable, Callable]] = {
+    "linear loss": (_loss(None), lambda found: found.loss),
+    "ridge loss": (_loss("softplus"), lambda found: found.loss),
+    "loss, two statistics": (_loss(None, "softmax2"), lambda found: found.loss),
+    "loss, Gaussian encoder": (_loss(None, "gaussian"), lambda found: found.loss),
+    "carried loss": (_carried, lambda found: found.loss),
+    "dense moments": (_dense, lambda found: jnp.sum(jnp.sin(found.psi)) + jnp.sum(jnp.sin(found.psi_covariance))),
+    "sparse loss": (_sparse, lambda found: found.reconstruction),
+    "moments of a law": (_law, lambda found: found.mean[0] + found.covariance[0, 0]),
+}
+SCALES = (0.0, 1e-15, 1e-12, 1e-9, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3)
+STEP = 1e-3
+
+
+def gradients(name: str, seeds, scales=SCALES) -> Iterator[Row]:
+    """Of every array of a function's arguments at every scale: its derivative along a random direction.
+
+    Beside the central difference of values of the function, Richardson's, of which the step is far larger.
+    """
+    make, look = FUNCTIONS[name]
+    function, parts = make(0)
+    arrays, static = eqx.partition(parts, eqx.is_inexact_array)
+    names = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(arrays)]
+
+    def value(leaves, shift, index, direction):
+        leaves = [leaf + shift * direction if i == index else leaf for i, leaf in enumerate(leaves)]
+        found = function(*eqx.combine(jax.tree.unflatten(jax.tree.structure(arrays), leaves), static))
+        return look(found), found.accuracy
+
+    for index, array in enumerate(names):
+        along = jax.jit(jax.value_and_grad(lambda s, a, d, i=index: value(a, s, i, d), has_aux=True))
+        for seed in seeds:
+            given = jax.tree.leaves(eqx.filter(make(seed)[1], eqx.is_inexact_array))
+            rng = np.random.default_rng(seed)
+            direction = jnp.asarray(rng.normal(size=given[index].shape))
+            for scale in scales:
+                at = [leaf * scale if i == index else leaf for i, leaf in enumerate(given)]
+                (_, accuracy), slope = along(0.0, at, direction)
+                ends = [along(s * STEP, at, direction)[0] for s in (-2.0, -1.0, 1.0, 2.0)]
+                f = [float(one[0]) for one in ends]
+                exact = (8 * (f[2] - f[1]) - (f[3] - f[0])) / (12 * STEP)
+                size = max(1.0, abs(exact))
+                accuracy = max(float(accuracy), *(float(one[1]) for one in ends)) / size
+                yield Row(seed, f"{name}, {array}, {scale:g}", float(slope), exact, abs(slope - exact) / size, accuracy)
+
+
+def quietly(function: Callable, *args):
+    """A list of what a campaign yields, without its warnings: rows say what they would."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", av.AccuracyWarning)
+        rows = function(*args)
+        return [rows] if isinstance(rows, Row) else list(rows)
