@@ -1,0 +1,34 @@
+"""A few cases of every campaign (`random_cases.py`): nothing is wrong without a word."""
+
+import jax
+import numpy as np
+import pytest
+import random_cases as campaigns
+
+import analytic_vae as av
+
+
+def check(rows, bar: float):
+    silent = [row for row in rows if not row.apart <= bar and row.accuracy <= av.ACCURACY]
+    assert not silent
+    assert all(np.isfinite(row.got) for row in rows)
+    assert not [row for row in rows if row.closed and not row.accuracy <= av.ACCURACY]
+
+
+@pytest.mark.parametrize("first", range(0, 24, 8))
+def test_laws_with_point_masses(first):
+    rows = [row for seed in range(first, first + 8) for row in campaigns.quietly(campaigns.point_masses, seed)]
+    check(rows, 1e-6)
+    assert all(0 <= row.got <= 1 for row in rows)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_sources_with_an_outlier(seed):
+    check(campaigns.quietly(campaigns.outliers, seed), 1e-4)
+
+
+@pytest.mark.parametrize("name", campaigns.FUNCTIONS)
+def test_gradients_near_zero(name):
+    rows = campaigns.quietly(campaigns.gradients, name, [0], (0.0, 1e-12, 1e-8, 1e-5, 1e-3))
+    check(rows, 1e-4)
+    jax.clear_caches()
