@@ -70,13 +70,14 @@ def clusters_of(source: FeatureModel) -> Clusters | None:
     """
     if not all(map(is_concrete, jax.tree.leaves(source))):
         return None
-    masses, vectors = np.asarray(source.prior.masses, float), np.asarray(source.atom_vectors, float)
+    with jax.ensure_compile_time_eval():  # also inside of jit, where a source that is closed over is concrete
+        masses, vectors = np.asarray(source.prior.masses, float), np.asarray(source.atom_vectors, float)
+        noise = float(np.trace(np.asarray(source.covariance, float)))
     centred = vectors - np.einsum("nmk,mk->nm", vectors, masses)[:, :, None]
     variances = np.einsum("nmk,mk->m", centred**2, masses)
     likeliest = np.take_along_axis(centred, masses.argmax(axis=1)[None, :, None], axis=2)
     reach = np.where(masses > 0, np.linalg.norm(centred - likeliest, axis=0), 0).max(axis=1)
     largest = np.argsort(-reach, kind="stable")[: int(math.log2(MOST))]
-    noise = float(np.trace(np.asarray(source.covariance, float)))
     for count in range(largest.size, 0, -1):
         chosen = largest[:count]
         rest = noise + variances.sum() - variances[chosen].sum()

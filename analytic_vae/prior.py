@@ -64,12 +64,12 @@ class Prior(eqx.Module):
     @property
     def masses(self) -> Float[Array, "m K"]:
         """`P(z_j = a_jk)`."""
-        return jax.nn.softmax(self.logits, axis=1)
+        return jax.nn.softmax(self.logits, axis=-1)
 
     @property
     def log_masses(self) -> Float[Array, "m K"]:
         """`log P(z_j = a_jk)`."""
-        return jax.nn.log_softmax(self.logits, axis=1)
+        return jax.nn.log_softmax(self.logits, axis=-1)
 
     @property
     def mean(self) -> Float[Array, " m"]:

@@ -144,6 +144,19 @@ def outliers(seed: int) -> Iterator[Row]:
     i = np.unravel_index(np.argmax(apart), apart.shape)
     yield Row(seed, "dense moments", float(moments.psi_covariance[i]), covariance[i], apart[i], float(moments.accuracy))
 
+    carried = av.fit(source, av.DenseLayer(W, bias, "tanh"), check=False)
+    decoder, masses = np.asarray(carried.target.decoder), np.asarray(source.prior.masses)
+    index, _, mass = reference.states(cases.oracle_model(source))
+    each = np.repeat(np.arange(len(mass)), len(weights) // len(mass))
+    worst = (0.0, 0.0, 0.0)
+    for j in range(cases.M1):  # E[f | z_j = a] - E f, but of a value too rare for the listed points to say
+        for k in np.flatnonzero(masses[j] > 0):
+            own = weights * (index[each, j] == k)
+            given = own @ psi / own.sum() - mean
+            apart = np.max(np.abs(decoder[:, j, k] - given) / spread)
+            worst = max(worst, (apart, float(decoder[0, j, k]), given[0]))
+    yield Row(seed, "carried vectors", worst[1], worst[2], worst[0], float(carried.accuracy))
+
     model = av.SparseAutoencoder(sae, rng.normal(size=(3, 1)), rng.normal(size=(2, 3)) / 3)
     sparse = av.sparse_loss(source, av.LinearLayer(np.eye(2)), model)
     z, p = exact_laws.states(np.asarray(source.prior.atoms), np.asarray(source.prior.masses))

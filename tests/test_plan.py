@@ -70,7 +70,8 @@ def test_mass_that_leaves_on_both_sides_shows():
     encoder = av.SoftmaxEncoder([[[1.0]]], [[[0.0, 1.0]]], [[0.0, -0.5]])
     plan = av.plan(source, layer, encoder)
     rare = jnp.log(jnp.array([[0.001, 0.998, 0.001]]))
-    wide = eqx.tree_at(lambda s: (s.decoder, s.prior.logits), source, (6 * source.decoder, rare))
+    changed = 6 * source.decoder, rare, jnp.asarray(1.2)  # without clusters, each on boxes of its own
+    wide = eqx.tree_at(lambda s: (s.decoder, s.prior.logits, s.noise), source, changed)
     assert float(av.elbo(source, layer, target, encoder, plan=plan).misfit) < 1e-6
     assert float(av.elbo(wide, layer, target, encoder, plan=plan).misfit) > 0.05
 

@@ -29,6 +29,7 @@ from .spectrum import Block, Spectrum
 from .statistic import Statistic
 
 UNRESOLVED = 1e-6  # share of variance that a unit's series may rest on, times what is left of its law
+PAIRS = 0.3  # of what series leave out of two units, times their squared correlation: what a covariance is off by
 FINER = 8  # laws of one unit are cheap, and all else starts from them
 
 
@@ -141,9 +142,14 @@ class DenseMoments(eqx.Module):
     @property
     def accuracy(self) -> Scalar:
         """An estimate of how far means and covariances of the units may be off, relative to their spreads."""
-        variance = jax.lax.stop_gradient(jnp.diagonal(self.psi_covariance))
-        share = jnp.where(variance > 0, self.remainder**2 / jnp.where(variance > 0, variance, 1), 0)
-        return jnp.maximum(jnp.max(self.misfit), jnp.max(share) if self.psi.size > 1 else 0)
+        still = jax.lax.stop_gradient
+        variance, weight = still(jnp.diagonal(self.psi_covariance)), still(self.form.weight)
+        share = jnp.where(variance > 0, self.remainder / jnp.sqrt(jnp.where(variance > 0, variance, 1)), 0)
+        together = weight @ still(self.input_covariance) @ weight.T
+        size = jnp.diagonal(together)[:, None] * jnp.diagonal(together)[None]
+        alike = jnp.where(size > 0, together**2 / jnp.where(size > 0, size, 1), 0)  # squared correlations
+        pairs = PAIRS * jnp.outer(share, share) * alike * (1 - jnp.eye(share.size, dtype=share.dtype))
+        return jnp.maximum(jnp.max(self.misfit), jnp.max(pairs))
 
     def output(self) -> tuple[Float[Array, " n2"], Float[Array, "n2 n2"]]:
         """Mean and covariance of `f(x1)`."""
