@@ -43,8 +43,8 @@ def warned(found: T, source: FeatureModel | None = None, plan: bool = False) -> 
     accuracy = getattr(result, "accuracy", None)
     if accuracy is None or not is_concrete(accuracy):
         return found
-    worst = float(np.max(np.asarray(accuracy), initial=0))
-    if not worst <= ACCURACY:
+    worst = float(np.max(np.nan_to_num(np.asarray(accuracy, float), nan=np.inf), initial=0))
+    if worst > ACCURACY:
         advice = "raise resolution.frequencies" + (", or make a new plan" if plan else "")
         message = f"resolution: this {type(result).__name__} may be off by {worst:.1g} (its accuracy); {advice}"
         warnings.warn(f"{message}{_furthest(source)}.", AccuracyWarning, stacklevel=_outside())

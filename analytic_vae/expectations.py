@@ -292,8 +292,8 @@ def _alike(readout: Float[Array, "m t n"], covariance: Float[Array, "n n"], R: i
     readout, covariance = jax.lax.stop_gradient((readout, covariance))
     apart = jnp.einsum("jtn,nl,ksl->jkts", readout, covariance, readout)
     variance = jnp.einsum("jtn,nl,jtl->jt", readout, covariance, readout)
-    size = variance[:, None, :, None] * variance[None, :, None, :]
-    squared = jnp.max(jnp.where(size > 0, apart**2 / jnp.where(size > 0, size, 1), 0), axis=(2, 3))
+    spread = jnp.sqrt(jnp.where(variance > 0, variance, 1))
+    squared = jnp.max((apart / spread[:, None, :, None] / spread[None, :, None, :]) ** 2, axis=(2, 3))
     squared = squared * (1 - jnp.eye(len(readout), dtype=squared.dtype))
     return jnp.repeat(jnp.repeat(squared, R, axis=0), R, axis=1)
 

@@ -87,8 +87,8 @@ class Fit:
     @property
     def accuracy(self) -> float:
         """How far the loss may be off, in nats: the most of what its laws, its series and a finer resolution say."""
-        known = [] if self.elbo is None else [float(self.elbo.accuracy)]
-        return max([*known, self.error_estimate or 0.0], default=0.0)
+        known = [0.0] if self.elbo is None else [float(self.elbo.accuracy), self.error_estimate or 0.0]
+        return float("inf") if np.any(np.isnan(known)) else max(known)
 
     @property
     def doubtful(self) -> bool:

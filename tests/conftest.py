@@ -41,6 +41,13 @@ gc.set_threshold(200_000, 50, 100)  # a collection visits all that JAX keeps: a 
 def pytest_configure(config):
     config.addinivalue_line("filterwarnings", "error")
     config.addinivalue_line("markers", "optimised: runs so long that LLVM is to optimise what it compiles")
+    config.addinivalue_line("markers", "coarse: at a low resolution on purpose, so that results may warn of it")
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if item.get_closest_marker("coarse"):
+            item.add_marker(pytest.mark.filterwarnings("ignore::analytic_vae.AccuracyWarning"))
 
 
 @pytest.fixture(autouse=True)

@@ -14,6 +14,8 @@ from analytic_vae.spectral.bend import Bend, coefficients, frequencies
 from analytic_vae.spectral.projection import Projection
 from analytic_vae.spectral.support import support
 
+pytestmark = pytest.mark.coarse
+
 TERMS = ("R1", "R2", "R3", "S1", "S2", "T1", "T2", "T3", "U1", "U2", "U3", "loss")
 CASES = [  # encoder, activation, noise of the target, dtype, frequencies, noises of the source
     ("softmax", "relu", "full", np.float64, 12, (0.0, 0.01, 0.4)),

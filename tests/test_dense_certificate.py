@@ -10,6 +10,8 @@ from test_dense import both, exact_terms, layer_of, problem
 
 import analytic_vae as av
 
+pytestmark = pytest.mark.coarse
+
 
 def dense():
     """Three smooth units beside a linear map, a vector per atom."""

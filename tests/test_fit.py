@@ -17,6 +17,8 @@ import analytic_vae as av
 from analytic_vae.closed_form import profiled, residual_covariance
 from analytic_vae.optimise import Stop
 
+pytestmark = pytest.mark.coarse
+
 # Two Bernoulli(0.3) features at an angle, noise 0.2: entropy of x (tests/density.py; the table of
 # shared/cases is 1e-7 off) and the lowest known loss of two logistic encoders (shared/cases).
 ANGLES = {

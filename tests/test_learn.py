@@ -22,6 +22,8 @@ from analytic_vae.classifier import train_classifier
 from analytic_vae.encoder import encode
 from analytic_vae.report import compare, markdown, save_report
 
+pytestmark = pytest.mark.coarse
+
 OPTIONS = dict(noise="full", steps=6, resolution=av.Resolution(16), check=False, samples=0)
 
 

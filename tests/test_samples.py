@@ -13,6 +13,8 @@ import analytic_vae as av
 from analytic_vae.progress import kept_talking
 from analytic_vae.samples import BATCH, SampledErrors, sampled_moments
 
+pytestmark = pytest.mark.coarse
+
 OPTIONS = dict(resolution=av.Resolution(12), check=False)
 
 

@@ -20,6 +20,7 @@ def autoencoder(kind: str) -> av.SparseAutoencoder:
     return av.SparseAutoencoder(*arrays, kind, threshold)
 
 
+@pytest.mark.coarse
 @pytest.mark.parametrize("kind, tolerance", [("relu", 1e-3), ("jumprelu", 1e-2)])
 def test_expected_loss(kind, tolerance):
     sae = autoencoder(kind)

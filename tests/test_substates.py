@@ -15,6 +15,8 @@ import analytic_vae as av
 from analytic_vae.spectral.interactions import second_effects
 from analytic_vae.substates import MOST, merged, states_of, with_substates
 
+pytestmark = pytest.mark.coarse
+
 RESOLUTION = av.Resolution(16)
 WIDTH, RATE = 10, 0.12
 

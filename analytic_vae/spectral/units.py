@@ -146,8 +146,9 @@ class DenseMoments(eqx.Module):
         variance, weight = still(jnp.diagonal(self.psi_covariance)), still(self.form.weight)
         share = jnp.where(variance > 0, self.remainder / jnp.sqrt(jnp.where(variance > 0, variance, 1)), 0)
         together = weight @ still(self.input_covariance) @ weight.T
-        size = jnp.diagonal(together)[:, None] * jnp.diagonal(together)[None]
-        alike = jnp.where(size > 0, together**2 / jnp.where(size > 0, size, 1), 0)  # squared correlations
+        spread = jnp.sqrt(jnp.maximum(jnp.diagonal(together), 0))
+        spread = jnp.where(spread > 0, spread, 1)
+        alike = (together / spread[:, None] / spread[None]) ** 2  # squared correlations
         pairs = PAIRS * jnp.outer(share, share) * alike * (1 - jnp.eye(share.size, dtype=share.dtype))
         return jnp.maximum(jnp.max(self.misfit), jnp.max(pairs))
 
