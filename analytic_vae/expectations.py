@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from ._check import as_floating, require_finite, require_instance, require_shape
+from ._check import as_floating, is_concrete, require_finite, require_instance, require_shape
 from .accuracy import warns
 from .arguments import (
     check_encoder,
@@ -78,6 +78,12 @@ class Expectations(eqx.Module):
     lost: Float[Array, " m2"]
     alike: Float[Array, "C C"]
     vectors: bool = eqx.field(static=True, default=False)
+
+    def __str__(self) -> str:
+        if self.latent_mean.ndim != 1 or not is_concrete(self.latent_mean):
+            return repr(self)
+        told = ", ".join(f"{one:.3g}" for one in self.information[:8]) + (", ..." if self.information.size > 8 else "")
+        return f"{self.aggregate.shape[0]} features that tell {told} nats; accuracy about {float(self.accuracy):.0e}"
 
     def missing(self, gram: Float[Array, "C C"]) -> Scalar:
         """An estimate of how far a loss with `gram = B' S^-1 B / 2` may be off, in nats. Without derivatives.

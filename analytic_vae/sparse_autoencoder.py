@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from ._check import (
     as_floating,
     as_input,
+    is_concrete,
     require_finite,
     require_instance,
     require_not_negative,
@@ -124,6 +125,15 @@ class SparseLoss(eqx.Module):
     l0: Float[Array, " m"]
     unexplained: Scalar
     accuracy: Scalar
+
+    def __str__(self) -> str:
+        if jnp.ndim(self.reconstruction) or not is_concrete(self.reconstruction):
+            return repr(self)
+        return (
+            f"reconstruction {float(self.reconstruction):.6g}, {float(self.unexplained):.2%} of the variance; "
+            f"{float(self.l0.sum()):.4g} of {self.l0.size} latents fire, sum of means {float(self.l1.sum()):.6g}; "
+            f"accuracy about {float(self.accuracy):.0e}"
+        )
 
     def loss(self, sparsity: ArrayLike) -> Scalar:
         """`reconstruction + sparsity sum_j E[e_j]`.

@@ -23,7 +23,9 @@ BARS = {"masses": 1e-6, "outliers": 1e-4, "gradients": 1e-4}
 FORGET = 300  # cases after which compiled programs are forgotten
 
 parser = argparse.ArgumentParser()
-parser.add_argument("--cases", type=int, default=2000)
+parser.add_argument("--cases", type=int, default=2000, help="of each campaign, unless given by themselves")
+parser.add_argument("--outliers", type=int, help="cases of that campaign: each is five comparisons, and takes seconds")
+parser.add_argument("--gradients", type=int, help="comparisons of that campaign")
 parser.add_argument("--first", type=int, default=0, help="seed of the first case")
 parser.add_argument("--only", choices=BARS)
 
@@ -72,7 +74,7 @@ if __name__ == "__main__":
     jax.config.update("jax_numpy_rank_promotion", "raise")
     for kind in [options.only] if options.only else BARS:
         rows, said = [], time.perf_counter()
-        for row in rows_of(kind, options.first, options.cases):
+        for row in rows_of(kind, options.first, getattr(options, kind, None) or options.cases):
             rows.append(row)
             if not row.apart <= BARS[kind] and row.accuracy <= av.ACCURACY:
                 print("silently off:", row, flush=True)
@@ -81,5 +83,5 @@ if __name__ == "__main__":
                 print(f"{kind}: {len(rows)} comparisons, seed {row.seed}", flush=True)
         results += summary(kind, rows)
         print(table(results), flush=True)
-    if options == parser.parse_args([]):
+    if options.only is None:
         save("campaigns", results)

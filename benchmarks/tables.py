@@ -68,6 +68,7 @@ def tables():
         "bounds",
         "elbo_bounds",
         "dense_bounds",
+        "campaigns",
         "resolutions",
         "killed_runs",
         "mutated_files",

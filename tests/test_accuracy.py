@@ -174,3 +174,16 @@ def test_steep_units(slope):
         found = av.elbo(parts[0], layer, *parts[2:])
     assert abs(found.loss - exact["loss"]) < max(10 * float(found.accuracy), 1e-3)
     np.testing.assert_allclose(found.U3, exact["U3"], rtol=1e-6)
+
+
+def test_printing_shows_it():
+    parts, layer = cases.problem(0), av.DenseLayer(A, [-0.5, -0.4])
+    sae = av.SparseAutoencoder(np.ones((1, 1, 2)), [[0.1]], np.ones((2, 1)))
+    for found in (
+        av.elbo(*parts),
+        av.expectations(*parts[:2], parts[2].prior.atoms, parts[3]),
+        av.dense_moments(source(), layer),
+        av.pushforward(source(), layer, np.eye(2)),
+        av.sparse_loss(source(), av.LinearLayer(A), sae),
+    ):
+        assert f"about {float(found.accuracy):.0e}" in str(found) and len(str(found)) < 400

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
+from .._check import is_concrete
 from ..conditioning import covariance_of, mean_of
 from ..layer import DenseForm, DenseLayer
 from ..model import FeatureModel
@@ -138,6 +139,14 @@ class DenseMoments(eqx.Module):
     def remainder(self) -> Float[Array, " h"]:
         """L2 norm of what the series leave out of each unit."""
         return self.units.remainder
+
+    def __str__(self) -> str:
+        if self.psi.ndim != 1 or not is_concrete(self.psi):
+            return repr(self)
+        spread = jnp.sqrt(jnp.maximum(jnp.diagonal(self.psi_covariance), 0))
+        some = ", ".join(f"{mean:.4g} +- {one:.3g}" for mean, one in zip(self.psi[:4], spread[:4], strict=True))
+        rest = ", ..." if self.psi.size > 4 else ""
+        return f"{self.psi.size} units: {some}{rest} (mean +- spread); accuracy about {float(self.accuracy):.0e}"
 
     @property
     def accuracy(self) -> Scalar:
