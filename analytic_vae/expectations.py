@@ -33,7 +33,7 @@ from .spectral.expectation import LayerMoments
 from .spectral.features import Features, block_diagonal, codes
 from .spectral.latents import compressed_axis, latent_covariances
 from .spectral.resolution import Resolution
-from .spectral.ridge import RidgeAxis
+from .spectral.ridge import RidgeAxis, straightened
 from .spectral.units import DenseMoments, state_covariance
 from .types import Array, Float, Scalar
 
@@ -247,7 +247,7 @@ def _expectations(source, layer, atoms, encoder, resolution, plan, mesh, vectors
     parts = []
     if carried:
         known = layer_moments if moments is None else moments
-        wrong = (axis.misfit, axis.lost) if moments is None else (moments.misfit.max(), moments.accuracy)
+        wrong = _wrong(axis, moments)
         parts.append((_carried(source, known, atoms[:carried], vectors, *wrong), None))
         encoder = encoder.beside
     if encoder is not None:
@@ -262,11 +262,18 @@ def _learnt(source, axis, read_moments, atoms, encoder, resolution, plan, mesh, 
     boxes = None if plan is None else (plan.low, plan.length)
     covariance = read_moments.output()[1]
     batches = Batches.of(source, *atoms.shape, t, axis.linear, resolution, mesh)
+    of_layer_axis, direction = axis, read.direction
+    read, axis, slope = straightened(source, read, axis, resolution)
     pairs = compressed_axis(source, read, axis, resolution)
     features = Features.of(
         source, read, axis, pairs, covariance, encoder, atoms, vectors, resolution, boxes, batches.laws, mesh, whole
     )
     latents, R = features.latents, features.same.shape[1]
+    if not axis.linear:  # of a layer that was taken for a linear one, psi is the linear part of it
+        psi_rest = latents.psi_rest + jnp.where(
+            slope != 0, slope * latents.input_rest @ direction - latents.psi_rest, 0
+        )
+        latents = eqx.tree_at(lambda one: one.psi_rest, latents, psi_rest)
     readout = jnp.repeat(encoder.readout, R, axis=0)
     grid = pairs[1].pair_grid(resolution)
     found = latent_covariances(source, read_moments, readout, latents, grid, batches.pairs, mesh)
@@ -274,7 +281,7 @@ def _learnt(source, axis, read_moments, atoms, encoder, resolution, plan, mesh, 
     psi_latent = found.psi_latent
     if moments is not None:
         psi_latent = moments.with_latents(source, latents, gain, grid, batches.pairs, mesh)
-    unit_misfit, of_layer = (axis.misfit, axis.lost) if moments is None else (moments.misfit.max(), moments.accuracy)
+    unit_misfit, of_layer = _wrong(of_layer_axis, moments)
     expected = Expectations(
         layer=moments or read_moments,
         latent_mean=latents.mean,
@@ -291,6 +298,11 @@ def _learnt(source, axis, read_moments, atoms, encoder, resolution, plan, mesh, 
         vectors=vectors,
     )
     return expected, latents.states + jnp.einsum("cn,nmk->cmk", gain, state_covariance(source))
+
+
+def _wrong(axis: RidgeAxis, moments: DenseMoments | None) -> tuple[Scalar, Scalar]:
+    """What the layer's own law has wrong, and what it lacks."""
+    return (axis.misfit, axis.lost) if moments is None else (moments.misfit.max(), moments.accuracy)
 
 
 def _alike(readout: Float[Array, "m t n"], covariance: Float[Array, "n n"], R: int) -> Float[Array, "C C"]:

@@ -180,8 +180,13 @@ def _sparse_loss(source, layer, autoencoder, resolution, clusters) -> SparseLoss
         reconstruction, l1, mean, variance, accuracy = (mean_of(weights, part) for part in found)
         variance = variance + weights @ jnp.sum((found[2] - mean[None]) ** 2, axis=1)
     l0, l0_accuracy = _firing(source, layer, autoencoder, resolution)
-    accuracy = jax.lax.stop_gradient(jnp.maximum(accuracy, l0_accuracy))
-    return SparseLoss(reconstruction, l1, l0, reconstruction / variance, accuracy)
+    size = jnp.maximum(reconstruction, jnp.finfo(variance.dtype).eps ** 0.5 * variance)
+    off = jnp.where(size > 0, accuracy / jnp.where(size > 0, size, 1), 0)
+    some = variance > 0  # of a constant output nothing, or everything, is unexplained
+    unexplained = jnp.where(
+        some, reconstruction / jnp.where(some, variance, 1), jnp.where(reconstruction > 0, jnp.inf, 0)
+    )
+    return SparseLoss(reconstruction, l1, l0, unexplained, jax.lax.stop_gradient(jnp.maximum(off, l0_accuracy)))
 
 
 def _firing(source, layer, autoencoder, resolution):
@@ -209,7 +214,7 @@ def _firing(source, layer, autoencoder, resolution):
 
 
 def _sparse_parts(source, layer, autoencoder, resolution):
-    """Reconstruction, `E e: [m]`, mean and total variance of f, and how far the reconstruction may be off, relative."""
+    """Reconstruction, `E e: [m]`, mean and total variance of f, and how far the reconstruction may be off."""
     t = autoencoder.readout.shape[1]
     source = compress(source, resolution.law_atoms)
     form = layer.form()
@@ -242,7 +247,6 @@ def _sparse_parts(source, layer, autoencoder, resolution):
     gram = autoencoder.decoder.T @ autoencoder.decoder
     missed = jnp.trace(covariance) - 2 * jnp.sum(autoencoder.decoder * explained) + jnp.sum(gram * found.latent)
     reconstruction = missed + jnp.sum(offset**2)
-    least = jnp.finfo(mean.dtype).eps ** 0.5 * jnp.trace(covariance)
-    off = jnp.sum(jnp.abs(gram) * jnp.outer(latents.remainder, latents.remainder)) / jnp.maximum(reconstruction, least)
-    accuracy = off + jnp.maximum(misfit.max(), axis.misfit)
+    off = jnp.sum(jnp.abs(gram) * jnp.outer(latents.remainder, latents.remainder))
+    accuracy = off + jnp.maximum(misfit.max(), axis.misfit) * jnp.abs(reconstruction)
     return reconstruction, latents.mean, mean, jnp.trace(covariance), accuracy

@@ -184,7 +184,7 @@ class LayerMoments(eqx.Module):
     def of(cls, source: FeatureModel, form: RidgeForm, axis: RidgeAxis) -> "LayerMoments":
         """The moments of a layer whose input is `source`."""
         mean, covariance = source.moments()
-        psi = axis.weights @ axis.values
+        psi = axis.mean
         rest = axis.values - psi
         if axis.rule is None:
             psi_covariance, states = jnp.zeros_like(mean), jnp.zeros_like(axis.law.masses)

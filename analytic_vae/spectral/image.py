@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .._check import is_concrete
 from ..activation import Activation
 from ..types import Array, Float, Scalar
 from .crossings import Cells
@@ -53,6 +54,7 @@ class Image(eqx.Module):
     def of(cls, law: Projection, factors: Float[Array, "D E"], functions, frequencies: int) -> "Image | None":
         """The image of a law of Z; None if there are more than two coordinates and too many values, or noise."""
         E = law.mean.size
+        law = _told_apart(law) if E == 2 else law
         states = States.of(law, MOST[min(E, 2)], BESIDE[min(E, 2)])
         discrete = states.listed and without_noise(law)
         if E > 2 and not discrete:
@@ -303,6 +305,21 @@ class Image(eqx.Module):
         return self._over_states(one_state)
 
 
+def _told_apart(law: Projection) -> Projection:
+    """The law with a hint of noise in a first coordinate that does not vary at all.
+
+    Given a constant the second coordinate has no regression on it, and so the derivative with respect to a row of
+    zeros would be lost.
+    """
+    size = jnp.abs(law.atoms[0]).max() + law.covariance[0, 0]
+    if is_concrete(law.covariance) and not np.any(np.asarray(law.covariance)):
+        return law
+    mean = jnp.abs(law.mean[0])
+    hint = jnp.finfo(mean.dtype).eps ** 0.5 * jnp.where(mean > 0, mean, 1)
+    more = jax.lax.stop_gradient(jnp.where(size > 0, 0, hint**2))
+    return eqx.tree_at(lambda one: one.covariance, law, law.covariance.at[0, 0].add(more))
+
+
 def _intervals(cells: Cells, factors: Float[Array, " D"], levels: Float[Array, " D"]) -> tuple[Array, Array]:
     """Ends of intervals of an axis, `[M]`, and whether all of `factors psi > levels` holds in each, `[M + 1]`."""
     found = jax.vmap(cells.crossings)(factors, levels)
@@ -324,8 +341,11 @@ def _flat_pieces(activation: Activation, dtype) -> list[tuple[float, float, Arra
     ends = [-np.inf, *activation.kinks, np.inf]
     pieces = []
     for low, high in itertools.pairwise(ends):
-        start, stop = (high - 30 if np.isinf(low) else low), (low + 30 if np.isinf(high) else high)
-        inside = start + (stop - start) * np.array([0.01, 0.2, 0.45, 0.7, 0.99])
+        # From next to each kink to far away: a function that only saturates is no flat piece.
+        near = np.geomspace(1e-8, 0.5, 24) if np.isfinite(high - low) else np.geomspace(1e-8, 1e8, 48)
+        length = high - low if np.isfinite(high - low) else 1.0
+        ends_in = [end + sign * length * near for end, sign in ((low, 1), (high, -1)) if np.isfinite(end)]
+        inside = np.concatenate(ends_in)
         try:
             with jax.ensure_compile_time_eval():
                 values = np.asarray(activation(jnp.asarray(inside, dtype)))

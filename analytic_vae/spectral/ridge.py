@@ -77,12 +77,22 @@ class RidgeAxis(eqx.Module):
             return cls(law, 0 * one, one, 0 * one, 0 * one[0], None, None)
         c = resolution.log_inverse_mass
         # One variable is never nearly dependent, so its box may stand still: the kinks stay at their nodes.
-        low, length = widen(*interval(jax.lax.stop_gradient(law), c)) if box is None else box
+        low, length = widen(*_wide_enough(jax.lax.stop_gradient(law), c)) if box is None else box
         places = split_places(form.activation, low, low + length)
         nodes, weight = split_panels(low, low + length, places, resolution.ridge_panels)
         rule = Rule(low, length, nodes, weight, resolution)
         centre = jax.lax.stop_gradient(law.total_mean[0])
         return cls(law, nodes, rule.weights(law), form.activation(nodes), centre, rule, form.activation)
+
+    @property
+    def base(self) -> Scalar:
+        """`psi` at the centre: where b hardly varies, `psi` less it is small, and its derivatives are right."""
+        return jnp.zeros_like(self.centre) if self.activation is None else self.activation(self.centre)
+
+    @property
+    def mean(self) -> Scalar:
+        """`E psi`."""
+        return self.base + self.weights @ (self.values - self.base)
 
     @property
     def box(self) -> tuple[Array, Array] | None:
@@ -95,7 +105,7 @@ class RidgeAxis(eqx.Module):
         mean, variance = self.law.total_mean[0], self.law.total_covariance[0, 0]
         if self.rule is None:
             return jnp.zeros_like(mean)
-        scale = spread(self.law)[0]
+        scale = jnp.maximum(spread(self.law)[0], jax.lax.stop_gradient(self.rule.length) / 100)
         points = (self.nodes - mean) / scale
         exact = jnp.stack([jnp.ones_like(mean), jnp.zeros_like(mean), variance / scale**2])
         return jnp.max(jnp.abs(jnp.stack([points**0, points, points**2]) @ self.weights - exact))
@@ -111,7 +121,7 @@ class RidgeAxis(eqx.Module):
             return jnp.zeros_like(self.centre)
         axis = jax.lax.stop_gradient(self)
         rule, psi = axis.rule, axis.values
-        centred = psi - axis.weights @ psi
+        centred = psi - axis.mean
         spread = jnp.sqrt(jnp.maximum(axis.weights @ centred**2, jnp.finfo(psi.dtype).tiny))
         nodes, interpolation = axis._panels(rule.resolution.pair_panels)
         missed = jnp.sqrt(jnp.maximum(axis.weights @ (psi - interpolation @ axis.activation(nodes)) ** 2, 0))
@@ -154,6 +164,48 @@ class RidgeAxis(eqx.Module):
         """Fewer nodes, and the interpolation from values there to those at the nodes of the axis."""
         low, high = self.rule.low, self.rule.low + self.rule.length
         return panel_interpolation(panel_edges(low, high, split_places(self.activation, low, high), panels), self.nodes)
+
+
+def straightened(
+    source: FeatureModel, form: RidgeForm, axis: RidgeAxis, resolution: Resolution
+) -> tuple[RidgeForm, RidgeAxis, Array]:
+    """Where psi is straight all over its axis, the layer as a linear one; its axis; and psi's slope there, or zero.
+
+    An axis that hardly varies tells nothing of the derivative with respect to its direction: errors are divided by its
+    spread. The linear layer keeps an axis, along the input that varies most, which then carries nothing.
+    """
+    if axis.linear:
+        return form, axis, jnp.zeros_like(form.bias)
+    slope = jax.grad(form.activation)(axis.centre)
+    along = jax.lax.stop_gradient(slope) * (axis.nodes - axis.centre)
+    left = jax.lax.stop_gradient(axis.values - form.activation(axis.centre)) - along
+    straight = jnp.max(jnp.abs(left)) <= jnp.finfo(left.dtype).eps ** (1 / 3) * jnp.max(jnp.abs(along))
+    variance = jnp.diagonal(jax.lax.stop_gradient(source.moments()[1]))
+    widest = jax.nn.one_hot(jnp.argmax(variance), variance.size, dtype=variance.dtype)
+    widest = widest / jnp.sqrt(jnp.where(variance.max() > 0, variance.max(), 1))
+    mean = axis.mean
+    linear = form._replace(
+        linear=form.linear + slope * jnp.outer(form.output, form.direction),
+        offset=form.offset + form.output * (mean + slope * (form.bias - axis.law.total_mean[0])),
+        output=jnp.zeros_like(form.output),
+        direction=widest,
+        direction_size=jnp.abs(widest),
+        bias=jnp.zeros_like(form.bias),
+    )
+    arrays = lambda one: one._replace(activation=None)  # noqa: E731
+    chosen = jax.tree.map(lambda a, b: jnp.where(straight, a, b), arrays(linear), arrays(form))
+    chosen = chosen._replace(activation=form.activation)
+    return chosen, RidgeAxis.of(source, chosen, resolution), jnp.where(straight, slope, 0)
+
+
+def _wide_enough(law: Projection, log_inverse_mass: float) -> tuple[Scalar, Scalar]:
+    """Where b lives, but no less than what can be told from its mean."""
+    low, high = interval(law, log_inverse_mass)
+    mean = jnp.abs(law.total_mean[0])
+    still = jnp.abs(law.atoms).max() + law.covariance[0, 0] == 0
+    least = jnp.finfo(low.dtype).eps ** (1 / 3) * jnp.where(still & (mean == 0), 1, mean)
+    middle, half = (low + high) / 2, jnp.where(still, least, jnp.maximum(high - low, least)) / 2
+    return middle - half, middle + half
 
 
 def split_places(activation: Activation, low: Scalar, high: Scalar) -> Float[Array, " kinks"]:

@@ -24,6 +24,8 @@ from .resolution import Resolution
 from .ridge import RidgeAxis, RidgeGrid
 from .series import density_weights, half_grid, periodic_rule, widen, window
 
+STRAIGHT = 1e-3  # spreads of a statistic: what psi adds to it beside a linear part, if it is taken to be nearly linear
+
 
 class Statistic(eqx.Module):
     """The standardised statistics `y''` of one feature: `y'' = a'' + kappa''(b)`, `t` of them.
@@ -70,14 +72,16 @@ class Statistic(eqx.Module):
         """
         rows, coefficient = readout @ form.linear, readout @ form.output
         joint = Projection.of(source, jnp.concatenate([rows, form.direction[None, :]]), 0.0)
-        shear = _shear(joint)
+        shear = _shear(joint, coefficient, axis)
         shift = shear * (axis.centre - form.bias) + readout @ form.offset
         rows = rows - shear[:, None] * form.direction[None]
-        part = shear[:, None] * (axis.nodes - axis.centre)[None] + coefficient[:, None] * axis.values[None]
+        bent = axis.values - axis.base
+        part = shear[:, None] * (axis.nodes - axis.centre)[None] + coefficient[:, None] * bent[None]
         law = Projection.of(source, rows, shift)
         # Centred first: what is large and the same everywhere would cost the digits of what varies.
         part_mean = part @ axis.weights
-        centre, part = law.total_mean + part_mean, part - part_mean[:, None]
+        centre, part = law.total_mean + part_mean + coefficient * axis.base, part - part_mean[:, None]
+        part_mean = part_mean + coefficient * axis.base
         covariance = law.total_covariance + (part * axis.weights[None]) @ part.T
         floors = floor(law) + jax.lax.stop_gradient(jnp.finfo(part.dtype).eps * jnp.abs(part_mean))
         scales = jnp.ones_like(floors) if scale is None else jax.lax.stop_gradient(scale(centre))
@@ -153,10 +157,24 @@ def box_points(nodes: list[Array]) -> Float[Array, "Q t"]:
     return jnp.stack(jnp.meshgrid(*nodes, indexing="ij"), axis=-1).reshape(-1, len(nodes))
 
 
-def _shear(joint: Projection) -> Float[Array, " t"]:
+def _shear(joint: Projection, coefficient: Float[Array, " t"], axis: RidgeAxis) -> Float[Array, " t"]:
+    """What is moved from `a` to the ridge axis: its regression on b; where psi is nearly linear, the slope of psi.
+
+    Then `a` holds all of y but a small rest. A regression on a variable that hardly varies would have a large
+    coefficient, whose derivative with respect to the direction has nothing to do with that of y.
+    """
     covariance = joint.total_covariance
     variance, least = covariance[-1, -1], floor(joint)[-1] ** 2
-    return jnp.where(variance > least, covariance[:-1, -1] / jnp.maximum(variance, least), 0)
+    shear = jnp.where(variance > least, covariance[:-1, -1] / jnp.maximum(variance, least), 0)
+    if axis.linear:
+        return shear
+    slope = jax.grad(axis.activation)(axis.centre)
+    left = axis.values - slope * (axis.nodes - axis.centre)
+    left = jnp.abs(axis.weights @ (left - axis.weights @ left) ** 2) * coefficient**2
+    whole = jnp.diagonal(covariance)[:-1] + 2 * coefficient * slope * covariance[:-1, -1]
+    whole = whole + (coefficient * slope) ** 2 * variance
+    straight = jax.lax.stop_gradient(left < STRAIGHT**2 * whole)
+    return jnp.where(straight, -coefficient * slope, shear)
 
 
 def _basis(
