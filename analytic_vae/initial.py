@@ -159,6 +159,8 @@ def awakened(encoder: AbstractEncoder, guess: Guess, *, key: PRNGKeyArray) -> tu
         return jnp.sqrt(jnp.max(jnp.einsum("kt,tn,nl,sl,ks->k", slope, readout, guess.covariance, readout, slope)))
 
     asleep = jax.vmap(moves)(arrays, guess.atoms, encoder.readout) < ASLEEP
+    if not np.any(np.asarray(asleep)):
+        return encoder, []
     drawn = jax.random.normal(key, encoder.readout.shape, encoder.readout.dtype)
     strength = jax.vmap(moves)(arrays, guess.atoms, drawn)
     drawn = AWAKE * drawn / jnp.where(strength > 0, strength, 1)[:, None, None]

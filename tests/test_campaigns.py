@@ -1,6 +1,5 @@
 """A few cases of every campaign (`random_cases.py`): nothing is wrong without a word."""
 
-import jax
 import numpy as np
 import pytest
 import random_cases as campaigns
@@ -15,9 +14,9 @@ def check(rows, bar: float):
     assert not [row for row in rows if row.closed and not row.accuracy <= av.ACCURACY]
 
 
-@pytest.mark.parametrize("first", range(0, 24, 8))
+@pytest.mark.parametrize("first", range(0, 12, 6))
 def test_laws_with_point_masses(first):
-    rows = [row for seed in range(first, first + 8) for row in campaigns.quietly(campaigns.point_masses, seed)]
+    rows = [row for seed in range(first, first + 6) for row in campaigns.quietly(campaigns.point_masses, seed)]
     check(rows, 1e-6)
     assert all(0 <= row.got <= 1 for row in rows)
 
@@ -27,8 +26,17 @@ def test_sources_with_an_outlier(seed):
     check(campaigns.quietly(campaigns.outliers, seed), 1e-4)
 
 
-@pytest.mark.parametrize("name", campaigns.FUNCTIONS)
-def test_gradients_near_zero(name):
-    rows = campaigns.quietly(campaigns.gradients, name, [0], (0.0, 1e-12, 1e-8, 1e-5, 1e-3))
+NEAR_ZERO = [
+    ("linear loss", "[3].readout"),
+    ("ridge loss", "[1].direction"),
+    ("dense moments", "[1].weight"),
+    ("sparse loss", "[1].readout"),
+    ("moments of a law", "[1].direction"),
+]
+
+
+@pytest.mark.parametrize("name, array", NEAR_ZERO)
+def test_gradients_near_zero(name, array):
+    rows = campaigns.quietly(campaigns.gradients, name, [0], (0.0, 1e-15, 1e-10, 1e-7, 1e-5, 1e-3), array)
+    assert len(rows) == 6
     check(rows, 1e-4)
-    jax.clear_caches()

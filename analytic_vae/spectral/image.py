@@ -306,17 +306,19 @@ class Image(eqx.Module):
 
 
 def _told_apart(law: Projection) -> Projection:
-    """The law with a hint of noise in a first coordinate that does not vary at all.
+    """The law with a hint of noise in a first coordinate that does not vary, as far as can be told beside its mean.
 
     Given a constant the second coordinate has no regression on it, and so the derivative with respect to a row of
     zeros would be lost.
     """
-    size = jnp.abs(law.atoms[0]).max() + law.covariance[0, 0]
+    variance = law.covariance[0, 0]
+    deviation = jnp.where(variance > 0, jnp.sqrt(jnp.where(variance > 0, variance, 1)), 0)
+    size = jnp.abs(law.atoms[0]).max(axis=1).sum() + deviation
     if is_concrete(law.covariance) and not np.any(np.asarray(law.covariance)):
         return law
     mean = jnp.abs(law.mean[0])
     hint = jnp.finfo(mean.dtype).eps ** 0.5 * jnp.where(mean > 0, mean, 1)
-    more = jax.lax.stop_gradient(jnp.where(size > 0, 0, hint**2))
+    more = jax.lax.stop_gradient(jnp.where(size > hint * (mean > 0), 0, hint**2))
     return eqx.tree_at(lambda one: one.covariance, law, law.covariance.at[0, 0].add(more))
 
 
