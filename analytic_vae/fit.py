@@ -489,6 +489,8 @@ def _start(
     if chosen:
         if encoder.features != count:
             raise ValueError(f"encoder: expected {count} features, got {encoder.features}.")
+        if target is not None:  # whose decoder need not be zero
+            return encoder, guess.atoms
         encoder, asleep = awakened(encoder, guess, key=key)
         if asleep:
             _say(log, f"features {', '.join(map(str, asleep))} read nothing, a saddle of the loss: begun at random")
