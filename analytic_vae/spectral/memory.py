@@ -22,7 +22,7 @@ def law_values(source, states: int, t: int, linear: bool, resolution: Resolution
     values = nodes * (6 * states + 4 * half_space_size(resolution.series_order(t, linear), t))
     frequencies = min(CHUNK, 2 * resolution.law_order(1) if t == 1 else CHUNK)
     ridge = 1 if linear else 2 * resolution.law_ridge_order(t)
-    return values + 8 * source.features * frequencies * (ridge + kept_atoms(source, resolution.atoms))
+    return values + 8 * source.features * frequencies * (ridge + kept_atoms(source, resolution.law_atoms))
 
 
 def half_space_size(order: int, t: int) -> float:
