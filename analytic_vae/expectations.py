@@ -262,16 +262,14 @@ def _learnt(source, axis, read_moments, atoms, encoder, resolution, plan, mesh, 
     covariance = read_moments.output()[1]
     batches = Batches.of(source, *atoms.shape, t, axis.linear, resolution, mesh)
     of_layer_axis, direction = axis, read.direction
-    read, axis, slope = straightened(source, read, axis, resolution)
+    read, axis, straight, slope = straightened(source, read, axis, resolution)
     pairs = compressed_axis(source, read, axis, resolution)
     features = Features.of(
         source, read, axis, pairs, covariance, encoder, atoms, vectors, resolution, boxes, batches.laws, mesh, whole
     )
     latents, R = features.latents, features.same.shape[1]
     if not axis.linear:  # of a layer that was taken for a linear one, psi is the linear part of it
-        psi_rest = latents.psi_rest + jnp.where(
-            slope != 0, slope * latents.input_rest @ direction - latents.psi_rest, 0
-        )
+        psi_rest = jnp.where(straight, slope * latents.input_rest @ direction, latents.psi_rest)
         latents = eqx.tree_at(lambda one: one.psi_rest, latents, psi_rest)
     readout = jnp.repeat(encoder.readout, R, axis=0)
     grid = pairs[1].pair_grid(resolution)

@@ -117,7 +117,7 @@ def outlier(seed: int, activation: str | None) -> tuple:
     return source, layer, target, encoder
 
 
-RULE = reference.Rule(18, 14)
+RULE, COARSE = reference.Rule(18, 14), reference.Rule(6, 14)
 LOSSES = {"linear loss": None, "ridge loss": "relu", "smooth ridge loss": "tanh"}
 
 
@@ -188,6 +188,67 @@ def _relative(got, exact: float) -> float:
 
 def _share(found, exact: float) -> float:
     return float(found.accuracy) / max(1.0, abs(exact))
+
+
+# ------------------------------------------------------------------------------------------------- round numbers
+
+ROUND = {  # what is asked: encoder, activation
+    "linear loss": ("softmax", None),
+    "ridge loss": ("softmax", "relu"),
+    "smooth ridge loss": ("softmax", "tanh"),
+    "loss, two statistics": ("softmax2", "relu"),
+}
+
+
+def rounded(tree, rng):
+    """All arrays of two or more numbers in -2 .. 2, many of them zero or equal: dead units, alike and constant rows."""
+    draw = lambda leaf: jnp.asarray(rng.choice([-2.0, -1.0, 0.0, 0.0, 0.5, 1.0], size=leaf.shape), leaf.dtype)  # noqa: E731
+    return jax.tree.map(lambda leaf: draw(leaf) if eqx.is_inexact_array(leaf) and leaf.ndim else leaf, tree)
+
+
+def round_numbers(seed: int) -> Iterator[Row]:
+    """A loss, moments of units and what a sparse autoencoder reads, where much is zero, equal or constant."""
+    rng = np.random.default_rng(seed)
+    asked = list(ROUND)[seed % 4]
+    encoder, activation = ROUND[asked]
+    inputs = 1 + seed // 4 % 2
+    source, layer, target, encoder = cases.problem(seed, encoder, activation)
+    source = cases.model(rng, inputs, cases.M1, cases.K1)
+    layer = eqx.tree_at(lambda one: one.linear if activation else one.weight, layer, jnp.zeros((cases.N2, inputs)))
+    source, layer, target, encoder = (rounded(one, rng) for one in (source, layer, target, encoder))
+    found = _loss_of(source, layer, target, encoder)
+    parts = cases.oracle_parts(source, layer, target, encoder, activation)
+    exact = reference.elbo_terms(*parts, rule=COARSE)["loss"]
+    yield Row(seed, asked, float(found.loss), exact, _relative(found.loss, exact), _share(found, exact))
+
+    W, bias = (np.asarray(one) for one in rounded((jnp.zeros((3, inputs)), jnp.zeros(3)), rng))
+    names = ["relu" if inputs == 1 else "sigmoid", "tanh", "gelu"]
+    oracle = reference.Dense(W, bias, np.eye(3), np.zeros((3, inputs)), [reference.ACTIVATIONS[one] for one in names])
+    x, weights, _ = reference.input_points(cases.oracle_model(source), oracle, COARSE)
+    psi = oracle.units(x)
+    mean = weights @ psi
+    covariance = (psi - mean).T @ ((psi - mean) * weights[:, None])
+    spread = np.sqrt(np.maximum(np.diagonal(covariance), 1e-30))
+    moments = av.dense_moments(source, av.DenseLayer(W, bias, names))
+    apart = np.abs(np.asarray(moments.psi_covariance) - covariance) / np.maximum(np.outer(spread, spread), 1e-12)
+    i = np.unravel_index(np.argmax(apart), apart.shape)
+    yield Row(seed, "dense moments", float(moments.psi_covariance[i]), covariance[i], apart[i], float(moments.accuracy))
+
+    readout, offset = rounded((jnp.zeros((3, 1, inputs)), jnp.zeros((3, 1))), rng)
+    model = av.SparseAutoencoder(readout, offset, np.zeros((inputs, 3)))
+    sparse = av.sparse_loss(source, av.LinearLayer(np.eye(inputs)), model)
+    z, p = exact_laws.states(np.asarray(source.prior.atoms), np.asarray(source.prior.masses))
+    centres = z @ np.asarray(source.decoder).T + np.asarray(source.mean)
+    fires = [
+        exact_laws.one("identity", 1.0, 0.0, centres @ C[0] + b, p, float(source.noise) * np.linalg.norm(C), False)
+        for C, b in zip(np.asarray(readout), np.asarray(offset)[:, 0], strict=True)
+    ]
+    apart = np.abs(np.asarray(sparse.l0) - fires)
+    i = int(np.argmax(apart))
+    yield Row(seed, "sparse l0", float(sparse.l0[i]), fires[i], apart[i], float(sparse.accuracy))
+
+
+_loss_of = eqx.filter_jit(av.elbo)
 
 
 # ---------------------------------------------------------------------------------------------- gradients near zero

@@ -26,13 +26,19 @@ def spread(law: Projection) -> Float[Array, " D"]:
 
 
 def floor(law: Projection) -> Float[Array, " D"]:
-    """The least standard deviations told from zero, for sums of numbers of that size, or 1 if all are zero.
+    """The least standard deviations told from zero, or 1 where a projection is constant. Without a gradient."""
+    least = rounding(law)
+    return jnp.where(least > 0, least, 1)
 
-    Without a gradient. The mean does not count: laws are centred before anything else is done with them.
+
+def rounding(law: Projection) -> Float[Array, " D"]:
+    """The least standard deviations told from zero, for sums of numbers of that size. Without a gradient.
+
+    The mean does not count: laws are centred before anything else is done with them.
     """
     atoms, variance = jax.lax.stop_gradient((law.atoms, jnp.diagonal(law.covariance)))
     size = jnp.abs(atoms).max(axis=2).sum(axis=1) + jnp.sqrt(variance)
-    return jnp.where(size > 0, 4 * jnp.finfo(size.dtype).eps * size, 1)
+    return 4 * jnp.finfo(size.dtype).eps * size
 
 
 def mirror(law: Projection) -> Projection:

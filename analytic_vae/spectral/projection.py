@@ -74,4 +74,4 @@ def characteristic(law: Projection, frequency: Float[Array, " D"]) -> Complex[Ar
     Source: Fact 3.3 and Lemma 3.4 of the paper, with no binning.
     """
     features = jnp.sum(law.masses * jnp.exp(1j * jnp.tensordot(frequency, law.atoms, axes=1)), axis=1)
-    return jnp.exp(1j * frequency @ law.mean - frequency @ law.covariance @ frequency / 2) * jnp.prod(features)
+    return jnp.exp(1j * (frequency @ law.mean) - frequency @ law.covariance @ frequency / 2) * jnp.prod(features)

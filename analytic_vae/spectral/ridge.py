@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from ..activation import Activation
 from ..layer import RidgeForm
 from ..model import FeatureModel
-from ..types import Array, Complex, Float, Scalar
+from ..types import Array, Bool, Complex, Float, Scalar
 from .box import interval, spread
 from .crossings import even_steps
 from .projection import Projection, characteristic
@@ -168,14 +168,14 @@ class RidgeAxis(eqx.Module):
 
 def straightened(
     source: FeatureModel, form: RidgeForm, axis: RidgeAxis, resolution: Resolution
-) -> tuple[RidgeForm, RidgeAxis, Array]:
-    """Where psi is straight all over its axis, the layer as a linear one; its axis; and psi's slope there, or zero.
+) -> tuple[RidgeForm, RidgeAxis, Bool[Array, ""], Scalar]:
+    """Where psi is straight all over its axis, the layer as a linear one; its axis; whether so; and psi's slope.
 
     An axis that hardly varies tells nothing of the derivative with respect to its direction: errors are divided by its
     spread. The linear layer keeps an axis, along the input that varies most, which then carries nothing.
     """
     if axis.linear:
-        return form, axis, jnp.zeros_like(form.bias)
+        return form, axis, jnp.array(False), jnp.zeros_like(form.bias)
     slope = jax.grad(form.activation)(axis.centre)
     along = jax.lax.stop_gradient(slope) * (axis.nodes - axis.centre)
     left = jax.lax.stop_gradient(axis.values - form.activation(axis.centre)) - along
@@ -195,7 +195,7 @@ def straightened(
     arrays = lambda one: one._replace(activation=None)  # noqa: E731
     chosen = jax.tree.map(lambda a, b: jnp.where(straight, a, b), arrays(linear), arrays(form))
     chosen = chosen._replace(activation=form.activation)
-    return chosen, RidgeAxis.of(source, chosen, resolution), jnp.where(straight, slope, 0)
+    return chosen, RidgeAxis.of(source, chosen, resolution), straight, slope
 
 
 def _wide_enough(law: Projection, log_inverse_mass: float) -> tuple[Scalar, Scalar]:

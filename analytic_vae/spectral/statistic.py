@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from ..layer import RidgeForm
 from ..model import FeatureModel
 from ..types import Array, Bool, Complex, Float
-from .box import floor, interval
+from .box import floor, interval, rounding
 from .characteristic import gaussian_factor, phases, product_over_features, ridge_table, times, waves
 from .projection import Projection
 from .quadrature import panel_count, split_panels
@@ -83,7 +83,8 @@ class Statistic(eqx.Module):
         centre, part = law.total_mean + part_mean + coefficient * axis.base, part - part_mean[:, None]
         part_mean = part_mean + coefficient * axis.base
         covariance = law.total_covariance + (part * axis.weights[None]) @ part.T
-        floors = floor(law) + jax.lax.stop_gradient(jnp.finfo(part.dtype).eps * jnp.abs(part_mean))
+        bent_size = jax.lax.stop_gradient(jnp.abs(part_mean) + jnp.abs(part).max(axis=1))
+        floors = rounding(law) + jnp.finfo(part.dtype).eps * bent_size
         scales = jnp.ones_like(floors) if scale is None else jax.lax.stop_gradient(scale(centre))
         basis, still = _basis(covariance, floors, aligned, scales)
         inverse = inverse_basis(basis)
