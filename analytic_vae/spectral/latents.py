@@ -6,6 +6,7 @@ a latent that hardly varies, or hardly differs from a linear one, has covariance
 """
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
@@ -75,6 +76,8 @@ class Latent(eqx.Module):
         points = statistic.low[None] + statistic.length[None] * nodes.box
         mean = weights @ values
         slope = ((values - mean) * weights) @ points
+        # The rule may have a variance far from 1, of rare values that it does not resolve: no slope is made of them.
+        slope = slope / jnp.maximum(1, jnp.abs(jax.lax.stop_gradient(weights @ points**2)))
         if derivative is not None:
             slope = jnp.where(statistic.still, statistic.basis.T @ derivative, slope)
         rest = values - mean - points @ slope
