@@ -14,7 +14,7 @@ from .spectral.memory import device_bytes, law_values, pair_values
 from .spectral.resolution import Resolution
 
 LAWS_ON_CPU = 4  # laws of one statistic computed together: what they need stays in the caches
-PAIRS_ON_CPU = 8  # pairs
+PAIRS_ON_CPU = 24
 BYTES_ON_CPU = 2**30  # that they may need, or fewer are taken; a fixed number, so that every run computes the same bits
 
 
