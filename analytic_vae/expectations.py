@@ -57,10 +57,10 @@ class Expectations(eqx.Module):
     | `input_latent`, `psi_latent` | `Cov(x1, s)`, `Cov(psi, s)` | `[n1, C]`, `[C]` or `[h, C]` |
     | `aggregate` | `E[Q_j(a_jk | y_j)]`, the aggregate posterior | `[m2, K]` |
     | `entropy` | `E[-sum_k Q_jk log Q_jk]` in nats | `[m2]` |
-    | `remainder` | L2 norm of what series leave out of `s`; a covariance is off by about the product | `[C]` |
+    | `remainder` | L2 norm of what series leave out of `s` | `[C]` |
     | `misfit` | how far mass, mean and variance of each law on its box are from the exact ones | `[m2]` |
     | `lost` | what the last frequencies of each law still add to expectations of its tables, at most | `[m2]` |
-    | `alike` | squared correlation of the statistics of two codes, of the two of them that are most alike | `[C, C]` |
+    | `change` | how much covariances of codes change if each series is shorter by its highest frequencies | `[C, C]` |
     | `vectors` | whether there is a vector per atom | |
     """
 
@@ -75,7 +75,7 @@ class Expectations(eqx.Module):
     remainder: Float[Array, " C"]
     misfit: Float[Array, " m2"]
     lost: Float[Array, " m2"]
-    alike: Float[Array, "C C"]
+    change: Float[Array, "C C"]
     vectors: bool = eqx.field(static=True, default=False)
 
     def __str__(self) -> str:
@@ -87,22 +87,22 @@ class Expectations(eqx.Module):
     def missing(self, gram: Float[Array, "C C"]) -> Scalar:
         """An estimate of how far a loss with `gram = B' S^-1 B / 2` may be off, in nats. Without derivatives.
 
-        What short series leave out of two codes, for every pair: the more, the more alike the statistics that they
-        read; what laws on their boxes have wrong (`misfit`), and what their frequencies lack (`lost`).
+        What short series leave out, seen from what still shorter ones do (`change`); what laws on their boxes have
+        wrong (`misfit`), and what their frequencies lack (`lost`).
         """
-        left, alike, misfit, lost = jax.lax.stop_gradient((self.remainder, self.alike, self.misfit, self.lost))
-        pairs = jnp.sqrt(jnp.sum((gram * jnp.outer(left, left) * alike) ** 2))
+        change, misfit, lost = jax.lax.stop_gradient((self.change, self.misfit, self.lost))
+        pairs = jnp.sqrt(jnp.sum((gram * change) ** 2))
         sizes = jnp.stack([pairs, jnp.max(misfit, initial=0), jnp.sum(lost)])
         return sizes @ jnp.asarray(FACTORS, sizes.dtype)
 
     @property
     def accuracy(self) -> Scalar:
         """An estimate of how far expectations and covariances may be off, relative to their spreads."""
-        left, alike, misfit, lost = jax.lax.stop_gradient((self.remainder, self.alike, self.misfit, self.lost))
-        left = left * jnp.sqrt(jnp.max(alike, axis=1, initial=0))
+        change, misfit, lost = jax.lax.stop_gradient((self.change, self.misfit, self.lost))
         variance = jax.lax.stop_gradient(jnp.diagonal(self.latent_covariance))
-        share = jnp.where(variance > 0, left**2 / jnp.where(variance > 0, variance, 1), 0)
-        return jnp.max(jnp.concatenate([share, misfit, lost]), initial=0)
+        spread = jnp.sqrt(jnp.where(variance > 0, variance, jnp.inf))
+        change = jnp.max(change / spread[:, None] / spread[None], initial=0)
+        return jnp.stack([change, jnp.max(misfit, initial=0), jnp.max(lost, initial=0)]).max()
 
     @property
     def information(self) -> Float[Array, " m2"]:
@@ -229,7 +229,7 @@ def _conditional_expectations(
         remainder=jnp.sqrt(mean_of(weights, found.remainder**2)),
         misfit=mixture("misfit"),
         lost=mixture("lost"),
-        alike=jnp.max(found.alike, axis=0),
+        change=mixture("change"),
         vectors=vectors,
     )
 
@@ -279,6 +279,7 @@ def _learnt(source, axis, read_moments, atoms, encoder, resolution, plan, mesh, 
     if moments is not None:
         psi_latent = moments.with_latents(source, latents, gain, grid, batches.pairs, mesh)
     unit_misfit, of_layer = _wrong(of_layer_axis, moments)
+    own = jnp.arange(len(readout)) // R  # codes of one feature are no pair
     expected = Expectations(
         layer=moments or read_moments,
         latent_mean=latents.mean,
@@ -291,7 +292,7 @@ def _learnt(source, axis, read_moments, atoms, encoder, resolution, plan, mesh, 
         remainder=latents.remainder,
         misfit=jnp.maximum(features.misfit, jax.lax.stop_gradient(unit_misfit)),
         lost=jnp.maximum(features.lost.max(axis=1), jax.lax.stop_gradient(of_layer)),
-        alike=_alike(encoder.readout, covariance, R),
+        change=jnp.where(own[:, None] == own[None], 0, found.change),
         vectors=vectors,
     )
     return expected, latents.states + jnp.einsum("cn,nmk->cmk", gain, state_covariance(source))
@@ -300,17 +301,6 @@ def _learnt(source, axis, read_moments, atoms, encoder, resolution, plan, mesh, 
 def _wrong(axis: RidgeAxis, moments: DenseMoments | None) -> tuple[Scalar, Scalar]:
     """What the layer's own law has wrong, and what it lacks."""
     return (axis.misfit, axis.lost) if moments is None else (moments.misfit.max(), moments.accuracy)
-
-
-def _alike(readout: Float[Array, "m t n"], covariance: Float[Array, "n n"], R: int) -> Float[Array, "C C"]:
-    """Squared correlations of the statistics of two features, the largest of each pair; zero for one with itself."""
-    readout, covariance = jax.lax.stop_gradient((readout, covariance))
-    apart = jnp.einsum("jtn,nl,ksl->jkts", readout, covariance, readout)
-    variance = jnp.einsum("jtn,nl,jtl->jt", readout, covariance, readout)
-    spread = jnp.sqrt(jnp.where(variance > 0, variance, 1))
-    squared = jnp.max((apart / spread[:, None, :, None] / spread[None, :, None, :]) ** 2, axis=(2, 3))
-    squared = squared * (1 - jnp.eye(len(readout), dtype=squared.dtype))
-    return jnp.repeat(jnp.repeat(squared, R, axis=0), R, axis=1)
 
 
 def _carried(source, moments, atoms, vectors: bool, misfit, lost) -> Expectations:
@@ -335,7 +325,7 @@ def _carried(source, moments, atoms, vectors: bool, misfit, lost) -> Expectation
         remainder=jnp.zeros_like(mean.ravel()),
         misfit=none + jax.lax.stop_gradient(misfit),
         lost=none + jax.lax.stop_gradient(lost),
-        alike=jnp.zeros_like(covariance),
+        change=jnp.zeros_like(covariance),
         vectors=vectors,
     )
 
@@ -359,7 +349,7 @@ def _beside(carried, learnt, source, vectors: bool, atoms) -> Expectations:
         remainder=together("remainder"),
         misfit=together("misfit"),
         lost=together("lost"),
-        alike=jnp.block([[one.alike, none], [none.T, other.alike]]),
+        change=jnp.block([[one.change, none], [none.T, other.change]]),
         vectors=vectors,
     )
 

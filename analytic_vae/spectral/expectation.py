@@ -148,20 +148,38 @@ def band(
 
 
 def least_squares_series(
-    statistic: Statistic, nodes: Nodes, values: Float[Array, " Q"], order: int, least: Scalar | float = 0.0
+    statistic: Statistic,
+    nodes: Nodes,
+    values: Float[Array, " Q"],
+    order: int,
+    least: Scalar | float = 0.0,
+    shorter: bool = False,
 ) -> tuple[Series, Scalar]:
     """The short series nearest to `values` in L2 of the law, and the L2 norm of what it leaves out (no gradient).
 
     One period, per axis, is the part of the box where the window is 1, so in box coordinates the exponentials are
-    the same for every statistic. `least` is as in `least_squares`.
+    the same for every statistic. `least` is as in `least_squares`, `shorter` asks for `Series.shorter` (no gradient).
     """
-    index = jnp.asarray(half_space(order, statistic.dimension), values.dtype)
-    basis = real_basis(nodes.box @ (2 * jnp.pi / (1 - 2 * MARGIN) * index.T))
-    real = least_squares(basis, nodes.weights, least) @ values
-    missed = jax.lax.stop_gradient(values - basis @ real)
-    remainder = jnp.sqrt(jnp.maximum(jax.lax.stop_gradient(nodes.weights) @ missed**2, 0))
+    half = half_space(order, statistic.dimension)
+    index = jnp.asarray(half, values.dtype)
+    phase = nodes.box @ (2 * jnp.pi / (1 - 2 * MARGIN) * index.T)
     frequency = 2 * jnp.pi / (1 - 2 * MARGIN) * index / statistic.length[None]
-    return Series(frequency, half_coefficients(real) * jnp.conj(waves(frequency, statistic.low))), remainder
+    at_low = jnp.conj(waves(frequency, statistic.low))
+
+    def fitted(count, values, weights):
+        basis = real_basis(phase[:, :count])
+        real = least_squares(basis, weights, least) @ values
+        return real, values - basis @ real
+
+    real, missed = fitted(len(half), values, nodes.weights)
+    missed = jax.lax.stop_gradient(missed)
+    remainder = jnp.sqrt(jnp.maximum(jax.lax.stop_gradient(nodes.weights) @ missed**2, 0))
+    fewer = None
+    if shorter:
+        count = int(np.sum(np.sum(half**2, axis=1) <= (order - 1) ** 2))  # they stand in the order of their sizes
+        fewer, _ = fitted(count, *jax.lax.stop_gradient((values, nodes.weights)))
+        fewer = jnp.pad(half_coefficients(fewer), (0, len(half) - count)) * jax.lax.stop_gradient(at_low)
+    return Series(frequency, half_coefficients(real) * at_low, fewer), remainder
 
 
 class LayerMoments(eqx.Module):

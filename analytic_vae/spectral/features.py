@@ -98,7 +98,7 @@ class Features(NamedTuple):
 
             def make(values, base, derivative):
                 given = spectrum, nodes, resolution, values
-                latent = Latent.of(source, form, *given, base=base, derivative=derivative)
+                latent = Latent.of(source, form, *given, base=base, derivative=derivative, shorter=True)
                 return latent.for_pairs(pairs[0], form, one.readout, pairs[1], resolution) if shorter else latent
 
             bases = code @ varying.base[:K]

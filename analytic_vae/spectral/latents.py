@@ -63,10 +63,12 @@ class Latent(eqx.Module):
         least: Scalar | float = 0.0,
         base: Scalar | float = 0.0,
         derivative: Float[Array, " t"] | None = None,
+        shorter: bool = False,
     ) -> "Latent":
         """From the values of `s` less `base` at the nodes; `kinks`, in units of `y`, are where it is not smooth.
 
-        The series has frequencies up to `order`, by default the resolution's own; `least` is as in `least_squares`.
+        The series has frequencies up to `order`, by default the resolution's own; `least` is as in `least_squares`,
+        `shorter` asks for `Series.shorter`.
 
         The slope is that of the regression if the covariance of `y''` is 1 (it is but for two aligned statistics); with
         another slope only `r` would be larger. Where a statistic does not vary it is the `derivative`, `ds / dy`, so
@@ -87,7 +89,7 @@ class Latent(eqx.Module):
         rows = jnp.concatenate([statistic.rows, form.direction[None, :]])
         input_rest = pinned.with_input(source, rows, weights @ rest)
         order = order or resolution.series_order(statistic.dimension, form.activation is None)
-        series, remainder = least_squares_series(statistic, nodes, rest, order, least)
+        series, remainder = least_squares_series(statistic, nodes, rest, order, least, shorter)
         slope = inverse_basis(statistic.basis).T @ slope
         variance = weights @ rest**2
         return cls(statistic, base + mean, slope, series, remainder, variance, input_rest, psi_rest, pinned.states)
@@ -113,11 +115,12 @@ def linear_parts(
 
 
 class Covariances(eqx.Module):
-    """`Cov(s): [m, m]`, `Cov(x1, s): [n1, m]` and `Cov(psi, s): [m]`."""
+    """`Cov(s): [m, m]`, `Cov(x1, s): [n1, m]` and `Cov(psi, s): [m]`; and what shorter series change in the first."""
 
     latent: Float[Array, "m m"]
     input_latent: Float[Array, "n1 m"]
     psi_latent: Float[Array, " m"]
+    change: Float[Array, "m m"]
 
 
 def latent_covariances(
@@ -132,9 +135,11 @@ def latent_covariances(
     """The covariances of all latents (stacked on a leading axis): `s = E s + A (f - E f) + r`, `A = slope' C`."""
     rows = latents.statistic.rows
     noise = jnp.einsum("jtn,nl,ksl->jtks", rows, source.covariance, rows)
-    rest = pair_covariances(latents.statistic, noise, latents.series, grid, size, mesh) + jnp.diag(latents.variance)
+    pairs, change = pair_covariances(latents.statistic, noise, latents.series, grid, size, mesh)
+    rest = pairs + jnp.diag(latents.variance)
     gain = jnp.einsum("jt,jtn->jn", latents.slope, readout)
     cross = gain @ moments.form.mapped(latents.input_rest.T, latents.psi_rest)
     latent = gain @ moments.output()[1] @ gain.T + cross + cross.T + rest
     with_input, with_psi = moments.of_output()
-    return Covariances(latent, with_input.T @ gain.T + latents.input_rest.T, gain @ with_psi + latents.psi_rest)
+    with_psi = gain @ with_psi + latents.psi_rest
+    return Covariances(latent, with_input.T @ gain.T + latents.input_rest.T, with_psi, change)

@@ -19,7 +19,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from ..parallel import spread
-from ..types import Array, Complex, Float, Scalar
+from ..types import Array, Complex, Float
 from .characteristic import cis, matmul, phases, product_over_features, ridge_table, times, waves
 from .ridge import RidgeGrid
 from .series import Series
@@ -29,10 +29,11 @@ from .statistic import Statistic
 class PairTable(eqx.Module):
     """What a pair needs of one feature: everything that does not mix two of them, at its non-zero frequencies.
 
-    `oscillation` holds the series' coefficients and the phases of the mean too. Here `F` and `E = 2 F` count without
-    zero.
+    `series` are the coefficients, with the phases of the mean, of `V` functions: the series and, if there is one, the
+    shorter one. Here `F` and `E = 2 F` count without zero.
     """
 
+    series: Complex[Array, "V F"]
     frequency: Float[Array, "F t"]
     atoms: Complex[Array, "m F J"]
     oscillation: Complex[Array, "F Q"]
@@ -43,11 +44,12 @@ class PairTable(eqx.Module):
     def of(cls, statistic: Statistic, series: Series, grid: RidgeGrid) -> "PairTable":
         """From a feature's statistics and its series."""
         frequency, law = series.frequency[1:], statistic.law
-        coefficients = series.coefficients[1:] * waves(frequency, law.mean)
+        rows = [series.coefficients] if series.shorter is None else [series.coefficients, series.shorter]
         return cls(
+            series=times(jnp.stack(rows)[:, 1:], waves(frequency, law.mean)[None]),
             frequency=frequency,
             atoms=phases(frequency, law.atoms),
-            oscillation=times(coefficients[:, None], statistic.oscillation(frequency, grid)),
+            oscillation=statistic.oscillation(frequency, grid),
             variance=jnp.einsum("ft,ts,fs->f", frequency, law.covariance, frequency),
             cross=frequency @ statistic.cross,
         )
@@ -55,9 +57,10 @@ class PairTable(eqx.Module):
     def full(self) -> "PairTable":
         """The same with the negatives of its frequencies, not only a half-space."""
         return PairTable(
+            series=jnp.concatenate([self.series, jnp.conj(self.series)], axis=1) / 2,
             frequency=jnp.concatenate([self.frequency, -self.frequency]),
             atoms=jnp.concatenate([self.atoms, jnp.conj(self.atoms)], axis=1),
-            oscillation=jnp.concatenate([self.oscillation, jnp.conj(self.oscillation)]) / 2,
+            oscillation=jnp.concatenate([self.oscillation, jnp.conj(self.oscillation)]),
             variance=jnp.concatenate([self.variance, self.variance]),
             cross=jnp.concatenate([self.cross, -self.cross]),
         )
@@ -70,14 +73,15 @@ def pair_covariances(
     grid: RidgeGrid,
     size: int,
     mesh: Mesh | None = None,
-) -> Float[Array, "m2 m2"]:
+) -> tuple[Float[Array, "m2 m2"], Float[Array, "m2 m2"]]:
     """`Cov(s_j(y_j), s_k(y_k))` for all `j != k`, zero on the diagonal; the arguments carry a leading axis of features.
 
-    About `size` pairs are computed at once. With a mesh they are spread over its devices.
+    And by how much each is another one with the shorter series, without derivatives; zero if there is none. About
+    `size` pairs are computed at once. With a mesh they are spread over its devices.
     """
     features = statistics.centre.shape[0]
     if features == 1:
-        return jnp.zeros((1, 1), grid.omega.dtype)
+        return (jnp.zeros((1, 1), grid.omega.dtype),) * 2
     # Every pair is met at a distance j - k (mod m2) of at most m2 / 2: for each k a run of neighbours, in blocks.
     distances = features // 2
     batch, blocks = max(1, size // distances), -(-distances // size)
@@ -91,17 +95,20 @@ def pair_covariances(
         left, covariance = jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, k + 1 + start, size), ring)
         covariance = jax.lax.dynamic_index_in_dim(covariance, k, axis=2, keepdims=False)
         near, mean = jax.lax.dynamic_slice_in_dim(means, k + 1 + start, size), means[k]
-        return _block_moments(left, right, covariance, *ridge) - near * mean
+        return _block_moments(left, right, covariance, *ridge) - near * mean[None]
 
     k, start = np.meshgrid(np.arange(features), starts, indexing="ij")
     items = jnp.asarray(k.ravel()), jnp.asarray(start.ravel())
     prepare = partial(_prepare, size=size)
     values = spread(block, (statistics, cross_covariance, series, grid), items, mesh, batch, prepare)
-    values = values.reshape(features, -1)
+    values = values.reshape(features, -1, values.shape[-1])
     row, column = np.indices((features, features))
     ahead, behind = (row - column) % features, (column - row) % features
     near = ahead <= distances
-    return jnp.where(row == column, 0, values[np.where(near, column, row), np.where(near, ahead, behind) - 1])
+    found = values[np.where(near, column, row), np.where(near, ahead, behind) - 1]
+    found = jnp.where((row == column)[:, :, None], 0, found)
+    change = jax.lax.stop_gradient(found[:, :, 0] - found[:, :, -1])
+    return found[:, :, 0], jnp.abs(change)
 
 
 def _prepare(everywhere, size: int):
@@ -125,7 +132,7 @@ def _ridge_tables(grid: RidgeGrid) -> tuple[Array, Array, Array, Array]:
 
 
 def _tables(statistics: Statistic, series: Series, grid: RidgeGrid, ridge, size: int) -> tuple[PairTable, Array]:
-    """The table and the mean of every function."""
+    """The tables, and the means `[m, V]` of their functions."""
     tables = jax.vmap(lambda one, s: PairTable.of(one, s, grid))(statistics, series)
     return tables, jax.lax.map(jax.checkpoint(lambda table: _mean(table, *ridge)), tables, batch_size=size)
 
@@ -144,6 +151,7 @@ def cross_covariances(
     size = -(-h // blocks)
     index = np.minimum(np.arange(blocks * size), h - 1)  # the last is repeated if they do not divide
     left, cross_covariance = jax.tree.map(lambda leaf: leaf[index], (left, cross_covariance))
+    left, right = ((one, _alone(series)) for one, series in (left, right))
 
     def prepare(everywhere):
         left, right, cross_covariance, grid = everywhere
@@ -156,12 +164,17 @@ def cross_covariances(
         other = jax.tree.map(lambda leaf: jax.lax.dynamic_index_in_dim(leaf, k, keepdims=False), right).full()
         near = left, left_means, jax.lax.dynamic_index_in_dim(covariance, k, axis=2, keepdims=False)
         some, means, covariance = jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, start, size), near)
-        return _block_moments(some, other, covariance, *ridge) - means * right_means[k]
+        return (_block_moments(some, other, covariance, *ridge) - means * right_means[k][None])[:, 0]
 
     k, start = np.meshgrid(np.arange(m2), size * np.arange(blocks), indexing="ij")
     items = jnp.asarray(k.ravel()), jnp.asarray(start.ravel())
     values = spread(block, (left, right, cross_covariance, grid), items, mesh, prepare=prepare)
     return values.reshape(m2, blocks * size)[:, :h].T
+
+
+def _alone(series: Series) -> Series:
+    """The same without the shorter one."""
+    return eqx.tree_at(lambda one: one.shorter, series, None, is_leaf=lambda leaf: leaf is None)
 
 
 def _mean(
@@ -170,12 +183,12 @@ def _mean(
     ridge: Complex[Array, "m J R"],
     to_ridge: Complex[Array, "R Q"],
     omega: Float[Array, " R"],
-) -> Scalar:
+) -> Float[Array, " V"]:
     """`E g_j` of one feature, as `_block_moments` has it for a `g_k` of 1."""
     features = product_over_features(first, table.atoms, ridge)
     series = matmul(table.oscillation, to_ridge.T)
     exponent = table.variance[:, None] + 2 * jnp.outer(table.cross, omega)
-    return _summed(features, series, exponent[None])[0]
+    return jnp.sum(times(table.series, _summed(features, series, exponent)[None]).real, axis=1)
 
 
 def _block_moments(
@@ -186,7 +199,7 @@ def _block_moments(
     ridge: Complex[Array, "m J R"],
     to_ridge: Complex[Array, "R Q"],
     omega: Float[Array, " R"],
-) -> Float[Array, " B"]:
+) -> Float[Array, "B V"]:
     """`E[g_j g_k]` for a block of features j (`left`, with a leading axis) and one k (`right`, all frequencies)."""
     count, half = left.cross.shape
     sources = ridge.shape[0]
@@ -204,14 +217,16 @@ def _block_moments(
     variance = variance + 2 * jnp.einsum("bft,bts,es->bfe", left.frequency, covariance, right.frequency)
     cross = left.cross[:, :, None] + right.cross[None, None]
     exponent = variance[..., None] + 2 * cross[..., None] * omega[None, None, None]
-    return _summed(features, series, exponent)
+    joint = _summed(features.reshape(exponent.shape), series.reshape(exponent.shape), exponent)
+    over_right = matmul(joint.reshape(count * half, -1), right.series.T).reshape(count, half, -1)
+    return jnp.sum(times(jnp.swapaxes(left.series, 1, 2), over_right).real, axis=1)
 
 
 def _summed(
-    features: Complex[Array, "*s"], series: Complex[Array, "*s"], exponent: Float[Array, "B *z"]
-) -> Float[Array, " B"]:
-    """`Re sum features series exp(-exponent / 2)` over all frequencies of each of the `B` leading entries."""
-    product = features.real * series.real - features.imag * series.imag
-    # As a matrix product, so that the exponential is not computed inside of a reduction, one number at a time.
-    count = exponent.shape[0]
-    return jnp.einsum("bx,bx->b", product.reshape(count, -1), jnp.exp(-exponent / 2).reshape(count, -1))
+    features: Complex[Array, "*s R"], series: Complex[Array, "*s R"], exponent: Float[Array, "*s R"]
+) -> Complex[Array, "*s"]:
+    """`sum_r features series exp(-exponent / 2)`."""
+    # As matrix products, so that the exponential is not computed inside of a reduction, one number at a time.
+    product, size = times(features, series), jnp.exp(-exponent / 2)
+    one = jnp.ones(exponent.shape[-1], exponent.dtype)
+    return jax.lax.complex((product.real * size) @ one, (product.imag * size) @ one)

@@ -24,10 +24,14 @@ MARGIN = 0.12  # of the box, per side, in which the window falls from 1 to 0
 
 
 class Series(eqx.Module):
-    """A function of the standardised statistics as `g(y'') ~ Re sum_p coefficients_p exp(i <frequency_p, y''>)`."""
+    """A function of the standardised statistics as `g(y'') ~ Re sum_p coefficients_p exp(i <frequency_p, y''>)`.
+
+    `shorter`, where it is wanted, are the coefficients of the series without the highest frequencies.
+    """
 
     frequency: Float[Array, "F t"]
     coefficients: Complex[Array, " F"]
+    shorter: Complex[Array, " F"] | None = None
 
 
 @cache

@@ -103,7 +103,7 @@ class DenseMoments(eqx.Module):
         size = together(count, needs, PAIRS_ON_CPU, mean.dtype, mesh)
         rows = units.statistic.rows
         noise = jnp.einsum("itn,nl,ksl->itks", rows, source.covariance, rows)
-        rest = pair_covariances(units.statistic, noise, units.series, pair_axis.pair_grid(resolution), size, mesh)
+        rest, _ = pair_covariances(units.statistic, noise, units.series, pair_axis.pair_grid(resolution), size, mesh)
         rest = rest + _off_diagonal(main_effects(source, units.states) - main_effects(source, kept))
         gain, own = units.slope * layer.weight, units.input_rest
         return cls(
