@@ -1,9 +1,11 @@
-"""Is anything wrong without a word? Thousands of random cases of three kinds, each beside an exact value.
+"""Is anything wrong without a word? Thousands of random cases of four kinds, each beside an exact value.
 
 - `masses`: tails of laws with point masses (ReLU, leaky, hard and saturated units, no noise, lattices; one and two
   projections). Bar: 1e-6.
 - `outliers`: losses, moments, autoencoders and laws of sources with a value of probability 1e-1 to 1e-12 and of size up
   to 1e4. Bar: 1e-4, of the spread, or of losses in nats (relative where they are above 1).
+- `round`: losses, moments of units and firing rates where much is zero, equal or constant: dead units, one input, rows
+  that are alike. Bar: 1e-4.
 - `gradients`: of every array of eight public functions at 0, 1e-15 .. 1e-3 of its size. Bar: 1e-4, relative to the
   derivative where that is above 1.
 
@@ -17,9 +19,10 @@ import time
 import jax
 import numpy as np
 from harness import av, save, table
-from random_cases import FUNCTIONS, SCALES, gradients, outliers, point_masses, quietly
+from random_cases import FUNCTIONS, SCALES, gradients, outliers, point_masses, quietly, round_numbers
 
-BARS = {"masses": 1e-6, "outliers": 1e-4, "gradients": 1e-4}
+BARS = {"masses": 1e-6, "outliers": 1e-4, "round": 1e-4, "gradients": 1e-4}
+CASES = {"masses": point_masses, "outliers": outliers, "round": round_numbers}
 FORGET = 300  # cases after which compiled programs are forgotten
 
 parser = argparse.ArgumentParser()
@@ -32,11 +35,10 @@ parser.add_argument("--only", choices=BARS)
 
 def rows_of(kind: str, first: int, cases: int):
     if kind != "gradients":
-        one = point_masses if kind == "masses" else outliers
         for seed in range(first, first + cases):
             if seed % FORGET == FORGET - 1:
                 jax.clear_caches()
-            yield from quietly(one, seed)
+            yield from quietly(CASES[kind], seed)
         return
     arrays = 60  # of all functions, about
     seeds = max(1, round(cases / (arrays * len(SCALES))))

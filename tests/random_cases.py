@@ -1,4 +1,4 @@
-"""Random cases of three kinds, each beside an exact value: laws with point masses, outliers, gradients near zero.
+"""Random cases beside exact values: laws with point masses, outliers, round numbers, gradients near zero.
 
 `test_campaigns.py` takes a few of each, `benchmarks/campaigns.py` thousands. A case is a function of its seed. What is
 compared is a row: what was asked, the package's number and the exact one, how far they are apart in the units of the

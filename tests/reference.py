@@ -479,6 +479,7 @@ def input_points(source: Model, layer: Dense, rule: Rule) -> tuple[np.ndarray, n
                 (kink - argument[i]) / (layer.weight[i, 0] * factor[0, 0])
                 for i, (_, kinks) in enumerate(layer.functions)
                 for kink in kinks
+                if layer.weight[i, 0] != 0
             ]
         node, weight = normal_axis(rule, splits)
         grid = np.stack(np.meshgrid(*[node] * n1, indexing="ij"), axis=-1).reshape(-1, n1)

@@ -26,6 +26,12 @@ def test_sources_with_an_outlier(seed):
     check(campaigns.quietly(campaigns.outliers, seed), 1e-4)
 
 
+@pytest.mark.parametrize("seed", (0, 4, 7, 8, 9, 31))
+def test_round_numbers(seed):
+    """Of one input and of two; 7 has a statistic that is a function of the ridge alone, 31 a unit that hardly fires."""
+    check(campaigns.quietly(campaigns.round_numbers, seed), 1e-4)
+
+
 NEAR_ZERO = [
     ("linear loss", "[3].readout"),
     ("ridge loss", "[1].direction"),

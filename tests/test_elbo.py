@@ -99,6 +99,17 @@ def test_a_linear_layer():
     assert_close(cases.problem(400, activation=None), FINE, 1e-9, None)
 
 
+@pytest.mark.parametrize("bias", [-0.2, -9.0])
+def test_a_source_of_one_input(bias):
+    """All that is read is then a function of the ridge alone, to the last digit; and the unit may never fire."""
+    rng = np.random.default_rng(0)
+    source, target = cases.model(rng, 1, 3, 2), cases.model(rng, 3, 2, 2)
+    layer = av.RidgeLayer([[0.5], [-0.25], [1.0]], [0.6, 1.0, -0.3], [1.0, 0, 0], bias)
+    readout = [[[1.0, 0.0, 0.0]], [[0.0, 0.5, 1.0]]]
+    encoder = av.SoftmaxEncoder(readout, rng.normal(size=(2, 1, 2)), rng.normal(size=(2, 2)))
+    assert_close((source, layer, target, encoder), FINE, 1e-9)
+
+
 @pytest.mark.optimised
 @pytest.mark.parametrize("encoder", cases.READ_TWO)
 def test_every_encoder_of_two_statistics(encoder):
