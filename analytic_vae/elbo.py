@@ -146,7 +146,7 @@ def elbo_of(given: Expectations, target: FeatureModel) -> Elbo:
     varies = jnp.trace(whiten(covariance.T)) - 2 * jnp.sum(decoder * whiten(given.output_latent))
     S2 = varies + jnp.sum(gram * given.latent_covariance) + apart @ apart
     R2 = target.neurons / 2 * jnp.log(2 * jnp.pi) + log_det
-    accuracy = given.missing(jax.lax.stop_gradient(gram / (2 * variance)))
+    accuracy = given.missing(*jax.lax.stop_gradient((gram / (2 * variance), decoder.T @ output / variance)))
     R3, misfit = (S1 + S2) / (2 * variance), given.misfit.max()
     return Elbo(jnp.sum(rates), R2, R3, S1, S2, T1, T2, T3, U1, U2, U3, rates, misfit, accuracy)
 

@@ -39,6 +39,7 @@ from .types import Array, Float, Scalar
 
 # Of pairs, misfit and lost frequencies, in nats: set against 600 losses of the benchmarks and 230 of sharp encoders.
 FACTORS = (2.0, 3.0, 6.0)
+LEAK = 0.02
 
 
 class Expectations(eqx.Module):
@@ -61,6 +62,7 @@ class Expectations(eqx.Module):
     | `misfit` | how far mass, mean and variance of each law on its box are from the exact ones | `[m2]` |
     | `lost` | what the last frequencies of each law still add to expectations of its tables, at most | `[m2]` |
     | `missed` | an estimate of what series leave out of covariances of codes | `[C, C]` |
+    | `missed_psi` | the same of covariances of `psi` and codes | as `psi_latent` |
     | `vectors` | whether there is a vector per atom | |
     """
 
@@ -76,6 +78,7 @@ class Expectations(eqx.Module):
     misfit: Float[Array, " m2"]
     lost: Float[Array, " m2"]
     missed: Float[Array, "C C"]
+    missed_psi: Array
     vectors: bool = eqx.field(static=True, default=False)
 
     def __str__(self) -> str:
@@ -84,14 +87,14 @@ class Expectations(eqx.Module):
         told = ", ".join(f"{one:.3g}" for one in self.information[:8]) + (", ..." if self.information.size > 8 else "")
         return f"{self.aggregate.shape[0]} features that tell {told} nats; accuracy about {float(self.accuracy):.0e}"
 
-    def missing(self, gram: Float[Array, "C C"]) -> Scalar:
-        """An estimate of how far a loss with `gram = B' S^-1 B / 2` may be off, in nats. Without derivatives.
+    def missing(self, gram: Float[Array, "C C"], cross: Float[Array, "C h"]) -> Scalar:
+        """An estimate of how far a loss may be off, in nats. Without derivatives.
 
         What series leave out of covariances (`missed`), what laws on their boxes have wrong (`misfit`), and what their
-        frequencies lack (`lost`).
+        frequencies lack (`lost`). `gram = B' S^-1 B / 2` and `cross = B' S^-1 W`, with the layer's output `W psi`.
         """
-        missed, misfit, lost = jax.lax.stop_gradient((self.missed, self.misfit, self.lost))
-        pairs = jnp.sqrt(jnp.sum((gram * missed) ** 2))
+        missed, psi, misfit, lost = jax.lax.stop_gradient((self.missed, self.missed_psi, self.misfit, self.lost))
+        pairs = jnp.sqrt(jnp.sum((gram * missed) ** 2) + jnp.sum((cross.T * psi.reshape(-1, psi.shape[-1])) ** 2))
         sizes = jnp.stack([pairs, jnp.max(misfit, initial=0), jnp.sum(lost)])
         return sizes @ jnp.asarray(FACTORS, sizes.dtype)
 
@@ -230,6 +233,7 @@ def _conditional_expectations(
         misfit=mixture("misfit"),
         lost=mixture("lost"),
         missed=mixture("missed"),
+        missed_psi=mixture("missed_psi"),
         vectors=vectors,
     )
 
@@ -275,9 +279,11 @@ def _learnt(source, axis, read_moments, atoms, encoder, resolution, plan, mesh, 
     grid = pairs[1].pair_grid(resolution)
     found = latent_covariances(source, read_moments, readout, latents, grid, batches.pairs, mesh)
     gain = jnp.einsum("jt,jtn->jn", latents.slope, readout) @ read.linear
-    psi_latent = found.psi_latent
+    psi_latent, missed_psi = found.psi_latent, jnp.zeros_like(found.psi_latent)
     if moments is not None:
         psi_latent = moments.with_latents(source, latents, gain, grid, batches.pairs, mesh)
+        alike = _alike(moments.form.weight[:, None], encoder.readout, covariance)
+        missed_psi = _missed_psi(moments, found, latents.remainder) * jnp.repeat(alike, R, axis=1)
     unit_misfit, of_layer = _wrong(of_layer_axis, moments)
     expected = Expectations(
         layer=moments or read_moments,
@@ -291,7 +297,8 @@ def _learnt(source, axis, read_moments, atoms, encoder, resolution, plan, mesh, 
         remainder=latents.remainder,
         misfit=jnp.maximum(features.misfit, jax.lax.stop_gradient(unit_misfit)),
         lost=jnp.maximum(features.lost.max(axis=1), jax.lax.stop_gradient(of_layer)),
-        missed=_missed(found, latents.remainder, _alike(encoder.readout, covariance, R), R),
+        missed=_missed(found, latents.remainder, _alike(encoder.readout, encoder.readout, covariance), R),
+        missed_psi=missed_psi,
         vectors=vectors,
     )
     return expected, latents.states + jnp.einsum("cn,nmk->cmk", gain, state_covariance(source))
@@ -302,28 +309,49 @@ def _wrong(axis: RidgeAxis, moments: DenseMoments | None) -> tuple[Scalar, Scala
     return (axis.misfit, axis.lost) if moments is None else (moments.misfit.max(), moments.accuracy)
 
 
-def _missed(found: Covariances, remainder: Float[Array, " C"], alike: Float[Array, "C C"], R: int):
-    """What series leave out of covariances: what shorter ones change; and where that says nothing, of the remainders.
+def _missed(
+    found: Covariances, remainder: Float[Array, " C"], alike: Float[Array, "m m"], R: int
+) -> Float[Array, "C C"]:
+    """What series leave out of covariances of codes: what shorter ones change, and more where remainders are large.
 
-    A sharp encoder leaves much to both series. Of remainders of more than a quarter of the spread it is their product
-    times the squared correlation of the statistics; of smaller ones, less. Codes of one feature are no pair.
+    A sharp encoder leaves much to both series: `left_j left_k` times the squared correlation of the statistics, with
+    `left = r min(1, 4 r / spread)` of remainders r. Codes of one feature are no pair.
     """
-    variance, remainder, alike = jax.lax.stop_gradient((jnp.diagonal(found.latent), remainder, alike))
-    share = 4 * remainder / jnp.sqrt(jnp.where(variance > 0, variance, jnp.inf))
-    left = remainder * jnp.minimum(share, 1)
+    left = _large(found, remainder)
     own = jnp.arange(len(left)) // R
+    alike = jnp.repeat(jnp.repeat(alike, R, axis=0), R, axis=1)
     return jnp.where(own[:, None] == own[None], 0, found.change + jnp.outer(left, left) * alike)
 
 
-def _alike(readout: Float[Array, "m t n"], covariance: Float[Array, "n n"], R: int) -> Float[Array, "C C"]:
-    """Squared correlations of the statistics of two features, the largest of each pair; zero for one with itself."""
-    readout, covariance = jax.lax.stop_gradient((readout, covariance))
-    apart = jnp.einsum("jtn,nl,ksl->jkts", readout, covariance, readout)
-    variance = jnp.einsum("jtn,nl,jtl->jt", readout, covariance, readout)
-    spread = jnp.sqrt(jnp.where(variance > 0, variance, 1))
-    squared = jnp.max((apart / spread[:, None, :, None] / spread[None, :, None, :]) ** 2, axis=(2, 3))
-    squared = squared * (1 - jnp.eye(len(readout), dtype=squared.dtype))
-    return jnp.repeat(jnp.repeat(squared, R, axis=0), R, axis=1)
+def _missed_psi(moments: DenseMoments, found: Covariances, remainder: Float[Array, " C"]) -> Float[Array, "h C"]:
+    """The same of a unit and a code, but for the correlation: both remainders, and of a sharp code `LEAK` of the unit.
+
+    `LEAK` because an exponential of what the unit reads is not one of what the encoder reads.
+    """
+    variance, own, remainder = jax.lax.stop_gradient(
+        (jnp.diagonal(moments.psi_covariance), moments.remainder, remainder)
+    )
+    spread = jnp.sqrt(jnp.maximum(variance, 0))
+    return jnp.outer(own, remainder) + LEAK * jnp.outer(spread, _large(found, remainder))
+
+
+def _large(found: Covariances, remainder: Float[Array, " C"]) -> Float[Array, " C"]:
+    """`r min(1, 4 r / spread)` of the remainders r of codes. Without derivatives."""
+    variance, remainder = jax.lax.stop_gradient((jnp.diagonal(found.latent), remainder))
+    share = 4 * remainder / jnp.sqrt(jnp.where(variance > 0, variance, jnp.inf))
+    return remainder * jnp.minimum(share, 1)
+
+
+def _alike(
+    left: Float[Array, "h t n"], right: Float[Array, "m s n"], covariance: Float[Array, "n n"]
+) -> Float[Array, "h m"]:
+    """Squared correlations of two projections, one of each row, the largest of each pair. Without derivatives."""
+    left, right, covariance = jax.lax.stop_gradient((left, right, covariance))
+    spreads = lambda rows: jnp.sqrt(jnp.einsum("jtn,nl,jtl->jt", rows, covariance, rows))  # noqa: E731
+    safe = lambda spread: jnp.where(spread > 0, spread, 1)  # noqa: E731
+    together = jnp.einsum("jtn,nl,ksl->jkts", left, covariance, right)
+    together = together / safe(spreads(left))[:, None, :, None] / safe(spreads(right))[None, :, None, :]
+    return jnp.max(together**2, axis=(2, 3))
 
 
 def _carried(source, moments, atoms, vectors: bool, misfit, lost) -> Expectations:
@@ -349,6 +377,7 @@ def _carried(source, moments, atoms, vectors: bool, misfit, lost) -> Expectation
         misfit=none + jax.lax.stop_gradient(misfit),
         lost=none + jax.lax.stop_gradient(lost),
         missed=jnp.zeros_like(covariance),
+        missed_psi=jnp.zeros_like(flat(with_states(moments.psi_states))),
         vectors=vectors,
     )
 
@@ -373,6 +402,7 @@ def _beside(carried, learnt, source, vectors: bool, atoms) -> Expectations:
         misfit=together("misfit"),
         lost=together("lost"),
         missed=jnp.block([[one.missed, none], [none.T, other.missed]]),
+        missed_psi=together("missed_psi"),
         vectors=vectors,
     )
 

@@ -10,7 +10,9 @@
   derivative where that is above 1.
 
 Counted: cases off by more than the bar that do not warn, cases that warn, and of those off by more than 1e-3 how many
-warn. `--cases 2000` of each (gradients: comparisons); `--only masses`. The code is that of `tests/random_cases.py`.
+warn; numbers that are not finite, and probabilities outside of [0, 1]. `--cases 2000` of each (gradients: comparisons);
+`--only masses`; `--single` in single precision, where the bar is 1e-3 and a threshold may be on either side of an atom.
+The code is that of `tests/random_cases.py`.
 """
 
 import argparse
@@ -23,6 +25,7 @@ from random_cases import FUNCTIONS, SCALES, gradients, outliers, point_masses, q
 
 BARS = {"masses": 1e-6, "outliers": 1e-4, "round": 1e-4, "gradients": 1e-4}
 CASES = {"masses": point_masses, "outliers": outliers, "round": round_numbers}
+PROBABILITIES = {"linear", "unit", "two units", "mixed units", "ridge", "sparse l0", "linear law", "law of a unit"}
 FORGET = 300  # cases after which compiled programs are forgotten
 
 parser = argparse.ArgumentParser()
@@ -31,6 +34,7 @@ parser.add_argument("--outliers", type=int, help="cases of that campaign: each i
 parser.add_argument("--gradients", type=int, help="comparisons of that campaign")
 parser.add_argument("--first", type=int, default=0, help="seed of the first case")
 parser.add_argument("--only", choices=BARS)
+parser.add_argument("--single", action="store_true", help="single precision; nothing is saved")
 
 
 def rows_of(kind: str, first: int, cases: int):
@@ -66,6 +70,7 @@ def summary(kind: str, rows: list) -> list[dict]:
                 "off_by_more_than_1e-3": int(much.sum()),
                 "of_these_warned": int(np.sum(much & warned)),
                 "not_finite": int(np.sum(~np.isfinite([row.got for row in own]))),
+                "outside": sum(row.asked in PROBABILITIES and not 0 <= row.got <= 1 for row in own),
             }
         )
     return found
@@ -74,6 +79,9 @@ def summary(kind: str, rows: list) -> list[dict]:
 if __name__ == "__main__":
     options, results = parser.parse_args(), []
     jax.config.update("jax_numpy_rank_promotion", "raise")
+    if options.single:
+        jax.config.update("jax_enable_x64", False)
+        BARS = dict.fromkeys(BARS, 1e-3)
     for kind in [options.only] if options.only else BARS:
         rows, said = [], time.perf_counter()
         for row in rows_of(kind, options.first, getattr(options, kind, None) or options.cases):
@@ -85,5 +93,5 @@ if __name__ == "__main__":
                 print(f"{kind}: {len(rows)} comparisons, seed {row.seed}", flush=True)
         results += summary(kind, rows)
         print(table(results), flush=True)
-    if options.only is None:
+    if options.only is None and not options.single:
         save("campaigns", results)

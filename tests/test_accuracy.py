@@ -48,8 +48,19 @@ def test_ordinary_losses_warn_where_they_are_off():
         rough, fine = (compiled(cases.problem(seed), av.Resolution(n)) for n in (24, 64))
         found.append((abs(float(rough.loss - fine.loss)), float(rough.accuracy)))
     off, said = np.array(found).T
-    np.testing.assert_array_equal(said > av.ACCURACY, off > av.ACCURACY)
-    assert np.sum(said > av.ACCURACY) == 4 and np.median(said) < 1e-5
+    assert np.sum(off > av.ACCURACY) >= 3 and np.all(said[off > av.ACCURACY] > av.ACCURACY)
+    assert np.sum(said > av.ACCURACY) <= np.sum(off > av.ACCURACY) + 1 and np.median(said) < 1e-5
+
+
+@pytest.mark.parametrize("activation, slope", [("relu", 1.0), ("tanh", 3.0), ("tanh", 30.0)])
+def test_a_sharp_encoder_beside_steep_units_warns(activation, slope):
+    source = av.FeatureModel(av.Prior([[-1.0, 1.0]], np.zeros((1, 2))), [[0.6]], 0.8, [0.0])
+    target = av.FeatureModel(av.Prior([[0.0, 1.0]], np.zeros((1, 2))), [[2.0]], 0.3, [-1.0])
+    encoder = av.SoftmaxEncoder([[[1.0]]], [[[0.0, 40.0]]], [[0.0, 0.0]])
+    layer = av.DenseLayer([[slope]], [0.0], activation)
+    loss = jax.jit(lambda resolution: av.elbo(source, layer, target, encoder, resolution), static_argnums=0)
+    rough, fine = loss(av.Resolution()), loss(av.Resolution(192))
+    assert 1e-3 < abs(rough.loss - fine.loss) < 3 * rough.accuracy and rough.accuracy < 1 and fine.accuracy < 1e-4
 
 
 def test_every_result_has_one():
