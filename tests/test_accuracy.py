@@ -52,15 +52,15 @@ def test_ordinary_losses_warn_where_they_are_off():
     assert np.sum(said > av.ACCURACY) <= np.sum(off > av.ACCURACY) + 1 and np.median(said) < 1e-5
 
 
-@pytest.mark.parametrize("activation, slope", [("relu", 1.0), ("tanh", 3.0), ("tanh", 30.0)])
-def test_a_sharp_encoder_beside_steep_units_warns(activation, slope):
+def test_a_sharp_encoder_beside_steep_units_warns():
     source = av.FeatureModel(av.Prior([[-1.0, 1.0]], np.zeros((1, 2))), [[0.6]], 0.8, [0.0])
     target = av.FeatureModel(av.Prior([[0.0, 1.0]], np.zeros((1, 2))), [[2.0]], 0.3, [-1.0])
     encoder = av.SoftmaxEncoder([[[1.0]]], [[[0.0, 40.0]]], [[0.0, 0.0]])
-    layer = av.DenseLayer([[slope]], [0.0], activation)
-    loss = jax.jit(lambda resolution: av.elbo(source, layer, target, encoder, resolution), static_argnums=0)
-    rough, fine = loss(av.Resolution()), loss(av.Resolution(192))
-    assert 1e-3 < abs(rough.loss - fine.loss) < 3 * rough.accuracy and rough.accuracy < 1 and fine.accuracy < 1e-4
+    loss = eqx.filter_jit(lambda layer, resolution: av.elbo(source, layer, target, encoder, resolution))
+    for slope in (3.0, 30.0):
+        layer = av.DenseLayer([[slope]], [0.0], "tanh")
+        rough, fine = loss(layer, av.Resolution()), loss(layer, av.Resolution(192))
+        assert 1e-3 < abs(rough.loss - fine.loss) < 3 * rough.accuracy and rough.accuracy < 1 and fine.accuracy < 1e-4
 
 
 def test_every_result_has_one():

@@ -28,6 +28,7 @@ def two_features():
     return av.FeatureModel(av.Prior.bernoulli([0.3, 0.3]), [[1.0, 0.5], [0.0, 1.0]], 0.2)
 
 
+@pytest.mark.coarse
 @pytest.mark.parametrize("poison", [np.nan, 1e200])
 def test_a_poisoned_step_of_an_optax_optimiser_is_taken_back(poison):
     """Its third step is not finite, or so long that the loss is not."""
@@ -43,6 +44,7 @@ def test_a_poisoned_step_of_an_optax_optimiser_is_taken_back(poison):
     assert result.loss <= result.history[0] + 1e-9 and np.isfinite(result.history).all()
 
 
+@pytest.mark.coarse
 def test_a_poisoned_value_in_a_line_search_is_stepped_back_from(monkeypatch):
     from analytic_vae import optimise
 
@@ -60,6 +62,7 @@ def test_a_poisoned_value_in_a_line_search_is_stepped_back_from(monkeypatch):
     assert result.rejected == 2 and result.loss < whole.loss + 0.01
 
 
+@pytest.mark.coarse
 def test_a_loss_not_to_be_believed_is_stepped_back_from(monkeypatch):
     """A law that has left its box says so by its misfit, however low the loss that it gives."""
     from analytic_vae import optimise

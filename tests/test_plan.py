@@ -56,6 +56,7 @@ def test_an_old_plan_costs_accuracy_and_says_so():
     assert float(elbo(far, plan).misfit) > 100 * float(elbo(far, None).misfit) + 1e-3
 
 
+@pytest.mark.coarse
 def test_a_misfit_of_a_coarse_resolution_falls():
     parts = cases.problem(0)
     coarse, fine = float(av.elbo(*parts, av.Resolution(8)).misfit), float(elbo(parts, None).misfit)
