@@ -201,7 +201,7 @@ ROUND = {  # what is asked: encoder, activation
 
 
 def rounded(tree, rng):
-    """All arrays of two or more numbers in -2 .. 2, many of them zero or equal: dead units, alike and constant rows."""
+    """All arrays but scalars from -2 .. 1, many of them zero or equal: dead units, alike and constant rows."""
     draw = lambda leaf: jnp.asarray(rng.choice([-2.0, -1.0, 0.0, 0.0, 0.5, 1.0], size=leaf.shape), leaf.dtype)  # noqa: E731
     return jax.tree.map(lambda leaf: draw(leaf) if eqx.is_inexact_array(leaf) and leaf.ndim else leaf, tree)
 

@@ -76,7 +76,7 @@ def pair_covariances(
 ) -> tuple[Float[Array, "m2 m2"], Float[Array, "m2 m2"]]:
     """`Cov(s_j(y_j), s_k(y_k))` for all `j != k`, zero on the diagonal; the arguments carry a leading axis of features.
 
-    And by how much each is another one with the shorter series, without derivatives; zero if there is none. About
+    And by how much each changes if the shorter series are used, without derivatives; zero if there are none. About
     `size` pairs are computed at once. With a mesh they are spread over its devices.
     """
     features = statistics.centre.shape[0]

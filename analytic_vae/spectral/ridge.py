@@ -169,7 +169,8 @@ class RidgeAxis(eqx.Module):
 def straightened(
     source: FeatureModel, form: RidgeForm, axis: RidgeAxis, resolution: Resolution
 ) -> tuple[RidgeForm, RidgeAxis, Bool[Array, ""], Scalar]:
-    """Where psi is straight all over its axis, the layer as a linear one; its axis; whether so; and psi's slope.
+    """Where psi is straight all over its axis, the layer as a linear one; its axis; whether so; and psi's slope
+    at the mean of b, which counts only if so.
 
     An axis that hardly varies tells nothing of the derivative with respect to its direction: errors are divided by its
     spread. The linear layer keeps an axis, along the input that varies most, which then carries nothing.
