@@ -26,9 +26,9 @@ def test_sources_with_an_outlier(seed):
     check(campaigns.quietly(campaigns.outliers, seed), 1e-4)
 
 
-@pytest.mark.parametrize("seed", (0, 4, 7, 8, 9, 31))
+@pytest.mark.parametrize("seed", (1, 4, 7, 8, 9, 31))
 def test_round_numbers(seed):
-    """Of one input and of two; 7 has a statistic that is a function of the ridge alone, 31 a unit that hardly fires."""
+    """Of one input (1, 8, 9) and of two. In 1 and 9 what is read is a function of the ridge alone."""
     check(campaigns.quietly(campaigns.round_numbers, seed), 1e-4)
 
 
