@@ -26,7 +26,7 @@ from .model import FeatureModel
 from .parallel import Batches, spread
 from .precision import exact_products
 from .spectral.compression import compress
-from .spectral.expectation import LayerMoments, Varying, statistic_nodes
+from .spectral.expectation import LayerMoments, Varying, statistic_nodes, wandering
 from .spectral.image import Image
 from .spectral.latents import Latent, latent_covariances
 from .spectral.projection import Projection
@@ -37,6 +37,8 @@ from .spectral.statistic import Statistic
 from .types import Array, ArrayLike, Float, Scalar
 
 Kind = Literal["relu", "jumprelu"]
+
+LOST = 3.0  # times what the last quarter of a law's frequencies still moves: those beyond it, for a mass at a kink
 
 
 class SparseAutoencoder(eqx.Module):
@@ -117,7 +119,8 @@ class SparseLoss(eqx.Module):
         l1: `[m]`, `E[e_j]`.
         l0: `[m]`, `P(e_j > 0)`; a feature is dead if that is 0.
         unexplained: `E |f - f^|^2 / tr Cov(f)`, the fraction of variance unexplained.
-        accuracy: an estimate of how far they may be off: the reconstruction relative to itself, `l0` as it is.
+        accuracy: an estimate of how far they may be off: the reconstruction relative to itself, `l1` relative to
+            `|C_j|` times the spread of f, `l0` as it is.
     """
 
     reconstruction: Scalar
@@ -173,11 +176,11 @@ def sparse_loss(
 def _sparse_loss(source, layer, autoencoder, resolution, clusters) -> SparseLoss:
     """An expectation given each component of the source, if it has clusters, and their mean."""
     if clusters is None:
-        reconstruction, l1, mean, variance, accuracy = _sparse_parts(source, layer, autoencoder, resolution)
+        reconstruction, l1, mean, variance, accuracy, l1_off = _sparse_parts(source, layer, autoencoder, resolution)
     else:
         weights, sources = clusters.components(source)
         found = over_components(lambda one: _sparse_parts(one, layer, autoencoder, resolution), sources)
-        reconstruction, l1, mean, variance, accuracy = (mean_of(weights, part) for part in found)
+        reconstruction, l1, mean, variance, accuracy, l1_off = (mean_of(weights, part) for part in found)
         variance = variance + weights @ jnp.sum((found[2] - mean[None]) ** 2, axis=1)
     l0, l0_accuracy = _firing(source, layer, autoencoder, resolution)
     size = jnp.maximum(reconstruction, jnp.finfo(variance.dtype).eps ** 0.5 * variance)
@@ -186,7 +189,10 @@ def _sparse_loss(source, layer, autoencoder, resolution, clusters) -> SparseLoss
     unexplained = jnp.where(
         some, reconstruction / jnp.where(some, variance, 1), jnp.where(reconstruction > 0, jnp.inf, 0)
     )
-    return SparseLoss(reconstruction, l1, l0, unexplained, jax.lax.stop_gradient(jnp.maximum(off, l0_accuracy)))
+    spread = jnp.linalg.norm(autoencoder.readout[:, 0], axis=1) * jnp.sqrt(jnp.maximum(variance, 0))
+    l1_off = jnp.max(jnp.where(spread > 0, l1_off / jnp.where(spread > 0, spread, 1), 0))
+    accuracy = jnp.stack([off, l0_accuracy, l1_off]).max()
+    return SparseLoss(reconstruction, l1, l0, unexplained, jax.lax.stop_gradient(accuracy))
 
 
 def _firing(source, layer, autoencoder, resolution):
@@ -214,7 +220,7 @@ def _firing(source, layer, autoencoder, resolution):
 
 
 def _sparse_parts(source, layer, autoencoder, resolution):
-    """Reconstruction, `E e: [m]`, mean and total variance of f, and how far the reconstruction may be off."""
+    """Reconstruction, `E e: [m]`, mean and total variance of f; how far reconstruction and means may be off."""
     t = autoencoder.readout.shape[1]
     source = compress(source, resolution.law_atoms)
     form = layer.form()
@@ -233,20 +239,26 @@ def _sparse_parts(source, layer, autoencoder, resolution):
         given = varying.values[:, 0], kinks[:, None]
         tangent = {"base": varying.base[0], "derivative": varying.derivative[0]}
         latent = Latent.of(source, form, spectrum, nodes, resolution, *given, **tangent)
-        return latent, nodes.misfit(statistic, readout @ covariance @ readout.T)
+        e = varying.values - (nodes.weights @ varying.values)[None]
+        lost = wandering(spectrum, resolution, jnp.concatenate([e, e**2], axis=1), kinks[:, None])
+        return latent, nodes.misfit(statistic, readout @ covariance @ readout.T), lost
 
     arguments = (autoencoder.readout, autoencoder.offset, autoencoder.threshold)
     batches = Batches.of(source, len(autoencoder.readout), 1, t, axis.linear, resolution)
     moments = LayerMoments.of(source, form, axis)
     mean, covariance = moments.output()
     given = source, form, axis, grid, covariance
-    latents, misfit = spread(one_feature, given, arguments, batch=batches.laws)
+    latents, misfit, lost = spread(one_feature, given, arguments, batch=batches.laws)
     found = latent_covariances(source, moments, autoencoder.readout, latents, pair_grid, batches.pairs)
     offset = mean - autoencoder.bias - autoencoder.decoder @ latents.mean
     explained = form.mapped(found.input_latent, found.psi_latent)
     gram = autoencoder.decoder.T @ autoencoder.decoder
     missed = jnp.trace(covariance) - 2 * jnp.sum(autoencoder.decoder * explained) + jnp.sum(gram * found.latent)
     reconstruction = missed + jnp.sum(offset**2)
-    off = jnp.sum(jnp.abs(gram) * jnp.outer(latents.remainder, latents.remainder))
-    accuracy = off + jnp.maximum(misfit.max(), axis.misfit) * jnp.abs(reconstruction)
-    return reconstruction, latents.mean, mean, jnp.trace(covariance), accuracy
+    # Each column d_j multiplies e_j beside f - f^: what a mean, and a mean square, lacks counts that often.
+    decoded = jnp.einsum("nj,nl,lj->j", autoencoder.decoder, covariance, autoencoder.decoder)
+    beside = jnp.abs(offset @ autoencoder.decoder) + jnp.sqrt(jnp.maximum(decoded, 0))
+    lacking = LOST * jnp.sum(2 * beside * lost[:, 0] + jnp.diagonal(gram) * lost[:, 1])
+    pairs = jnp.sum(jnp.abs(gram) * jnp.outer(latents.remainder, latents.remainder))
+    accuracy = pairs + lacking + jnp.maximum(misfit.max(), axis.misfit) * jnp.abs(reconstruction)
+    return reconstruction, latents.mean, mean, jnp.trace(covariance), accuracy, LOST * lost[:, 0]

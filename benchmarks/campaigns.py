@@ -1,4 +1,4 @@
-"""Is anything wrong without a word? Thousands of random cases of four kinds, each beside an exact value.
+"""Is anything wrong without a word? Thousands of random cases of five kinds, each beside an exact value.
 
 - `masses`: tails of laws with point masses (ReLU, leaky, hard and saturated units, no noise, lattices; one and two
   projections). Bar: 1e-6.
@@ -6,6 +6,8 @@
   to 1e4. Bar: 1e-4, of the spread, or of losses in nats (relative where they are above 1).
 - `round`: losses, moments of units and firing rates where much is zero, equal or constant: dead units, one input, rows
   that are alike. Bar: 1e-4.
+- `sparse`: reconstruction, means and firing rates of sparse autoencoders without any noise, masses at their kinks. Bar:
+  1e-3.
 - `gradients`: of every array of eight public functions at 0, 1e-15 .. 1e-3 of its size. Bar: 1e-4, relative to the
   derivative where that is above 1.
 
@@ -21,12 +23,22 @@ import time
 import jax
 import numpy as np
 from harness import av, save, table
-from random_cases import FUNCTIONS, SCALES, gradients, outliers, point_masses, quietly, round_numbers
+from random_cases import (
+    FUNCTIONS,
+    SCALES,
+    STRUCTURES,
+    gradients,
+    outliers,
+    point_masses,
+    quietly,
+    round_numbers,
+    sparse,
+)
 
-BARS = {"masses": 1e-6, "outliers": 1e-4, "round": 1e-4, "gradients": 1e-4}
-CASES = {"masses": point_masses, "outliers": outliers, "round": round_numbers}
+BARS = {"masses": 1e-6, "outliers": 1e-4, "round": 1e-4, "sparse": 1e-3, "gradients": 1e-4}
+CASES = {"masses": point_masses, "outliers": outliers, "round": round_numbers, "sparse": sparse}
 PROBABILITIES = {"linear", "unit", "two units", "mixed units", "ridge", "sparse l0", "linear law", "law of a unit"}
-FORGET = 300  # cases after which compiled programs are forgotten
+FORGET = 20  # kinds of programs, after which they are forgotten
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--cases", type=int, default=2000, help="of each campaign, unless given by themselves")
@@ -39,10 +51,15 @@ parser.add_argument("--single", action="store_true", help="single precision; not
 
 def rows_of(kind: str, first: int, cases: int):
     if kind != "gradients":
+        # Cases that need the same programs follow each other.
+        same = {}
         for seed in range(first, first + cases):
-            if seed % FORGET == FORGET - 1:
+            same.setdefault(str(STRUCTURES[kind](seed)), []).append(seed)
+        for i, name in enumerate(sorted(same)):
+            if i % FORGET == FORGET - 1:
                 jax.clear_caches()
-            yield from quietly(CASES[kind], seed)
+            for seed in same[name]:
+                yield from quietly(CASES[kind], seed)
         return
     arrays = 60  # of all functions, about
     seeds = max(1, round(cases / (arrays * len(SCALES))))

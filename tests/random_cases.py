@@ -18,6 +18,7 @@ import numpy as np
 import reference
 
 import analytic_vae as av
+from analytic_vae.conditioning import clusters_of
 
 HARD = av.Activation(lambda b: jnp.clip(b, -1, 1), (-1.0, 1.0), "hard tanh")
 
@@ -42,18 +43,38 @@ def unit(name: str):
 # ---------------------------------------------------------------------------------------- laws with point masses
 
 
-def point_masses(seed: int) -> Row:
-    """A tail of a linear layer, of a unit, of two units (together, or mixed), or of a ridge layer."""
+class _Drawn(NamedTuple):
+    """A source, and what is asked of it: the parts of a case that decide on its programs, and their numbers."""
+
+    rng: np.random.Generator
+    asked: str
+    lattice: bool
+    inclusive: bool
+    noise: float
+    atoms: np.ndarray
+    masses: np.ndarray
+    decoder: np.ndarray
+    mean: np.ndarray
+    names: list[str]
+
+
+def _drawn(seed: int) -> _Drawn:
     rng = np.random.default_rng(seed)
     asked = ("linear", "unit", "two units", "mixed units", "ridge")[rng.integers(5)]
     lattice, inclusive = rng.random() < 0.4, bool(rng.random() < 0.5)
     noise = 0.0 if rng.random() < 0.4 else 10 ** rng.uniform(-3, 0)
     m, K = ((3, 2), (5, 2), (3, 3))[rng.integers(3)]
     draw = (lambda *s: rng.integers(-2, 3, size=s).astype(float)) if lattice else (lambda *s: rng.normal(size=s))
-    atoms, B, mean = draw(m, K), draw(2, m), np.zeros(2) if lattice else rng.normal(size=2)
+    atoms, decoder, mean = draw(m, K), draw(2, m), np.zeros(2) if lattice else rng.normal(size=2)
     masses = np.maximum(rng.dirichlet(np.full(K, 0.7), size=m), 1e-6)
     masses /= masses.sum(axis=1, keepdims=True)
     names = [("relu", "leaky_relu", "hard", "tanh", "sigmoid")[i] for i in rng.integers(5, size=2)]
+    return _Drawn(rng, asked, lattice, inclusive, noise, atoms, masses, decoder, mean, names)
+
+
+def point_masses(seed: int) -> Row:
+    """A tail of a linear layer, of a unit, of two units (together, or mixed), or of a ridge layer."""
+    rng, asked, lattice, inclusive, noise, atoms, masses, B, mean, names = _drawn(seed)
     W = rng.normal(size=(2, 2)) if not lattice else np.eye(2)[:, ::-1] if rng.random() < 0.5 else np.eye(2)
     bias = np.zeros(2) if lattice else rng.normal(size=2) / 2
     if names[0] in ("tanh", "sigmoid") and rng.random() < 0.3:  # saturated
@@ -249,6 +270,53 @@ def round_numbers(seed: int) -> Iterator[Row]:
 
 
 _loss_of = eqx.filter_jit(av.elbo)
+
+# ----------------------------------------------------------------------------- sparse autoencoders without any noise
+
+
+def sparse(seed: int) -> Iterator[Row]:
+    """Reconstruction, means and firing rates of a sparse autoencoder on point masses: some of them at its kinks."""
+    rng = np.random.default_rng(seed)
+    ridge, jumps, lattice = seed % 2, seed // 2 % 2, rng.random() < 0.4
+    draw = (lambda *s: rng.integers(-1, 2, size=s).astype(float)) if lattice else (lambda *s: rng.normal(size=s))
+    source = av.FeatureModel(av.Prior.from_masses(draw(5, 2), rng.dirichlet([1, 1], size=5)), draw(2, 5), 0.0)
+    bias = 0.0 if lattice else rng.normal()
+    layer = av.RidgeLayer(draw(2, 2), draw(2), draw(2), bias, "relu") if ridge else av.LinearLayer(np.eye(2))
+    offset = np.zeros((4, 1)) if lattice else rng.normal(size=(4, 1)) / 2
+    kind = ("jumprelu", np.abs(draw(4))) if jumps else ("relu", None)
+    model = av.SparseAutoencoder(draw(4, 1, 2), offset, rng.normal(size=(2, 4)) / 2, rng.normal(size=2) / 2, *kind)
+    found = av.sparse_loss(source, layer, model)
+
+    z, p = exact_laws.states(np.asarray(source.prior.atoms), np.asarray(source.prior.masses))
+    f = jax.vmap(layer)(jnp.asarray(z @ np.asarray(source.decoder).T + np.asarray(source.mean)))
+    e, missed = jax.vmap(model.activations)(f), jnp.sum((f - jax.vmap(model)(f)) ** 2, axis=1)
+    f, e = np.asarray(f), np.asarray(e)
+    exact, accuracy = float(p @ np.asarray(missed)), float(found.accuracy)
+    apart = abs(float(found.reconstruction) - exact) / exact if exact > 1e-9 else float(found.reconstruction)
+    yield Row(seed, "reconstruction", float(found.reconstruction), exact, apart, accuracy)
+    spread = np.linalg.norm(np.asarray(model.readout)[:, 0], axis=1) * np.sqrt(p @ np.sum((f - p @ f) ** 2, axis=1))
+    apart = np.abs(np.asarray(found.l1) - p @ e) / np.maximum(spread, 1e-12)
+    i = int(np.argmax(apart))
+    yield Row(seed, "sparse l1", float(found.l1[i]), p @ e[:, i], apart[i], accuracy)
+    apart = np.abs(np.asarray(found.l0) - p @ (e > 0))
+    i = int(np.argmax(apart))
+    yield Row(seed, "sparse l0", float(found.l0[i]), p @ (e[:, i] > 0), apart[i], accuracy)
+
+
+# -------------------------------------------------------------------- which programs a case needs, to sort cases by
+
+
+def _programs_of_masses(seed: int) -> tuple:
+    one = _drawn(seed)
+    return one.asked, one.atoms.shape, one.lattice, one.noise > 0, *one.names
+
+
+STRUCTURES: dict[str, Callable] = {
+    "masses": _programs_of_masses,
+    "outliers": lambda seed: (seed % 3, clusters_of(outlier(seed, LOSSES[list(LOSSES)[seed % 3]])[0])),
+    "round": lambda seed: seed % 8,
+    "sparse": lambda seed: seed % 4,
+}
 
 
 # ---------------------------------------------------------------------------------------------- gradients near zero

@@ -32,6 +32,11 @@ def test_round_numbers(seed):
     check(campaigns.quietly(campaigns.round_numbers, seed), 1e-4)
 
 
+@pytest.mark.parametrize("seed", (3, 22, 34, 45))
+def test_sparse_autoencoders_without_noise(seed):
+    check(campaigns.quietly(campaigns.sparse, seed), 1e-3)
+
+
 NEAR_ZERO = [
     ("linear loss", "[3].readout"),
     ("ridge loss", "[1].direction"),

@@ -58,6 +58,24 @@ def test_gradients_with_two_nearly_equal_statistics():
     assert_slope(parts, "relu", tolerance=1e-5, loss_tolerance=1e-6)
 
 
+@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.coarse
+def test_gradients_with_two_proportional_statistics(seed):
+    """The second adds nothing that varies, but a derivative. Along a random direction of the readout."""
+    source, layer, target, encoder = cases.problem(seed, "softmax2", "softplus")
+    first = encoder.readout[:, :1]
+    direction = np.random.default_rng(seed).normal(size=encoder.readout.shape)
+
+    def loss(step):
+        readout = jnp.concatenate([first, 0.7 * first], axis=1) + step * direction
+        parts = source, layer, target, eqx.tree_at(lambda one: one.readout, encoder, readout)
+        return av.elbo(*parts, RESOLUTION).loss
+
+    along = jax.jit(jax.value_and_grad(loss))
+    exact = central_difference(lambda step: float(along(step)[0]), 1e-2)
+    assert abs(float(along(0.0)[1]) - exact) < 1e-2 * max(1, abs(exact))
+
+
 def assert_slope(parts, activation, tolerance=1e-7, loss_tolerance=1e-8):
     """A random direction in source, layer, target and encoder each, with a part of length 1 in every array of it.
 

@@ -29,6 +29,7 @@ from .series import (
 from .spectrum import Spectrum
 from .statistic import Statistic, box_nodes, box_points, grid_weights, inverse_basis
 
+BREADTH = 0.1  # of the box: the spread that a fit supposes of a statistic that does not vary
 SAMPLED = 16  # frequencies of a law at which all atoms of the source are looked at
 
 
@@ -132,19 +133,40 @@ def band(
     points of `statistic_nodes` with the same resolution and kinks. Without derivatives.
     """
     values, spectrum, whole = jax.lax.stop_gradient((values, spectrum, whole))
-    rule = _box_rule(spectrum.statistic, resolution, kinks)
-    phi = spectrum.characteristic()
-    _, pull = jax.vjp(lambda phi: grid_weights(phi, *rule).ravel(), phi)
-    coefficients = jax.vmap(lambda column: pull(column)[0], in_axes=1)(values)
+    phi, coefficients = _at_frequencies(spectrum, resolution, values, kinks)
     order, t = resolution.law_order(spectrum.statistic.dimension), spectrum.statistic.dimension
-    last = np.abs(half_grid(order, t)).max(axis=1) > 3 * order / 4
-    lost = jnp.abs(coefficients[:, last]) @ jnp.abs(phi[last])
+    # Of a statistic that does not vary no frequency dies out, and none is needed.
+    last = np.abs(half_grid(order, t)) > 3 * order / 4
+    last = jnp.any(last & (~spectrum.statistic.still | jnp.all(spectrum.statistic.still))[None], axis=1)
+    lost = jnp.abs(coefficients) @ jnp.where(last, jnp.abs(phi), 0)
     if whole is None:
         return lost
     some = np.linspace(0, phi.size - 1, SAMPLED).astype(int)
     here, there = spectrum.statistic.law.centred(), Projection.of(whole, spectrum.statistic.rows).centred()
     of = lambda law: jax.vmap(lambda w: characteristic(law, w))(spectrum.frequency[some])  # noqa: E731
     return lost + jnp.abs(coefficients[:, some]) @ jnp.abs(of(here) - of(there)) * (phi.size / SAMPLED)
+
+
+def wandering(
+    spectrum: Spectrum, resolution: Resolution, values: Float[Array, "Q V"], kinks: Float[Array, "1 kinks"]
+) -> Float[Array, " V"]:
+    """How far `E[F]` of one statistic still moves over the last quarter of its law's frequencies: as `band`, signed.
+
+    For functions with kinks, of laws without noise: their frequencies die out slowly, but away from a kink they cancel.
+    Without derivatives.
+    """
+    values, spectrum = jax.lax.stop_gradient((values, spectrum))
+    phi, coefficients = _at_frequencies(spectrum, resolution, values, kinks)
+    last = (coefficients * phi[None]).real[:, 3 * phi.size // 4 :]
+    return jnp.max(jnp.abs(jnp.cumsum(last[:, ::-1], axis=1)), axis=1)
+
+
+def _at_frequencies(spectrum: Spectrum, resolution: Resolution, values: Float[Array, "Q V"], kinks):
+    """`phi: [W]` and coefficients `[V, W]` with `E[F] = Re sum_w coefficients_w phi_w`."""
+    rule = _box_rule(spectrum.statistic, resolution, kinks)
+    phi = spectrum.characteristic()
+    _, pull = jax.vjp(lambda phi: grid_weights(phi, *rule).ravel(), phi)
+    return phi, jax.vmap(lambda column: pull(column)[0], in_axes=1)(values)
 
 
 def least_squares_series(
@@ -171,15 +193,33 @@ def least_squares_series(
         real = least_squares(basis, weights, least) @ values
         return real, values - basis @ real
 
-    real, missed = fitted(len(half), values, nodes.weights)
+    weights = _broad(statistic, nodes)
+    real, missed = fitted(len(half), values, weights)
     missed = jax.lax.stop_gradient(missed)
     remainder = jnp.sqrt(jnp.maximum(jax.lax.stop_gradient(nodes.weights) @ missed**2, 0))
     fewer = None
     if shorter:
         count = int(np.sum(np.sum(half**2, axis=1) <= (order - 1) ** 2))  # they stand in the order of their sizes
-        fewer, _ = fitted(count, *jax.lax.stop_gradient((values, nodes.weights)))
+        fewer, _ = fitted(count, *jax.lax.stop_gradient((values, weights)))
         fewer = jnp.pad(half_coefficients(fewer), (0, len(half) - count)) * jax.lax.stop_gradient(at_low)
     return Series(frequency, half_coefficients(real) * at_low, fewer), remainder
+
+
+def _broad(statistic: Statistic, nodes: Nodes) -> Float[Array, " Q"]:
+    """The weights of a law of two statistics; one that does not vary is given some breadth.
+
+    A fit on the line where the law is would know nothing of what lies beside it, where a derivative leads.
+    """
+    if statistic.dimension != 2:
+        return nodes.weights
+    side = round(nodes.weights.size**0.5)
+    weights = nodes.weights.reshape(side, side)
+    apart = nodes.box + jax.lax.stop_gradient(statistic.low / statistic.length)[None]
+    bell = jnp.exp(-((apart.reshape(side, side, 2) / BREADTH) ** 2) / 2)
+    for axis in range(2):
+        beside = bell[:, :, axis] / bell[:, :, axis].sum(axis=axis, keepdims=True)
+        weights = jnp.where(statistic.still[axis], weights.sum(axis=axis, keepdims=True) * beside, weights)
+    return weights.ravel()
 
 
 class LayerMoments(eqx.Module):

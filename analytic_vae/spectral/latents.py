@@ -46,7 +46,8 @@ class Latent(eqx.Module):
     ) -> "Latent":
         """The same with the statistics of a source of fewer atoms and the same moments: as good for pairs."""
         box = self.statistic.low, self.statistic.length
-        short = Statistic.of(source, form, readout, axis, resolution, box=box)
+        scale = lambda _: jnp.diagonal(self.statistic.basis)  # noqa: E731
+        short = Statistic.of(source, form, readout, axis, resolution, box=box, scale=scale)
         return eqx.tree_at(lambda one: one.statistic, self, short)
 
     @classmethod

@@ -24,6 +24,7 @@ from .resolution import Resolution
 from .ridge import RidgeAxis, RidgeGrid
 from .series import density_weights, half_grid, periodic_rule, widen, window
 
+LITTLE = 1e-3  # of its scale: by how much a second statistic may vary beside the first, if it is taken for still
 STRAIGHT = 1e-3  # spreads of a statistic: what psi adds to it beside a linear part, if it is taken to be nearly linear
 
 
@@ -37,7 +38,7 @@ class Statistic(eqx.Module):
         cross: `[t]`, Gaussian covariance of `a''` and `b`.
         shear, coefficient, middle: `[t]`, `kappa''(b) = shear (b - centre_b) + coefficient psi(b) - middle`, of mean 0.
         rows: `[t, n1]`, `a'' = rows x + const`.
-        still: `[t]`, which of `y''` do not vary at all: they have the scale that they were given.
+        still: `[t]`, which of `y''` do not vary, or hardly: they have the scale that they were given.
     """
 
     centre: Float[Array, " t"]
@@ -89,7 +90,7 @@ class Statistic(eqx.Module):
         basis, still = _basis(covariance, floors, aligned, scales)
         inverse = inverse_basis(basis)
         law, part, rows = law.centred().transform(inverse), inverse @ part, inverse @ rows
-        low, length = jax.lax.stop_gradient(_box(law, part, resolution)) if box is None else box
+        low, length = jax.lax.stop_gradient(_box(law, part, still, resolution)) if box is None else box
         cross = rows @ source.covariance @ form.direction
         bend = inverse @ shear, inverse @ coefficient, inverse @ part_mean
         return cls(centre, basis, low, length, law, cross, *bend, rows, still)
@@ -189,11 +190,14 @@ def _basis(
         return jnp.diag(deviation), still
     slope = jnp.where(still[0], 0, covariance[0, 1] / deviation[0])
     left = variance[1] - slope**2
-    # A second statistic that is nearly the first keeps a scale of its own.
+    scale = jnp.minimum(scales[1], jax.lax.stop_gradient(jnp.where(still[1], jnp.inf, deviation[1])))
+    # A second statistic that is the first, or nearly so, adds nothing that varies.
     least = jnp.maximum(floors[1] ** 2, jnp.finfo(left.dtype).eps ** (3 / 4) * variance[1])
-    second = jnp.where(still[1], scales[1], jnp.sqrt(jnp.where(left > least, left, jnp.where(still[1], 1, least))))
+    same = ~(left > jnp.maximum(least, (LITTLE * scale) ** 2))
+    second = jnp.where(same, scale, jnp.sqrt(jnp.where(same, 1, left)))
     none = jnp.zeros_like(slope)
-    return jnp.stack([jnp.stack([deviation[0], none]), jnp.stack([slope, second])]), still
+    basis = jnp.stack([jnp.stack([deviation[0], none]), jnp.stack([slope, second])])
+    return basis, jnp.stack([still[0], same])
 
 
 def inverse_basis(basis: Float[Array, "t t"]) -> Float[Array, "t t"]:
@@ -203,10 +207,12 @@ def inverse_basis(basis: Float[Array, "t t"]) -> Float[Array, "t t"]:
     return jnp.diag(1 / diagonal) - jnp.tril(basis, -1) / (diagonal[:, None] * diagonal[None])
 
 
-def _box(law: Projection, part: Float[Array, "t Q"], resolution: Resolution) -> tuple[Array, Array]:
-    def one(axis_mean, atoms, variance, values):
+def _box(law: Projection, part: Float[Array, "t Q"], still: Bool[Array, " t"], resolution) -> tuple[Array, Array]:
+    """That of each statistic; of one that does not vary, of the size of its scale."""
+
+    def one(axis_mean, atoms, variance, values, still):
         alone = Projection(axis_mean[None], atoms[None], law.masses, variance[None, None])
         low, high = interval(alone, resolution.log_inverse_mass)
-        return widen(low + values.min(), high + values.max())
+        return widen(jnp.where(still, -1, low + values.min()), jnp.where(still, 1, high + values.max()))
 
-    return jax.vmap(one)(law.mean, law.atoms, jnp.diagonal(law.covariance), part)
+    return jax.vmap(one)(law.mean, law.atoms, jnp.diagonal(law.covariance), part, still)
