@@ -23,6 +23,7 @@ from .model import FeatureModel
 from .types import Array, Float
 
 APART = 6.0  # times the spread of all that is smaller: from which on atoms are in clusters of their own
+RARE, NEAR = 1e-6, 0.25  # an atom of less mass is apart from so many spreads on: boxes are not made to hold it
 MOST = 16  # components
 
 
@@ -65,8 +66,9 @@ class Clusters(NamedTuple):
 def clusters_of(source: FeatureModel) -> Clusters | None:
     """The clusters of a source; None if there are none, or if its numbers are not at hand.
 
-    They are of as many as possible of the features that reach furthest, whose atoms fall apart: neighbours are further
-    from each other than `APART` times the spread of the noise and of all other features.
+    They are of as many as possible of the features that reach furthest and whose atoms fall apart: neighbours are
+    further from each other than `APART` times the spread of the noise and of all other features, `NEAR` times for a
+    rare one.
     """
     if not all(map(is_concrete, jax.tree.leaves(source))):
         return None
@@ -78,16 +80,31 @@ def clusters_of(source: FeatureModel) -> Clusters | None:
     likeliest = np.take_along_axis(centred, masses.argmax(axis=1)[None, :, None], axis=2)
     reach = np.where(masses > 0, np.linalg.norm(centred - likeliest, axis=0), 0).max(axis=1)
     largest = np.argsort(-reach, kind="stable")[: int(math.log2(MOST))]
-    for count in range(largest.size, 0, -1):
-        chosen = largest[:count]
-        rest = noise + variances.sum() - variances[chosen].sum()
-        rows = []
-        for j in chosen[::-1]:  # the smallest first: what varies within its clusters counts for the others
-            rows.append(_labels(centred[:, j], masses[j], APART * max(rest, 0) ** 0.5))
+
+    def fallen_apart(chosen) -> list[tuple[int, ...]]:
+        """Labels of the chosen, smallest first: what varies within its clusters counts for the others."""
+        rest, rows = noise + variances.sum() - variances[chosen].sum(), []
+        for j in chosen[::-1]:
+            rows.append(_labels(centred[:, j], masses[j], max(rest, 0) ** 0.5))
             rest += _within(centred[:, j], masses[j], np.array(rows[-1]))
-        clusters = Clusters(tuple(map(int, chosen[::-1])), tuple(rows))
-        if all(max(row) > 0 for row in rows) and clusters.count <= MOST:
+        return rows
+
+    # The furthest, as many as fall apart together; or those that are left when all that do not are taken out.
+    for count in range(largest.size, 0, -1):
+        furthest = largest[:count]
+        if all(max(row) > 0 for row in fallen_apart(furthest)):
+            break
+    else:
+        furthest = largest[:0]
+    left = largest
+    while left.size and not all(apart := [max(row) > 0 for row in fallen_apart(left)][::-1]):
+        left = left[apart]
+    chosen = max(furthest, left, key=len)
+    while chosen.size:
+        clusters = Clusters(tuple(map(int, chosen[::-1])), tuple(fallen_apart(chosen)))
+        if clusters.count <= MOST and all(max(row) > 0 for row in clusters.labels):
             return clusters
+        chosen = chosen[:-1]
     return None
 
 
@@ -101,9 +118,10 @@ def _within(vectors: np.ndarray, masses: np.ndarray, labels: np.ndarray) -> floa
     return total
 
 
-def _labels(vectors: np.ndarray, masses: np.ndarray, gap: float) -> tuple[int, ...]:
-    """Clusters of `vectors: [n, K]` of positive mass in which each has a neighbour no further than `gap`."""
+def _labels(vectors: np.ndarray, masses: np.ndarray, spread: float) -> tuple[int, ...]:
+    """Clusters of `vectors: [n, K]` of positive mass in which each has a neighbour that is not apart."""
     K = masses.size
+    gap = np.where(np.minimum(masses[:, None], masses[None]) < RARE, NEAR, APART) * spread
     near = np.linalg.norm(vectors[:, :, None] - vectors[:, None], axis=0) <= gap
     labels = np.full(K, -1)
     for start in range(K):

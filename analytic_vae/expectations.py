@@ -306,7 +306,7 @@ def _learnt(source, axis, read_moments, atoms, encoder, resolution, plan, mesh, 
 
 def _wrong(axis: RidgeAxis, moments: DenseMoments | None) -> tuple[Scalar, Scalar]:
     """What the layer's own law has wrong, and what it lacks."""
-    return (axis.misfit, axis.lost) if moments is None else (moments.misfit.max(), moments.accuracy)
+    return (axis.misfit, axis.lost) if moments is None else (moments.misfit.max(), moments.overall)
 
 
 def _missed(

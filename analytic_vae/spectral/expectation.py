@@ -59,8 +59,8 @@ class Nodes(eqx.Module):
 class Varying(NamedTuple):
     """A function `F(y): [V]` as `base = F(E y)`, `values = F(y_q) - base: [Q, V]`, and `derivative = dF / dy: [V, t]`.
 
-    One that varies by less than `eps^(1/3)` of its size is replaced by its tangent, whose values keep their digits:
-    the difference would lose them, and its derivative with respect to a readout near zero all of them.
+    One that varies by less than `eps^(1/3)` of its size, and is straight there, is replaced by its tangent, whose
+    values keep their digits: the difference would lose them, and its derivative near zero all.
     """
 
     base: Float[Array, " V"]
@@ -74,11 +74,12 @@ class Varying(NamedTuple):
         points = statistic.low[None] + statistic.length[None] * nodes.box
         tangent = points @ (derivative @ statistic.basis).T
         values = jax.vmap(function)(nodes.points) - base[None]
-        still = jax.lax.stop_gradient
-        little = jnp.finfo(base.dtype).eps ** (1 / 3) * jnp.abs(still(base))
-        furthest = jnp.maximum(jnp.abs(still(tangent)), jnp.abs(still(values)) / 2).max(axis=0)
-        flat = jnp.all(furthest < little)
-        flat = flat | jnp.all(statistic.still)
+        own, straight, moved = jax.lax.stop_gradient((jnp.abs(base), tangent, values))
+        eps = jnp.finfo(base.dtype).eps
+        largest, bent = jnp.abs(straight).max(axis=0), jnp.abs(moved - straight).max(axis=0)
+        little = jnp.maximum(largest, jnp.abs(moved).max(axis=0) / 2) < eps ** (1 / 3) * own
+        straight = bent < 10 * eps ** (1 / 3) * largest + 8 * eps * own
+        flat = jnp.all(little & straight) | jnp.all(statistic.still)
         return cls(base, jnp.where(flat, tangent, values), derivative)
 
 

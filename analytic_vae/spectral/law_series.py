@@ -49,7 +49,7 @@ class LawSeries(eqx.Module):
         if isinstance(layer, DenseLayer):
             moments = DenseMoments.of(source, layer, resolution)
             mean, covariance = moments.output()
-            accuracy = moments.accuracy
+            accuracy = moments.overall
         else:
             axis = RidgeAxis.of(source, form, resolution)
             mean, covariance = LayerMoments.of(source, form, axis).output()

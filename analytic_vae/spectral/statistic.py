@@ -25,6 +25,7 @@ from .ridge import RidgeAxis, RidgeGrid
 from .series import density_weights, half_grid, periodic_rule, widen, window
 
 LITTLE = 1e-3  # of its scale: by how much a second statistic may vary beside the first, if it is taken for still
+STILL = 0.16  # of its scale: half of the box of a statistic that does not vary
 STRAIGHT = 1e-3  # spreads of a statistic: what psi adds to it beside a linear part, if it is taken to be nearly linear
 
 
@@ -208,11 +209,11 @@ def inverse_basis(basis: Float[Array, "t t"]) -> Float[Array, "t t"]:
 
 
 def _box(law: Projection, part: Float[Array, "t Q"], still: Bool[Array, " t"], resolution) -> tuple[Array, Array]:
-    """That of each statistic; of one that does not vary, of the size of its scale."""
+    """That of each statistic; of one that does not vary, part of its scale."""
 
     def one(axis_mean, atoms, variance, values, still):
         alone = Projection(axis_mean[None], atoms[None], law.masses, variance[None, None])
         low, high = interval(alone, resolution.log_inverse_mass)
-        return widen(jnp.where(still, -1, low + values.min()), jnp.where(still, 1, high + values.max()))
+        return widen(jnp.where(still, -STILL, low + values.min()), jnp.where(still, STILL, high + values.max()))
 
     return jax.vmap(one)(law.mean, law.atoms, jnp.diagonal(law.covariance), part, still)

@@ -30,7 +30,6 @@ from .spectrum import Block, Spectrum
 from .statistic import Statistic
 
 UNRESOLVED = 1e-6  # share of variance that a unit's series may rest on, times what is left of its law
-PAIRS = 0.3  # of what series leave out of two units, times their squared correlation: what a covariance is off by
 FINER = 8  # laws of one unit are cheap, and all else starts from them
 
 
@@ -39,8 +38,10 @@ class DenseMoments(eqx.Module):
 
     Fields: `input_mean: [n1]`, `input_covariance: [n1, n1]`; `psi: [h]`, `psi_covariance: [h, h]`, `psi_input =
     Cov(x1, psi): [n1, h]`, and `psi_states = E[1{z_l = a_lk} (psi - E psi)]: [h, m1, K1]`; `units`, their laws and
-    series, a leading axis `h`; `misfit: [h]`, how far mass, mean and variance of each law are from the exact ones;
-    `resolution`, at which all that was computed, of which `source`, and what the units `apply`: functions, their kinks.
+    series, a leading axis `h`; `misfit: [h]`, how far mass, mean and variance of each law are from the exact
+    ones; `reach: [h]`, the largest square of each unit on its box, in variances, if above 1: a unit that has all but
+    saturated varies with the far tail of its law; `resolution`, at which all that was computed, of which `source`, and
+    what the units `apply`: functions, their kinks.
     Where the source was taken as a mixture (`conditioning.py`), `parts` are the moments of its components, on a leading
     axis, and `units` those of the likeliest.
     `remainder: [h]` is the L2 norm of what each series leaves out; a covariance of two units is off by about the
@@ -57,6 +58,7 @@ class DenseMoments(eqx.Module):
     psi_states: Float[Array, "h m1 K1"]
     units: Latent
     misfit: Float[Array, " h"]
+    reach: Float[Array, " h"]
     resolution: Resolution = eqx.field(static=True)
     source: FeatureModel
     apply: tuple[tuple[Callable, tuple[float, ...]], ...] = eqx.field(static=True)
@@ -80,6 +82,7 @@ class DenseMoments(eqx.Module):
             psi_states=mean_of(weights, states),
             units=one.units,
             misfit=mean_of(weights, parts.misfit),
+            reach=mean_of(weights, parts.reach),
             resolution=parts.resolution,
             source=source,
             apply=parts.apply,
@@ -97,7 +100,7 @@ class DenseMoments(eqx.Module):
         everywhere = source, compressed, read, axis, pair_axis, covariance
         one_unit = jax.checkpoint(partial(_one_unit, layer=layer, resolution=resolution))
         items = layer.weight, layer.bias, jnp.arange(layer.units)
-        units, misfit, kept = spread(one_unit, everywhere, items, mesh)
+        units, misfit, reach, kept = spread(one_unit, everywhere, items, mesh)
 
         count, needs = layer.units * max(1, layer.units // 2), pair_values(compressed, 1, True, resolution)
         size = together(count, needs, PAIRS_ON_CPU, mean.dtype, mesh)
@@ -116,6 +119,7 @@ class DenseMoments(eqx.Module):
             psi_states=units.states + jnp.einsum("in,nmk->imk", gain, state_covariance(source)),
             units=units,
             misfit=misfit,
+            reach=reach,
             resolution=resolution,
             source=source,
             apply=applied(layer),
@@ -151,15 +155,27 @@ class DenseMoments(eqx.Module):
     @property
     def accuracy(self) -> Scalar:
         """An estimate of how far means and covariances of the units may be off, relative to their spreads."""
+        spread = jnp.sqrt(jnp.maximum(jax.lax.stop_gradient(jnp.diagonal(self.psi_covariance)), 0))
+        spread = jnp.where(spread > 0, spread, jnp.inf)
+        pairs = self._left_out() / spread[:, None] / spread[None]
+        return jnp.maximum(jnp.max(self.misfit * self.reach), jnp.max(pairs))
+
+    @property
+    def overall(self) -> Scalar:
+        """The same relative to the largest spread: what matters where all units are summed."""
+        largest = jnp.max(jax.lax.stop_gradient(jnp.diagonal(self.psi_covariance)))
+        pairs = jnp.max(self._left_out()) / jnp.where(largest > 0, largest, jnp.inf)
+        return jnp.maximum(jnp.max(self.misfit), pairs)
+
+    def _left_out(self) -> Float[Array, "h h"]:
+        """What series leave out of covariances of two units: about `r r'` times their squared correlation."""
         still = jax.lax.stop_gradient
-        variance, weight = still(jnp.diagonal(self.psi_covariance)), still(self.form.weight)
-        share = jnp.where(variance > 0, self.remainder / jnp.sqrt(jnp.where(variance > 0, variance, 1)), 0)
+        remainder, weight = still(self.remainder), still(self.form.weight)
         together = weight @ still(self.input_covariance) @ weight.T
         spread = jnp.sqrt(jnp.maximum(jnp.diagonal(together), 0))
         spread = jnp.where(spread > 0, spread, 1)
-        alike = (together / spread[:, None] / spread[None]) ** 2  # squared correlations
-        pairs = PAIRS * jnp.outer(share, share) * alike * (1 - jnp.eye(share.size, dtype=share.dtype))
-        return jnp.maximum(jnp.max(self.misfit), jnp.max(pairs))
+        alike = (together / spread[:, None] / spread[None]) ** 2
+        return jnp.outer(remainder, remainder) * alike * (1 - jnp.eye(remainder.size, dtype=remainder.dtype))
 
     def output(self) -> tuple[Float[Array, " n2"], Float[Array, "n2 n2"]]:
         """Mean and covariance of `f(x1)`."""
@@ -203,7 +219,7 @@ def applied(layer: DenseLayer) -> tuple[tuple[Callable, tuple[float, ...]], ...]
 
 
 def _one_unit(everywhere, weight, bias, index, *, layer: DenseLayer, resolution: Resolution):
-    """A unit as a function of its projection, its misfit, and `E[1{z_l = a_lk} (g - E g)]` of its series."""
+    """A unit as a function of its projection, its misfit and reach, and `E[1{z_l = a_lk} (g - E g)]` of its series."""
     source, compressed, form, axis, pair_axis, covariance = everywhere
     readout, fine = weight[None], resolution.times(FINER)
     grid = axis.law_grid(fine, 1)
@@ -227,7 +243,17 @@ def _one_unit(everywhere, weight, bias, index, *, layer: DenseLayer, resolution:
     series = latent.series
     kept, _ = Block.of(statistic, axis.pair_grid(resolution), series.frequency).moments(series.coefficients)
     kept = kept.states - source.prior.masses * kept.states.sum(axis=1, keepdims=True)
-    return latent.for_pairs(compressed, form, readout, pair_axis, resolution), misfit, kept
+    latent = latent.for_pairs(compressed, form, readout, pair_axis, resolution)
+    reach = jnp.where(statistic.still[0], 1, _reach(values, nodes.weights))
+    return latent, misfit, reach, kept
+
+
+def _reach(values: Float[Array, " Q"], weights: Float[Array, " Q"]) -> Scalar:
+    """Largest square of a unit on its box, in variances, if above 1. Without derivatives."""
+    values, weights = jax.lax.stop_gradient((values, weights))
+    values = values - weights @ values
+    variance = weights @ values**2
+    return jnp.where(variance > 0, jnp.maximum(jnp.max(values**2) / jnp.where(variance > 0, variance, 1), 1), 1)
 
 
 def main_effects(source: FeatureModel, states: Float[Array, "h m1 K1"]) -> Float[Array, "h h"]:
