@@ -175,6 +175,21 @@ def test_no_noise_and_no_floor_is_refused():
     assert np.isfinite(av.fit(model, av.DenseLayer(np.eye(2), activation="identity"), check=False).loss)
 
 
+@pytest.mark.coarse
+@pytest.mark.parametrize("kink", (1.5, 2.2, 2.4))
+def test_a_unit_that_hardly_ever_fires(kink):
+    """Its variance, 2e-5 to 1e-15, is that of the far tail of its law: what the law lacks there is in the accuracy."""
+    source = av.FeatureModel(av.Prior.from_masses([[0.0, 1.0]], [[0.5, 0.5]]), [[1.0]], 0.2)
+    moments = av.dense_moments(source, av.DenseLayer([[1.0]], [-kink], "relu"))
+    x, weights = np.polynomial.legendre.leggauss(200)
+    x, weights = kink + 1 + x, weights / (2 * 0.2 * (2 * np.pi) ** 0.5)
+    weights = weights * (np.exp(-((x / 0.2) ** 2) / 2) + np.exp(-(((x - 1) / 0.2) ** 2) / 2))
+    exact = weights @ (x - kink) ** 2 - (weights @ (x - kink)) ** 2
+    off, accuracy = abs(float(moments.psi_covariance[0, 0]) / exact - 1), float(moments.accuracy)
+    assert off < max(accuracy, 1e-6)
+    assert (accuracy > av.ACCURACY) == (kink > 2)
+
+
 @pytest.mark.parametrize("slope", [10.0, 100.0])
 def test_steep_units(slope):
     parts = cases.problem(3)

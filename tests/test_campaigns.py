@@ -21,8 +21,9 @@ def test_laws_with_point_masses(first):
     assert all(0 <= row.got <= 1 for row in rows)
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", (0, 1, 2, 72))
 def test_sources_with_an_outlier(seed):
+    """In 72 it has a probability of 1e-12 and lies no further than three spreads away."""
     check(campaigns.quietly(campaigns.outliers, seed), 1e-4)
 
 
