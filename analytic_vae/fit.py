@@ -386,7 +386,9 @@ def _carried_fit(
     given = expected(source, layer, atoms, encoder, resolution, mesh, known(moments))
     _require_variation(*given.layer.output())
     target, least = carried_target(given, source.prior, noise, floor)
-    if not floor > 0 and not np.all(np.asarray(_scales(target.noise)) > 0):
+    spread = float(np.sqrt(np.trace(np.asarray(given.layer.output()[1]))))
+    rounding = 1e-6 if atoms.dtype == jnp.float64 else 1e-3  # a standard deviation is known to the root of rounding
+    if not floor > 0 and not np.all(np.asarray(_scales(target.noise)) > rounding * spread):
         raise ValueError(
             "floor: expected a positive number, as the features explain some direction of the output entirely, so that "
             f"no noise is left there, got {float(floor):g}."
