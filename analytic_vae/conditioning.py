@@ -23,7 +23,7 @@ from .model import FeatureModel
 from .types import Array, Float
 
 APART = 6.0  # times the spread of all that is smaller: from which on atoms are in clusters of their own
-RARE, NEAR = 1e-6, 0.25  # an atom of less mass is apart from so many spreads on: boxes are not made to hold it
+RARE, NEAR = 1e-6, 1.0  # an atom of less mass is apart from so many spreads on: boxes are not made to hold it
 MOST = 16  # components
 
 
@@ -66,9 +66,9 @@ class Clusters(NamedTuple):
 def clusters_of(source: FeatureModel) -> Clusters | None:
     """The clusters of a source; None if there are none, or if its numbers are not at hand.
 
-    They are of as many as possible of the features that reach furthest and whose atoms fall apart: neighbours are
-    further from each other than `APART` times the spread of the noise and of all other features, `NEAR` times for a
-    rare one.
+    They are of the features whose atoms fall apart, of those that reach furthest or have a rare atom: neighbours are
+    further from each other than `APART` times the spread of the noise and of all other features, a rare one than `NEAR`
+    times. If that makes more than `MOST` components, of fewer features, the furthest.
     """
     if not all(map(is_concrete, jax.tree.leaves(source))):
         return None
@@ -79,32 +79,20 @@ def clusters_of(source: FeatureModel) -> Clusters | None:
     variances = np.einsum("nmk,mk->m", centred**2, masses)
     likeliest = np.take_along_axis(centred, masses.argmax(axis=1)[None, :, None], axis=2)
     reach = np.where(masses > 0, np.linalg.norm(centred - likeliest, axis=0), 0).max(axis=1)
-    largest = np.argsort(-reach, kind="stable")[: int(math.log2(MOST))]
-
-    def fallen_apart(chosen) -> list[tuple[int, ...]]:
-        """Labels of the chosen, smallest first: what varies within its clusters counts for the others."""
+    rare = np.any((masses > 0) & (masses < RARE), axis=1)
+    order = np.argsort(-reach, kind="stable")
+    chosen = order[(np.arange(order.size) < math.log2(MOST)) | rare[order]]
+    while chosen.size:
         rest, rows = noise + variances.sum() - variances[chosen].sum(), []
-        for j in chosen[::-1]:
+        for j in chosen[::-1]:  # the smallest first: what varies within its clusters counts for the others
             rows.append(_labels(centred[:, j], masses[j], max(rest, 0) ** 0.5))
             rest += _within(centred[:, j], masses[j], np.array(rows[-1]))
-        return rows
-
-    # The furthest, as many as fall apart together; or those that are left when all that do not are taken out.
-    for count in range(largest.size, 0, -1):
-        furthest = largest[:count]
-        if all(max(row) > 0 for row in fallen_apart(furthest)):
-            break
-    else:
-        furthest = largest[:0]
-    left = largest
-    while left.size and not all(apart := [max(row) > 0 for row in fallen_apart(left)][::-1]):
-        left = left[apart]
-    chosen = max(furthest, left, key=len)
-    while chosen.size:
-        clusters = Clusters(tuple(map(int, chosen[::-1])), tuple(fallen_apart(chosen)))
-        if clusters.count <= MOST and all(max(row) > 0 for row in clusters.labels):
+        apart = np.array([max(row) > 0 for row in rows[::-1]])
+        clusters = Clusters(tuple(map(int, chosen[::-1])), tuple(rows))
+        if apart.all() and clusters.count <= MOST:
             return clusters
-        chosen = chosen[:-1]
+        # One that does not fall apart here does not among fewer either: there is more left beside it.
+        chosen = chosen[:-1] if apart.all() else chosen[apart]
     return None
 
 

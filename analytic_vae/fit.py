@@ -387,7 +387,7 @@ def _carried_fit(
     _require_variation(*given.layer.output())
     target, least = carried_target(given, source.prior, noise, floor)
     spread = float(np.sqrt(np.trace(np.asarray(given.layer.output()[1]))))
-    rounding = 1e-6 if atoms.dtype == jnp.float64 else 1e-3  # a standard deviation is known to the root of rounding
+    rounding = 8 * float(jnp.finfo(atoms.dtype).eps) ** 0.5  # of variances: none is left where they cancel
     if not floor > 0 and not np.all(np.asarray(_scales(target.noise)) > rounding * spread):
         raise ValueError(
             "floor: expected a positive number, as the features explain some direction of the output entirely, so that "

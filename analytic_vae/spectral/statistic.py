@@ -24,7 +24,7 @@ from .resolution import Resolution
 from .ridge import RidgeAxis, RidgeGrid
 from .series import density_weights, half_grid, periodic_rule, widen, window
 
-LITTLE = 1e-3  # of its scale: by how much a second statistic may vary beside the first, if it is taken for still
+LITTLE = 5e-3  # of its scale: by how much a second statistic may vary beside the first, if it is taken for still
 STILL = 0.16  # of its scale: half of the box of a statistic that does not vary
 STRAIGHT = 1e-3  # spreads of a statistic: what psi adds to it beside a linear part, if it is taken to be nearly linear
 

@@ -30,6 +30,7 @@ from .spectrum import Block, Spectrum
 from .statistic import Statistic
 
 UNRESOLVED = 1e-6  # share of variance that a unit's series may rest on, times what is left of its law
+ROUNDING = 64  # times eps: the misfit of a law that lacks nothing, at most
 FINER = 8  # laws of one unit are cheap, and all else starts from them
 
 
@@ -39,9 +40,9 @@ class DenseMoments(eqx.Module):
     Fields: `input_mean: [n1]`, `input_covariance: [n1, n1]`; `psi: [h]`, `psi_covariance: [h, h]`, `psi_input =
     Cov(x1, psi): [n1, h]`, and `psi_states = E[1{z_l = a_lk} (psi - E psi)]: [h, m1, K1]`; `units`, their laws and
     series, a leading axis `h`; `misfit: [h]`, how far mass, mean and variance of each law are from the exact
-    ones; `reach: [h]`, the largest square of each unit on its box, in variances, if above 1: a unit that has all but
-    saturated varies with the far tail of its law; `resolution`, at which all that was computed, of which `source`, and
-    what the units `apply`: functions, their kinks.
+    ones; `reach: [h]`, the largest square of each unit on its box: one that has all but saturated varies with the far
+    tail of its law; `resolution`, at which all that was computed, of which `source`, and what the units `apply`:
+    functions, their kinks.
     Where the source was taken as a mixture (`conditioning.py`), `parts` are the moments of its components, on a leading
     axis, and `units` those of the likeliest.
     `remainder: [h]` is the L2 norm of what each series leaves out; a covariance of two units is off by about the
@@ -155,10 +156,12 @@ class DenseMoments(eqx.Module):
     @property
     def accuracy(self) -> Scalar:
         """An estimate of how far means and covariances of the units may be off, relative to their spreads."""
-        spread = jnp.sqrt(jnp.maximum(jax.lax.stop_gradient(jnp.diagonal(self.psi_covariance)), 0))
-        spread = jnp.where(spread > 0, spread, jnp.inf)
+        variance = jax.lax.stop_gradient(jnp.diagonal(self.psi_covariance))
+        spread = jnp.sqrt(jnp.where(variance > 0, variance, jnp.inf))
         pairs = self._left_out() / spread[:, None] / spread[None]
-        return jnp.maximum(jnp.max(self.misfit * self.reach), jnp.max(pairs))
+        eps = jnp.finfo(variance.dtype).eps
+        beyond = jnp.maximum(self.misfit - ROUNDING * eps, 0) + eps / 4  # a mass that the law lacks, anywhere
+        return jnp.stack([jnp.max(self.misfit), jnp.max(beyond * self.reach / spread**2), jnp.max(pairs)]).max()
 
     @property
     def overall(self) -> Scalar:
@@ -244,16 +247,8 @@ def _one_unit(everywhere, weight, bias, index, *, layer: DenseLayer, resolution:
     kept, _ = Block.of(statistic, axis.pair_grid(resolution), series.frequency).moments(series.coefficients)
     kept = kept.states - source.prior.masses * kept.states.sum(axis=1, keepdims=True)
     latent = latent.for_pairs(compressed, form, readout, pair_axis, resolution)
-    reach = jnp.where(statistic.still[0], 1, _reach(values, nodes.weights))
+    reach = jnp.where(statistic.still[0], 0, jnp.max(jax.lax.stop_gradient(values - nodes.weights @ values) ** 2))
     return latent, misfit, reach, kept
-
-
-def _reach(values: Float[Array, " Q"], weights: Float[Array, " Q"]) -> Scalar:
-    """Largest square of a unit on its box, in variances, if above 1. Without derivatives."""
-    values, weights = jax.lax.stop_gradient((values, weights))
-    values = values - weights @ values
-    variance = weights @ values**2
-    return jnp.where(variance > 0, jnp.maximum(jnp.max(values**2) / jnp.where(variance > 0, variance, 1), 1), 1)
 
 
 def main_effects(source: FeatureModel, states: Float[Array, "h m1 K1"]) -> Float[Array, "h h"]:
