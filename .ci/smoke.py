@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 import reference  # noqa: E402  enumeration and quadrature, in NumPy
 
 import analytic_vae as av  # noqa: E402
-from analytic_vae.report import compare, save_report  # noqa: E402
+from analytic_vae.cli.report import compare, save_report  # noqa: E402
 
 PACKAGES = ("jax", "jaxlib", "numpy", "scipy", "optax", "equinox", "jaxtyping", "scikit-learn", "safetensors")
 FINE, COARSE = av.Resolution(96), av.Resolution(16)

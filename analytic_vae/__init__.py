@@ -1,30 +1,34 @@
 """The law of a network's activations and the independent features that make it up, without sampling."""
 
+from ._sharding import replicate
 from .accuracy import ACCURACY, AccuracyWarning
-from .activation import Activation
-from .bounded import bounded_expectation
-from .checkpoint import load_encoder, load_fit, load_model, save_encoder, save_fit, save_model
-from .closed_form import best_decoder, best_noise, best_prior, best_target
+from .bounded_expectation import bounded_expectation
+from .certify.ball import Bounded
+from .closed_form import best_decoder, best_noise, best_prior, best_target, profiled_loss
 from .elbo import Elbo, ErrorBounds, elbo
-from .encoder import CarriedEncoder, ExponentialEncoder, GaussianEncoder, NeuralEncoder, SoftmaxEncoder
 from .expectations import Expectations, dense_moments, expectations
-from .fit import Fit, fit, profiled_loss
-from .layer import DenseLayer, LinearLayer, Network, RidgeLayer
+from .fit import fit
+from .fitting.problem import Stop
+from .fitting.result import Fit
+from .io.checkpoint import load_encoder, load_fit, load_model, save_encoder, save_fit, save_model
+from .io.network_files import load_network
+from .io.source_files import load_source
 from .learn import Trajectory, learn
-from .model import FeatureModel
-from .network import from_mlp, from_weights, load_network
-from .optimise import Stop
-from .parallel import replicate
-from .plan import Plan, plan
-from .prior import Prior
+from .model.activation import Activation
+from .model.carried_encoder import CarriedEncoder
+from .model.encoder import ExponentialEncoder, GaussianEncoder, NeuralEncoder, SoftmaxEncoder
+from .model.feature_model import FeatureModel
+from .model.from_data import source_from_data
+from .model.layer import DenseLayer, LinearLayer, RidgeLayer
+from .model.network import Network, from_mlp, from_weights
+from .model.prior import Prior
+from .moments.plan import Plan, plan
+from .moments.units import DenseMoments
 from .pushforward import Law, linear_pushforward, pushforward
 from .resolve import Resolved, resolve
 from .samples import SampledErrors
-from .sources import load_source, source_from_data
 from .sparse_autoencoder import SparseAutoencoder, SparseLoss, sparse_loss
-from .spectral.certified import Bounded
 from .spectral.resolution import Resolution
-from .spectral.units import DenseMoments
 
 __all__ = [
     "ACCURACY",

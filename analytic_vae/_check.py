@@ -134,3 +134,22 @@ def require_instance(name: str, value: Any, kinds: type | tuple[type, ...], expe
     """Raise `TypeError` unless `value` is an instance of `kinds`."""
     if not isinstance(value, kinds):
         raise TypeError(f"{name}: expected {expected}, got {type(value).__name__}.")
+
+
+def real_array(name: str, array: np.ndarray) -> np.ndarray:
+    """An array of real numbers out of a file; half precision and less, a storage format, becomes single.
+
+    Raises `ValueError` if it holds anything but real numbers.
+    """
+    if array.dtype.kind in "biuf" and array.dtype != np.float16:
+        return array
+    if not jnp.issubdtype(array.dtype, jnp.floating):  # JAX's own (bfloat16, float8), to NumPy, are none
+        raise ValueError(f"{name}: expected real numbers, got dtype {array.dtype}.")
+    return array.astype(np.float32)
+
+
+def finite_array(name: str, array: np.ndarray) -> np.ndarray:
+    """As `real_array`; NaN and infinite entries are counted and refused too."""
+    array = real_array(name, array)
+    require_finite(name, array)
+    return array

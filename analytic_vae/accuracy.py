@@ -10,12 +10,14 @@ from typing import ParamSpec, TypeVar
 import numpy as np
 
 from ._check import is_concrete
-from .model import FeatureModel
+from .model.feature_model import FeatureModel
 
 ACCURACY = 1e-3  # from which on a result warns: relative to the spread, or in nats
+
 FOLDER = os.path.dirname(os.path.abspath(__file__)) + os.sep
 
-P, T = ParamSpec("P"), TypeVar("T")
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class AccuracyWarning(UserWarning):

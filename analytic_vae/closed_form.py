@@ -14,16 +14,24 @@ from typing import Literal
 
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from ._check import as_floating, is_concrete, require_instance, require_shape
+from ._jit import exact_products
+from .accuracy import warns
 from .elbo import Elbo, elbo_of
-from .expectations import Expectations
-from .model import FeatureModel, lower_triangular
-from .precision import exact_products
-from .prior import Prior
+from .expectations import Expectations, expectations
+from .model.encoder import AbstractEncoder
+from .model.feature_model import FeatureModel, lower_triangular
+from .model.layer import AbstractLayer
+from .model.prior import Prior
+from .moments.plan import Plan
+from .moments.units import DenseMoments
+from .spectral.resolution import Resolution
 from .types import Array, ArrayLike, Float
 
 Noise = Literal["scalar", "diagonal", "full"]
+
 NOISES: tuple[Noise, ...] = ("scalar", "diagonal", "full")
 
 
@@ -201,3 +209,31 @@ def require_floor(floor: ArrayLike) -> None:
 
 def _latent_covariance(given: Expectations) -> Float[Array, "m2 m2"]:
     return given.latent_covariance + given.latent_noise
+
+
+@warns
+def profiled_loss(
+    source: FeatureModel,
+    layer: AbstractLayer,
+    atoms: Float[Array, "m2 K"],
+    encoder: AbstractEncoder,
+    resolution: Resolution | None = None,
+    *,
+    noise: Noise = "full",
+    floor: float = 1e-6,
+    plan: Plan | None = None,
+    mesh: Mesh | None = None,
+    vectors: bool = False,
+    moments: DenseMoments | None = None,
+) -> tuple[Elbo, FeatureModel]:
+    """The loss with prior, decoder, mean and noise at their closed-form best for the encoder, and that target.
+
+    A pure function: jit it, differentiate it in the encoder. Arguments, and what is raised, as in `fit` and `elbo`.
+
+    >>> value, slope = jax.value_and_grad(lambda e: profiled_loss(source, layer, atoms, e)[0].loss)(encoder)
+    """
+    if noise not in NOISES:
+        raise ValueError(f"noise: expected one of {', '.join(NOISES)}, got {noise!r}.")
+    require_floor(floor)
+    given = expectations.__wrapped__(source, layer, atoms, encoder, resolution, plan, mesh, vectors, moments)
+    return profiled(given, atoms, noise, floor)

@@ -7,18 +7,18 @@ import numpy as np
 from jax.sharding import Mesh
 
 from ._check import is_concrete, require_instance
+from ._jit import exact_products
 from .accuracy import warns
-from .arguments import check_encoder, check_layer
-from .bounded_terms import TERMS
-from .certificate import certificate, check_certificate
-from .encoder import AbstractEncoder
+from .certify.loss import certificate, check_certificate
+from .certify.terms import TERMS
 from .expectations import Expectations, checked_expectations
-from .layer import AbstractLayer
-from .model import FeatureModel, code_decoder, whitening
-from .plan import Plan
-from .precision import exact_products
+from .model.compatibility import check_encoder, check_layer
+from .model.encoder import AbstractEncoder
+from .model.feature_model import FeatureModel, code_decoder, whitening
+from .model.layer import AbstractLayer
+from .moments.plan import Plan
+from .moments.units import DenseMoments
 from .spectral.resolution import Resolution
-from .spectral.units import DenseMoments
 from .types import Array, Float, Scalar
 
 
@@ -188,13 +188,14 @@ def elbo(
 
     >>> elbo(source, layer, target, encoder).loss
     """
+    resolution = Resolution.of(resolution)
     check_layer(source, layer, target)
     if not isinstance(certify, bool | np.bool_):
         raise TypeError(f"certify: expected True or False, got {certify!r}.")
     require_instance("target", target, FeatureModel, "a FeatureModel")
     if certify:
-        check_encoder(layer, encoder, target.prior.atoms, resolution, "target", source)
-        check_certificate(source, layer, target, encoder, resolution or Resolution())
+        check_encoder(layer, encoder, target.prior.atoms, "target", source)
+        check_certificate(source, layer, target, encoder, resolution)
     vectors, atoms = target.decoder.ndim == 3, target.prior.atoms
     given = checked_expectations(source, layer, atoms, encoder, resolution, plan, mesh, "target", vectors, moments)
     found = elbo_of(given, target)
@@ -207,11 +208,11 @@ def certified(
     layer: AbstractLayer,
     target: FeatureModel,
     encoder: AbstractEncoder,
-    resolution: Resolution | None = None,
+    resolution: Resolution,
 ) -> Elbo:
     """An `Elbo` of these arguments, however it was computed, with the bounds of its errors."""
     given = jax.lax.stop_gradient((source, layer, target, encoder))
-    exact = certificate(*given, resolution or Resolution())
+    exact = certificate(*given, resolution)
 
     def bound(name):
         term = getattr(exact, name)

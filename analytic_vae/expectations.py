@@ -10,35 +10,30 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from ._check import as_floating, is_concrete, require_finite, require_instance, require_shape
+from ._jit import compiled, exact_products
+from ._sharding import check_mesh
 from .accuracy import warns
-from .arguments import (
-    check_encoder,
-    check_layer,
-    check_memory,
-    check_mesh,
-    check_moments,
-    check_units_memory,
-    check_vectors,
-)
-from .compiled import compiled
-from .conditioning import clusters_of, covariance_of, mean_of, over_components
-from .encoder import AbstractEncoder, CarriedEncoder, learnt_part
-from .layer import AbstractLayer, DenseLayer
-from .model import FeatureModel
-from .parallel import Batches
-from .plan import Plan, check_plan
-from .precision import exact_products
-from .spectral.compression import compress
-from .spectral.expectation import LayerMoments
-from .spectral.features import Features, block_diagonal, codes
-from .spectral.latents import Covariances, compressed_axis, latent_covariances
+from .model.carried_encoder import CarriedEncoder, learnt_part
+from .model.compatibility import check_encoder, check_layer, check_vectors
+from .model.conditioning import clusters_of, covariance_of, mean_of, over_components
+from .model.encoder import AbstractEncoder
+from .model.feature_model import FeatureModel
+from .model.layer import AbstractLayer, DenseLayer
+from .moments.budget import Batches, check_memory, check_units_memory
+from .moments.conditional import state_covariance
+from .moments.latent import Covariances, compressed_axis, latent_covariances
+from .moments.latents import Features, block_diagonal, codes
+from .moments.layer_moments import LayerMoments
+from .moments.plan import Plan, check_plan
+from .moments.ridge_axis import RidgeAxis, straightened
+from .moments.units import DenseMoments, check_moments
+from .spectral.gauss_rule import compress
 from .spectral.resolution import Resolution
-from .spectral.ridge import RidgeAxis, straightened
-from .spectral.units import DenseMoments, state_covariance
 from .types import Array, Float, Scalar
 
 # Of pairs, misfit and lost frequencies, in nats: set against 600 losses of the benchmarks and 230 of sharp encoders.
 FACTORS = (2.0, 3.0, 6.0)
+
 LEAK = 0.02
 
 
@@ -174,8 +169,8 @@ def checked_expectations(
 
     `clusters` are those of the source, if it is not concrete but somebody knows them.
     """
-    check_encoder(layer, encoder, atoms, resolution, named, source)
-    resolution = resolution or Resolution()
+    check_encoder(layer, encoder, atoms, named, source)
+    resolution = Resolution.of(resolution)
     check_vectors(vectors, atoms.shape[1], named)
     check_moments(moments, source, layer, resolution)
     check_mesh(mesh)
@@ -420,8 +415,7 @@ def dense_moments(
     """
     require_instance("layer", layer, DenseLayer, "a DenseLayer")
     check_layer(source, layer)
-    resolution = resolution or Resolution()
-    require_instance("resolution", resolution, Resolution, "a Resolution")
+    resolution = Resolution.of(resolution)
     check_mesh(mesh)
     check_units_memory(source, layer, resolution)
     return _dense_moments(source, layer, resolution, mesh, clusters_of(source))

@@ -1,119 +1,39 @@
 """Learning one layer: the best target and encoder for `f(x1)`, on the exact loss."""
 
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from ._check import as_floating, require_finite, require_shape
+from ._sharding import check_mesh, replicate
 from .accuracy import warns
-from .arguments import check_encoder, check_layer, check_memory, check_mesh, check_vectors
-from .centring import centred
-from .certificate import check_certificate
-from .closed_form import NOISES, Noise, carried_target, profiled, require_floor
-from .conditioning import clusters_of
+from .certify.loss import check_certificate
+from .closed_form import Noise
 from .elbo import Elbo, certified
-from .encoder import AbstractEncoder, CarriedEncoder, learnt_part
-from .expectations import dense_moments, expectations
-from .initial import awakened, beside_carried, gaussian_atoms, initial_encoder, perturbed, pushed_features
-from .layer import AbstractLayer, DenseLayer, LinearLayer
-from .model import FeatureModel
-from .optimise import Known, Log, Progress, Stop, TooCoarse, compiled_elbo, expected, profiled_lbfgs, whole_loss
-from .options import BESIDE, carries_only, check_combination, check_options, completed
-from .parallel import replicate
-from .plan import Plan
+from .fitting.carried import _carried_fit
+from .fitting.centring import centred
+from .fitting.initial import beside_carried
+from .fitting.options import BESIDE, carries_only, check_combination, check_options, completed
+from .fitting.problem import Known, TooCoarse, compiled_elbo
+from .fitting.result import DOUBT, Fit
+from .fitting.starts import _best_of_starts, _known, _require_variation, _start
+from .model.carried_encoder import CarriedEncoder, learnt_part
+from .model.compatibility import check_encoder, check_layer
+from .model.conditioning import clusters_of
+from .model.encoder import AbstractEncoder
+from .model.feature_model import FeatureModel
+from .model.layer import AbstractLayer
+from .moments.budget import check_memory
 from .resolve import resolve
 from .spectral.resolution import MOST_FREQUENCIES, Resolution
-from .spectral.units import DenseMoments
-from .substates import merged, merged_moments, states_of, with_substates
-from .types import Array, ArrayLike, Float, PRNGKeyArray
+from .types import ArrayLike, Log, PRNGKeyArray
 
 FINEST = 96  # frequencies up to which a fit raises its resolution by itself
-DOUBT = 0.01  # nats by which the loss may move at a finer resolution
-LEAST_RATE = 1e-4  # nats below which a feature is one in name only
+
 BEGIN_ANEW = 0.1  # nats from which a fit is taken to have used the error of its loss
-
-
-@dataclass(frozen=True)
-class Fit:
-    """What a fit found.
-
-    Fields:
-        target: the model of the layer's output.
-        encoder: its encoder; None for a linear layer, where nothing is learnt.
-        elbo: the loss and its terms at `resolution`, exact for this target and encoder; None for a linear layer. With
-            `certify` its `error_bound` is proved. With `split`, of the target before its states were split: no encoder
-            tells sub-states apart.
-        error_estimate: how far the loss moves when the resolution is raised by half: an estimate, in nats, not a
-            bound. None if the check was switched off.
-        history: the loss after every step of the best start, at `resolution`, the last one that the fit went to.
-        start_losses: the final loss of every start, at the first resolution where the loss was finite.
-        stop: why the best start stopped.
-        rejected: steps of the best start that were taken back because loss or gradient was not finite there, or because
-            the laws had left their boxes, so that the loss was not to be believed (`Elbo.misfit` above 0.1).
-        seconds: wall time, compilation included.
-        resolution: the last one that the fit, or the certificate of its loss, went to.
-        least_remainder: with carried features alone, the smallest eigenvalue of the noise covariance before what
-            rounding and the resolution leave below the floor is raised to it, and before a split; else None.
-    """
-
-    target: FeatureModel
-    encoder: AbstractEncoder | None
-    elbo: Elbo | None
-    error_estimate: float | None
-    history: np.ndarray
-    start_losses: np.ndarray
-    stop: Stop
-    seconds: float
-    resolution: Resolution = field(default_factory=Resolution)
-    rejected: int = 0
-    least_remainder: float | None = None
-
-    @property
-    def explained(self) -> float:
-        """Share of the output's variance that is in the features, sub-states included, not in the noise."""
-        total, noise = jnp.trace(self.target.moments()[1]), jnp.trace(self.target.covariance)
-        return float(1 - noise / total)
-
-    @property
-    def loss(self) -> float | None:
-        """The final loss in nats, None for a linear layer."""
-        return None if self.elbo is None else float(self.elbo.loss)
-
-    @property
-    def accuracy(self) -> float:
-        """How far the loss may be off, in nats: the most of what its laws, its series and a finer resolution say."""
-        known = [0.0] if self.elbo is None else [float(self.elbo.accuracy), self.error_estimate or 0.0]
-        return float("inf") if np.any(np.isnan(known)) else max(known)
-
-    @property
-    def doubtful(self) -> bool:
-        """Whether the loss moves by more than 0.01 nats at a finer resolution: then the fit may have used its error."""
-        return self.error_estimate is not None and not self.error_estimate <= DOUBT
-
-    @property
-    def unused(self) -> int:
-        """Features that say next to nothing of the output: their rate is below 1e-4 nats."""
-        return 0 if self.elbo is None else int(np.count_nonzero(np.asarray(self.elbo.rates) < LEAST_RATE))
-
-    def __str__(self) -> str:
-        if self.elbo is None:
-            return self.stop.value
-        error = "" if self.error_estimate is None else f" (about +- {self.error_estimate:.1e})"
-        if self.elbo.error_bound is not None:
-            error = f" +- {float(self.elbo.error_bound):.1e}"
-        doubt = "; the resolution is too coarse for this fit, raise resolution.frequencies" if self.doubtful else ""
-        unused = f"; {self.unused} of {self.target.features} features unused" if self.unused else ""
-        rejected = f" ({self.rejected} taken back)" if self.rejected else ""
-        return (
-            f"loss {self.loss:.6f}{error} nats = rate {float(self.elbo.rate):.4f} + R2 {float(self.elbo.R2):.4f} "
-            f"+ distortion {float(self.elbo.distortion):.4f}; {self.explained:.1%} of the variance in the features; "
-            f"{self.history.size} steps{rejected}, {self.seconds:.1f} s; {self.stop.value}{unused}{doubt}"
-        )
 
 
 @warns
@@ -178,11 +98,11 @@ def fit(
             on fine grids: for 16 features 7 to 23 seconds, after the compilation. Not with `split`, nor with what
             `elbo` says has no bounds.
         split: with carried features alone and full noise: split every state but the likeliest of a feature in two,
-            `v + d` and `v - d`, that take over as much of the noise as comes from pairs of features (`substates.py`).
-            Mean and covariance of the target stay, its law is nearer to that of f where few features are active at a
-            time; the loss is that of the target before, whose atoms alone the encoder knows. States then stand in
-            another order, the likeliest first. Of the source, neighbours of equal atoms and masses in every feature
-            (the 2nd and 3rd, 4th and 5th, ...) are taken for sub-states of one.
+            `v + d` and `v - d`, that take over as much of the noise as comes from pairs of features
+            (`fitting/splitting.py`). Mean and covariance of the target stay, its law is nearer to that of f where few
+            features are active at a time; the loss is that of the target before, whose atoms alone the encoder knows.
+            States then stand in another order, the likeliest first. Of the source, neighbours of equal atoms and masses
+            in every feature (the 2nd and 3rd, 4th and 5th, ...) are taken for sub-states of one.
         log: called with lines of progress (`print`, say): what begins, and steps about once a second.
         key: for the perturbations and random encoders; `jax.random.key(0)` if not given.
         mesh: devices to share the work among, as in `elbo`.
@@ -197,7 +117,7 @@ def fit(
     >>> print(result)
     """
     begun = time.perf_counter()
-    resolution = resolution or Resolution()
+    resolution = Resolution.of(resolution)
     key = jax.random.key(0) if key is None else key
     options = {
         "features": features, "atoms": atoms, "encoder": encoder, "vectors": vectors, "noise": noise,
@@ -296,7 +216,7 @@ def _fit_at(
             atoms = atoms if target is None else target.prior.atoms
         else:
             first, atoms = _start(source, layer, features, atoms, encoder, vectors, resolution, finer, target, key, log)
-        check_encoder(layer, first, atoms, resolution, named, source)
+        check_encoder(layer, first, atoms, named, source)
         if target is not None and target.prior.atoms.shape != atoms.shape:
             raise ValueError(f"target: expected atoms of shape {atoms.shape}, got {target.prior.atoms.shape}.")
     else:
@@ -317,184 +237,6 @@ def _fit_at(
     )  # fmt: skip
 
 
-def _best_of_starts(
-    source, layer, atoms, first, target, noise, floor, optimizer, steps, tolerance, starts, resolution, finer, log, key,
-    mesh, known,
-):  # fmt: skip
-    """What the best start found, its loss at `finer`, and the losses of all starts.
-
-    A start may have found an error of a coarse loss instead of a model: the loss at `finer`, if given, decides.
-    """
-    best, least, losses = None, np.inf, []
-    finer_known = _known(source, layer, known.vectors, finer, mesh, log) if finer is not None else None
-    _say(log, "the loss and its gradient at the start (compiled once for each set of shapes)")
-    for start in range(starts):
-        begin = first if start == 0 else perturbed(first, 0.25 * 2 ** (start % 4), key=jax.random.fold_in(key, start))
-        say = Progress(log, f"start {start + 1} of {starts}, " if starts > 1 else "")
-        if isinstance(optimizer, str):
-            try:
-                found = profiled_lbfgs(
-                    source, layer, atoms, begin, noise, floor, steps, tolerance, resolution, say, mesh, known
-                )
-            except TooCoarse:
-                if start == 0:
-                    raise
-                losses.append(np.inf)
-                continue
-        else:
-            found = whole_loss(
-                source, layer, atoms, begin, target, noise, floor, optimizer, steps, tolerance, resolution, say, mesh,
-                known,
-            )  # fmt: skip
-        losses.append(found.loss)
-        judged = found.loss
-        if finer is not None:
-            _say(log, f"the loss at {finer.frequencies} frequencies, to see how far it moves")
-            judged = float(compiled_elbo(source, layer, found.target, found.encoder, finer, mesh, finer_known).loss)
-        if best is None or judged < least or not np.isfinite(least):
-            best, least = found, judged
-    return best, least, np.array(losses)
-
-
-def _say(log: Log | None, line: str) -> None:
-    if log is not None:
-        log(line)
-
-
-def _known(source, layer, vectors: bool, resolution: Resolution, mesh, log: Log | None) -> Known:
-    if not isinstance(layer, DenseLayer):
-        return Known(vectors, None, clusters_of(source))
-    _say(log, f"moments of {layer.units} units and their pairs at {resolution.frequencies} frequencies")
-    return Known(vectors, dense_moments.__wrapped__(source, layer, resolution, mesh), clusters_of(source))
-
-
-def _carried_fit(
-    source, layer, vectors, noise, floor, resolution, finer: Resolution | None, split: bool, mesh, log: Log | None
-) -> Fit:
-    """Carried features alone: all in closed form. The estimate is how far the loss of the target moves at `finer`."""
-    begun = time.perf_counter()
-    states = states_of(source.prior) if split else None
-    whole, moments = source, _known(source, layer, vectors, resolution, mesh, log).moments
-    if split:
-        source = merged(whole, states)
-
-    def known(found: DenseMoments | None) -> Known:
-        return Known(vectors, merged_moments(found, states) if split else found, clusters_of(source))
-
-    encoder, atoms = CarriedEncoder(source.features), source.prior.atoms
-    _say(log, "the best target, in closed form")
-    given = expected(source, layer, atoms, encoder, resolution, mesh, known(moments))
-    _require_variation(*given.layer.output())
-    target, least = carried_target(given, source.prior, noise, floor)
-    spread = float(np.sqrt(np.trace(np.asarray(given.layer.output()[1]))))
-    rounding = 8 * float(jnp.finfo(atoms.dtype).eps) ** 0.5  # of variances: none is left where they cancel
-    if not floor > 0 and not np.all(np.asarray(_scales(target.noise)) > rounding * spread):
-        raise ValueError(
-            "floor: expected a positive number, as the features explain some direction of the output entirely, so that "
-            f"no noise is left there, got {float(floor):g}."
-        )
-    _say(log, "its loss")
-    elbo, error = compiled_elbo(source, layer, target, encoder, resolution, mesh, known(moments)), None
-    if finer is not None:
-        there = known(_known(whole, layer, vectors, finer, mesh, log).moments)
-        _say(log, f"its loss at {finer.frequencies} frequencies, to see how far it moves")
-        error = abs(float(compiled_elbo(source, layer, target, encoder, finer, mesh, there).loss - elbo.loss))
-    if split:
-        _say(log, "what pairs of features do together, to split their states")
-        target = with_substates(whole, layer, moments, target, states, mesh)
-    none, seconds = np.zeros(0), time.perf_counter() - begun
-    return Fit(target, encoder, elbo, error, none, none, Stop.CLOSED, seconds, resolution, least_remainder=float(least))
-
-
-def _scales(noise: Array) -> Array:
-    return jnp.diagonal(noise) if noise.ndim == 2 else noise
-
-
-def _require_variation(mean: Float[Array, " n2"], covariance: Float[Array, "n2 n2"]) -> None:
-    """Raise `ValueError` if a layer's output varies by no more than the rounding of its mean."""
-    rounding = float(jnp.finfo(mean.dtype).eps) ** 2 * float(jnp.sum(mean**2))
-    if not float(jnp.trace(covariance)) > rounding:
-        raise ValueError("layer: expected an output that varies, got one that is constant: there is nothing to learn.")
-
-
 def _finer(resolution: Resolution) -> Resolution:
     """1.5 times the frequencies, as far as there are more."""
     return Resolution(min(2 * int(0.75 * resolution.frequencies), MOST_FREQUENCIES), resolution.nodes)
-
-
-@warns
-def profiled_loss(
-    source: FeatureModel,
-    layer: AbstractLayer,
-    atoms: Float[Array, "m2 K"],
-    encoder: AbstractEncoder,
-    resolution: Resolution | None = None,
-    *,
-    noise: Noise = "full",
-    floor: float = 1e-6,
-    plan: Plan | None = None,
-    mesh: Mesh | None = None,
-    vectors: bool = False,
-    moments: DenseMoments | None = None,
-) -> tuple[Elbo, FeatureModel]:
-    """The loss with prior, decoder, mean and noise at their closed-form best for the encoder, and that target.
-
-    A pure function: jit it, differentiate it in the encoder. Arguments, and what is raised, as in `fit` and `elbo`.
-
-    >>> value, slope = jax.value_and_grad(lambda e: profiled_loss(source, layer, atoms, e)[0].loss)(encoder)
-    """
-    if noise not in NOISES:
-        raise ValueError(f"noise: expected one of {', '.join(NOISES)}, got {noise!r}.")
-    require_floor(floor)
-    given = expectations.__wrapped__(source, layer, atoms, encoder, resolution, plan, mesh, vectors, moments)
-    return profiled(given, atoms, noise, floor)
-
-
-def _start(
-    source, layer, features, atoms, encoder, vectors, resolution, finer, target, key, log
-) -> tuple[AbstractEncoder, Array]:
-    """The first encoder and the atoms `[m2, K]`; checked before, that `finer` fits into the memory."""
-    dtype = source.mean.dtype
-    if isinstance(encoder, CarriedEncoder):
-        own, beside = source.prior.atoms, encoder.beside
-        more = jnp.broadcast_to(gaussian_atoms(own.shape[1], dtype)[0], (beside.features, own.shape[1]))
-        given = jnp.concatenate([own, more]) if target is None else target.prior.atoms
-        check_memory(source, layer, beside.statistics_read, *given.shape, finer, vectors=vectors)
-        return encoder, given
-    encoder = "softmax" if encoder == "learnt" else encoder
-    read = LinearLayer(layer.read_form().linear) if isinstance(layer, DenseLayer) else layer  # what an encoder reads
-    given = None
-    if target is not None:
-        given = target.prior.atoms
-    if atoms is not None and not isinstance(atoms, int | np.integer):
-        (given,) = as_floating(atoms=atoms)
-        require_shape("atoms", given, (None, None), "features, atoms")
-        require_finite("atoms", given)
-    chosen = isinstance(encoder, AbstractEncoder)
-    count = features
-    if count is None and given is not None:
-        count = given.shape[0]
-    if count is None:
-        count = encoder.features if chosen else source.features
-    if isinstance(atoms, int | np.integer):
-        if isinstance(atoms, bool) or atoms < 2:
-            raise ValueError(f"atoms: expected at least 2 atoms, got {atoms}.")
-        given = jnp.broadcast_to(gaussian_atoms(atoms, dtype)[0], (count, atoms))
-    if given is not None and given.shape[0] != count:
-        raise ValueError(f"atoms: expected one row for each of {count} features, got {given.shape[0]}.")
-    K = source.prior.atoms.shape[1] if given is None else given.shape[1]
-    check_vectors(vectors, K, "atoms")
-    t = encoder.statistics_read if chosen else 1 + encoder.endswith("2")
-    check_memory(source, layer, t, count, K, finer, vectors=vectors)
-    guess = pushed_features(source, read, count, None if given is None else given.astype(dtype), resolution)
-    _require_variation(guess.mean, guess.covariance)
-    if chosen:
-        if encoder.features != count:
-            raise ValueError(f"encoder: expected {count} features, got {encoder.features}.")
-        if target is not None:  # whose decoder need not be zero
-            return encoder, guess.atoms
-        encoder, asleep = awakened(encoder, guess, key=key)
-        if asleep:
-            _say(log, f"features {', '.join(map(str, asleep))} read nothing, a saddle of the loss: begun at random")
-        return encoder, guess.atoms
-    return initial_encoder(encoder, guess, key=key), guess.atoms

@@ -14,20 +14,23 @@ import numpy as np
 from jax.sharding import Mesh
 
 from ._check import require_instance, require_precision
+from ._sharding import check_mesh
 from .accuracy import warns
-from .arguments import check_mesh
-from .checkpoint import load_fit, savable_parts, save_fit, save_model
-from .encoder import AbstractEncoder
-from .fit import Fit, fit
-from .layer import LinearLayer, Network
-from .model import FeatureModel
-from .optimise import Log, Stop
-from .options import check_combination, check_options, completed
-from .progress import kept_talking
+from .fit import fit
+from .fitting.options import check_combination, check_options, completed
+from .fitting.problem import Stop
+from .fitting.progress import kept_talking
+from .fitting.result import Fit
+from .io.checkpoint import load_fit, savable_parts, save_fit, save_model
+from .io.run_folder import run_folder
+from .model.encoder import AbstractEncoder
+from .model.feature_model import FeatureModel
+from .model.layer import LinearLayer
+from .model.network import Network
 from .pushforward import linear_pushforward
-from .run_folder import run_folder
 from .samples import SampledErrors, SampledMoments, sampled_moments
 from .spectral.resolution import Resolution
+from .types import Log
 
 SAMPLES_KEY = 2**31 - 1  # folded into the key of a run for its samples: no start has this number
 
@@ -188,7 +191,7 @@ def _learn_layer(model: FeatureModel, layer, say: Log, mesh: Mesh | None, option
     begun = time.perf_counter()
     target = jax.block_until_ready(eqx.filter_jit(linear_pushforward)(model, layer))
     none = np.zeros(0)
-    resolution = options.get("resolution") or Resolution()
+    resolution = Resolution.of(options.get("resolution"))
     return Fit(target, None, None, None, none, none, Stop.EXACT, time.perf_counter() - begun, resolution)
 
 

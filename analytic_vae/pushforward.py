@@ -9,19 +9,18 @@ import jax.numpy as jnp
 import numpy as np
 
 from ._check import as_floating, is_concrete, require_finite, require_instance, require_shape
+from ._jit import compiled, exact_products
 from .accuracy import warns
-from .activation import ACTIVATIONS
-from .arguments import check_layer
-from .compiled import compiled
-from .layer import AbstractLayer, DenseLayer, LinearLayer, RidgeLayer
-from .model import FeatureModel
-from .output_bounds import output_moments
-from .precision import exact_products
-from .spectral.certified_units import check_strip, check_units
-from .spectral.image import Image
-from .spectral.law_series import LawSeries
-from .spectral.memory import require_memory
-from .spectral.projection import Projection
+from .certify.output_moments import output_moments
+from .certify.units import check_strip, check_units
+from .laws.image import Image
+from .laws.series import LawSeries
+from .model.activation import ACTIVATIONS
+from .model.compatibility import check_layer
+from .model.feature_model import FeatureModel
+from .model.layer import AbstractLayer, DenseLayer, LinearLayer, RidgeLayer
+from .moments.budget import require_memory
+from .spectral.projected_law import Projection
 from .spectral.resolution import Resolution
 from .types import Array, ArrayLike, Float, Scalar
 
@@ -51,8 +50,8 @@ class Law(eqx.Module):
     `pushforward(certify=True)` `error_bound` bounds the errors of mean and covariance.
 
     Laws of one projection of a linear or ridge layer, or of one or two units, are computed as images of the law of what
-    these are functions of, so atoms and jumps cost nothing (`spectral/image.py`). Others (three projections, two of a
-    ridge layer) by the Fourier series of their density (`spectral/law_series.py`): those must have one.
+    these are functions of, so atoms and jumps cost nothing (`laws/image.py`). Others (three projections, two of a
+    ridge layer) by the Fourier series of their density (`laws/series.py`): those must have one.
     """
 
     mean: Float[Array, " D"]
@@ -254,9 +253,8 @@ def pushforward(
     >>> law = pushforward(source, layer, jnp.eye(2)[:1])
     >>> law.mean, law.tail(1.0), law.expectation(lambda y: y[0] ** 2)
     """
-    resolution = resolution or Resolution()
+    resolution = Resolution.of(resolution)
     check_layer(source, layer)
-    require_instance("resolution", resolution, Resolution, "a Resolution")
     (readout,) = as_floating(readout=readout)
     require_shape("readout", readout, (None, layer.outputs), "projections, outputs of the layer")
     require_finite("readout", readout)

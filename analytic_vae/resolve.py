@@ -11,8 +11,8 @@ import jax
 import numpy as np
 
 from .accuracy import AccuracyWarning
-from .optimise import Log
 from .spectral.resolution import MOST_FREQUENCIES, Resolution
+from .types import Log
 
 ENOUGH = 0.7  # a bound that falls by less than this twice in a row is made of rounding
 

@@ -9,15 +9,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .compiled import compiled
-from .layer import Network
-from .model import FeatureModel
-from .precision import exact_products
+from ._jit import compiled, exact_products
+from .model.feature_model import FeatureModel
+from .model.network import Network
 from .types import Array, PRNGKeyArray
 
 BATCH = 20_000  # samples at a time
+
 VALUES = 2**25  # numbers that a batch may hold together, or fewer samples are taken at a time
+
 TINY = 1e-70  # a spread, where nothing varies, whose square can be divided by
+
 LEAST_SPREAD = 1e-2  # of a layer's mean spread: a neuron that moves less says little relative to its own
 
 

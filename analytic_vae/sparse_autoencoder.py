@@ -16,24 +16,25 @@ from ._check import (
     require_precision,
     require_shape,
 )
+from ._jit import compiled, exact_products
+from ._sharding import spread
 from .accuracy import warns
-from .activation import get_activation
-from .arguments import check_layer, check_memory, check_ridge
-from .compiled import compiled
-from .conditioning import clusters_of, mean_of, over_components
-from .layer import AbstractLayer
-from .model import FeatureModel
-from .parallel import Batches, spread
-from .precision import exact_products
-from .spectral.compression import compress
-from .spectral.expectation import LayerMoments, Varying, statistic_nodes, wandering
-from .spectral.image import Image
-from .spectral.latents import Latent, latent_covariances
-from .spectral.projection import Projection
+from .laws.image import Image
+from .model.activation import get_activation
+from .model.compatibility import check_layer, check_ridge
+from .model.conditioning import clusters_of, mean_of, over_components
+from .model.feature_model import FeatureModel
+from .model.layer import AbstractLayer
+from .moments.budget import Batches, check_memory
+from .moments.latent import Latent, latent_covariances
+from .moments.layer_moments import LayerMoments
+from .moments.quadrature_rule import Varying, statistic_nodes, wandering
+from .moments.ridge_axis import RidgeAxis
+from .moments.spectrum import Spectrum
+from .moments.statistic import Statistic
+from .spectral.gauss_rule import compress
+from .spectral.projected_law import Projection
 from .spectral.resolution import Resolution
-from .spectral.ridge import RidgeAxis
-from .spectral.spectrum import Spectrum
-from .spectral.statistic import Statistic
 from .types import Array, ArrayLike, Float, Scalar
 
 Kind = Literal["relu", "jumprelu"]
@@ -159,7 +160,7 @@ def sparse_loss(
 
     Source: section 2.3 and Lemma 2.4 of "Analytically Learning Variational Auto-Encoders".
     """
-    resolution = resolution or Resolution()
+    resolution = Resolution.of(resolution)
     check_layer(source, layer)
     check_ridge(layer, "whose output an autoencoder reads")
     require_instance("autoencoder", autoencoder, SparseAutoencoder, "a SparseAutoencoder")
@@ -167,7 +168,6 @@ def sparse_loss(
     _, t, n = autoencoder.readout.shape
     if n != layer.outputs:
         raise ValueError(f"autoencoder: expected {layer.outputs} neurons, the outputs of layer, got {n}.")
-    require_instance("resolution", resolution, Resolution, "a Resolution")
     check_memory(source, layer, t, autoencoder.readout.shape[0], 1, resolution)
     return _sparse_loss(source, layer, autoencoder, resolution, clusters_of(source))
 

@@ -19,4 +19,7 @@ from jaxtyping import Array, ArrayLike, Bool, Complex, Float, PRNGKeyArray, PyTr
 __all__ = ["Array", "ArrayLike", "Bool", "Complex", "Float", "Function", "PRNGKeyArray", "PyTree", "Scalar"]
 
 Scalar: TypeAlias = Float[Array, ""]
+
 Function: TypeAlias = Callable[[Array], Array]
+
+Log = Callable[[str], None]

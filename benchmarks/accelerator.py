@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from harness import av, compile_for, environment, peak_gib, problem, save, table, timed
 
-from analytic_vae.spectral.compression import kept_atoms
+from analytic_vae.spectral.gauss_rule import kept_atoms
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--sizes", type=int, nargs="+", default=[64, 256, 1024])

@@ -18,7 +18,7 @@ import numpy as np
 import reference
 
 import analytic_vae as av
-from analytic_vae.conditioning import clusters_of
+from analytic_vae.model.conditioning import clusters_of
 
 HARD = av.Activation(lambda b: jnp.clip(b, -1, 1), (-1.0, 1.0), "hard tanh")
 

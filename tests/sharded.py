@@ -20,8 +20,8 @@ import numpy as np  # noqa: E402
 jax.config.update("jax_enable_x64", True)
 
 import analytic_vae as av  # noqa: E402
-from analytic_vae.__main__ import main  # noqa: E402
-from analytic_vae.optimise import coordinates as compiled_coordinates  # noqa: E402
+from analytic_vae.cli.commands import main  # noqa: E402
+from analytic_vae.fitting.lbfgs import coordinates as compiled_coordinates  # noqa: E402
 
 RESOLUTION = av.Resolution(8)
 

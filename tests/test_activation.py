@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import analytic_vae as av
-from analytic_vae.activation import ACTIVATIONS, get_activation, residual
+from analytic_vae.model.activation import ACTIVATIONS, get_activation, residual
 
 
 @pytest.mark.parametrize("name", cases.ACTIVATIONS)

@@ -9,10 +9,11 @@ import pytest
 import reference
 
 import analytic_vae as av
-from analytic_vae.spectral.axis import Axis
-from analytic_vae.spectral.bend import Bend, coefficients, frequencies
-from analytic_vae.spectral.projection import Projection
-from analytic_vae.spectral.support import support
+from analytic_vae.certify.domain import Axis
+from analytic_vae.certify.phase_series import coefficients, frequencies
+from analytic_vae.certify.ridge_function import Bend
+from analytic_vae.spectral.enumeration import support
+from analytic_vae.spectral.projected_law import Projection
 
 pytestmark = pytest.mark.coarse
 

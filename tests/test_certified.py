@@ -130,7 +130,7 @@ def test_a_kink_below_the_box(dtype, mean):
     """`relu(b) - b` is zero on all of the box, but not its expectation, that of `relu(-b)`."""
     from scipy.stats import norm
 
-    from analytic_vae.activation import residual
+    from analytic_vae.model.activation import residual
 
     source = av.FeatureModel(av.Prior.bernoulli(np.array([0.5], dtype)), np.zeros((1, 1), dtype), dtype(1), [mean])
     one = np.ones((1, 1), dtype)

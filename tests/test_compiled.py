@@ -5,20 +5,20 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from analytic_vae import compiled
+from analytic_vae import _jit
 
 
 @pytest.fixture(autouse=True)
 def no_options_known():
-    compiled._options.cache_clear()
+    _jit._options.cache_clear()
     yield
-    compiled._options.cache_clear()
+    _jit._options.cache_clear()
 
 
 def cubed():
     traces = []
 
-    @compiled.compiled
+    @_jit.compiled
     def function(x, power=3):
         traces.append(None)
         return power(x) if callable(power) else x**power
@@ -32,7 +32,7 @@ def test_alone_and_in_every_transform(monkeypatch):
     x = jnp.array(2.0)
     assert function(x) == function(x) == 8 and len(traces) == 1
     if jax.default_backend() == "cpu":
-        assert compiled._options() == {compiled.CHOICE: False}
+        assert _jit._options() == {_jit.CHOICE: False}
     assert jax.jit(function)(x) == eqx.filter_jit(lambda: function(x))() == 8
     assert jax.grad(function)(x) == jax.jit(jax.grad(function))(x) == jax.grad(jax.jit(function))(x) == 12
     scaled = lambda a: function(x, power=lambda y: a * y)  # noqa: E731
@@ -44,11 +44,11 @@ def test_alone_and_in_every_transform(monkeypatch):
 
 def test_a_choice_that_xla_does_not_know_is_left_out(monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", "")
-    monkeypatch.setattr(compiled, "CHOICE", "xla_cpu_no_such_choice")
+    monkeypatch.setattr(_jit, "CHOICE", "xla_cpu_no_such_choice")
     function, _ = cubed()
-    assert compiled._options() is None and function(jnp.array(2.0)) == 8
+    assert _jit._options() is None and function(jnp.array(2.0)) == 8
 
 
 def test_the_users_choice_stays(monkeypatch):
-    monkeypatch.setenv("XLA_FLAGS", f"--{compiled.CHOICE}=true")
-    assert compiled._options() is None
+    monkeypatch.setenv("XLA_FLAGS", f"--{_jit.CHOICE}=true")
+    assert _jit._options() is None

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import analytic_vae as av
-from analytic_vae.spectral.compression import compress, gauss_rule
+from analytic_vae.spectral.gauss_rule import compress, gauss_rule
 
 RNG = np.random.default_rng
 rule = jax.jit(gauss_rule, static_argnums=2)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import analytic_vae as av
-from analytic_vae.encoder import encode
+from analytic_vae.model.encoder import encode
 
 SAME = {"rtol": 1e-11, "atol": 1e-12}
 

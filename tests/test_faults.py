@@ -46,9 +46,9 @@ def test_a_poisoned_step_of_an_optax_optimiser_is_taken_back(poison):
 
 @pytest.mark.coarse
 def test_a_poisoned_value_in_a_line_search_is_stepped_back_from(monkeypatch):
-    from analytic_vae import optimise
+    from analytic_vae.fitting import lbfgs
 
-    exact, calls = optimise.profiled_value_and_grad, []
+    exact, calls = lbfgs.profiled_value_and_grad, []
 
     def poisoned(*arguments):
         calls.append(None)
@@ -57,7 +57,7 @@ def test_a_poisoned_value_in_a_line_search_is_stepped_back_from(monkeypatch):
 
     options = OPTIONS | {"steps": 20, "noise": "scalar"}
     whole = av.fit(two_features(), LINEAR, **options)
-    monkeypatch.setattr(optimise, "profiled_value_and_grad", poisoned)
+    monkeypatch.setattr(lbfgs, "profiled_value_and_grad", poisoned)
     result = av.fit(two_features(), LINEAR, **options)
     assert result.rejected == 2 and result.loss < whole.loss + 0.01
 
@@ -65,9 +65,9 @@ def test_a_poisoned_value_in_a_line_search_is_stepped_back_from(monkeypatch):
 @pytest.mark.coarse
 def test_a_loss_not_to_be_believed_is_stepped_back_from(monkeypatch):
     """A law that has left its box says so by its misfit, however low the loss that it gives."""
-    from analytic_vae import optimise
+    from analytic_vae.fitting import lbfgs
 
-    exact, calls = optimise.profiled_value_and_grad, []
+    exact, calls = lbfgs.profiled_value_and_grad, []
 
     def poisoned(*arguments):
         calls.append(None)
@@ -78,13 +78,13 @@ def test_a_loss_not_to_be_believed_is_stepped_back_from(monkeypatch):
         return (loss - 100, (encoder, wrong, target)), gradient
 
     options = OPTIONS | {"steps": 20, "noise": "scalar"}
-    monkeypatch.setattr(optimise, "profiled_value_and_grad", poisoned)
+    monkeypatch.setattr(lbfgs, "profiled_value_and_grad", poisoned)
     result = av.fit(two_features(), LINEAR, **options)
     assert result.rejected == 2 and result.loss > 0 and result.elbo.misfit < 0.1
 
 
 def test_an_optax_step_out_of_the_boxes_is_taken_back():
-    from analytic_vae.optimise import Walk
+    from analytic_vae.fitting.optax_loop import Walk
 
     one, optimizer = jnp.ones(()), optax.sgd(0.1)
     walk = Walk(one, optimizer.init(one), one, one, one, jnp.zeros((), int), one * jnp.inf)

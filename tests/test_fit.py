@@ -1,6 +1,5 @@
 """Closed forms and the learning of one layer, through the public face."""
 
-import sys
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -15,7 +14,8 @@ import reference
 
 import analytic_vae as av
 from analytic_vae.closed_form import profiled, residual_covariance
-from analytic_vae.optimise import Stop
+from analytic_vae.fitting import lbfgs, problem, starts
+from analytic_vae.fitting.problem import Stop
 
 pytestmark = pytest.mark.coarse
 
@@ -190,36 +190,34 @@ def test_a_round_that_uses_up_its_evaluations_without_a_step_ends(small, monkeyp
         return SimpleNamespace(status=1)
 
     monkeypatch.setattr(
-        "analytic_vae.optimise.profiled_value_and_grad",
+        "analytic_vae.fitting.lbfgs.profiled_value_and_grad",
         lambda step, columns, encoder, *_: (
             (1.0, (encoder, SimpleNamespace(loss=1.0, misfit=0.0), None)),
             jnp.ones_like(step),
         ),
     )
-    monkeypatch.setattr("analytic_vae.optimise.minimize", no_step)
+    monkeypatch.setattr("analytic_vae.fitting.lbfgs.minimize", no_step)
     result = av.fit(*small, noise="scalar", resolution=COARSE, check=False)
     assert result.stop is Stop.STUCK and result.history.size == 0
 
 
 def test_a_doubted_result_is_kept_if_finer_grids_give_none(small, monkeypatch):
     """Every finer resolution has no finite loss: the result comes back and says that it is doubtful."""
-    from analytic_vae import optimise
 
-    exact, fitted = optimise.profiled_lbfgs, optimise.compiled_elbo
+    exact, fitted = lbfgs.profiled_lbfgs, problem.compiled_elbo
 
     def only_coarse(*arguments):
         resolution = arguments[8]
         if resolution.frequencies > 8:
-            raise optimise.TooCoarse("resolution: expected one at which the loss is finite")
+            raise problem.TooCoarse("resolution: expected one at which the loss is finite")
         return exact(*arguments)
 
     def far_at_finer(*arguments):
         result = fitted(*arguments)
         return eqx.tree_at(lambda r: r.R1, result, result.R1 + (arguments[4].frequencies > 8))
 
-    fit = sys.modules["analytic_vae.fit"]
-    monkeypatch.setattr(fit, "profiled_lbfgs", only_coarse)
-    monkeypatch.setattr(fit, "compiled_elbo", far_at_finer)
+    monkeypatch.setattr(starts, "profiled_lbfgs", only_coarse)
+    monkeypatch.setattr(starts, "compiled_elbo", far_at_finer)
     lines = []
     linear = av.LinearLayer(np.eye(2))
     result = av.fit(small[0], linear, noise="scalar", steps=2, resolution=av.Resolution(8), log=lines.append)
@@ -293,7 +291,7 @@ def test_a_constant_layer_has_nothing_to_learn(small):
 
 
 def test_too_little_memory_is_said_before_a_fit(small, monkeypatch):
-    monkeypatch.setattr("analytic_vae.spectral.memory.available_bytes", lambda: 1000)
+    monkeypatch.setattr("analytic_vae.moments.budget.available_bytes", lambda: 1000)
     with pytest.raises(MemoryError, match="resolution"):
         av.fit(*small)
 
@@ -313,9 +311,8 @@ def sharp_fit(log):
 
 def test_a_doubted_fit_goes_on_or_begins_anew_at_a_finer_resolution(monkeypatch):
     """It goes on where the loss moves by less than 0.1 nats; the check at 12 frequencies is also made to move more."""
-    from analytic_vae import optimise
 
-    fit, exact, judge = sys.modules["analytic_vae.fit"], optimise.profiled_lbfgs, optimise.compiled_elbo
+    exact, judge = lbfgs.profiled_lbfgs, problem.compiled_elbo
     for off, how in ((0.0, "going on"), (1.0, "beginning anew")):
         runs, lines = [], []
 
@@ -328,8 +325,8 @@ def test_a_doubted_fit_goes_on_or_begins_anew_at_a_finer_resolution(monkeypatch)
             runs.append((arguments[8].frequencies, arguments[3], found.encoder))
             return found
 
-        monkeypatch.setattr(fit, "compiled_elbo", judged)
-        monkeypatch.setattr(fit, "profiled_lbfgs", recorded)
+        monkeypatch.setattr(starts, "compiled_elbo", judged)
+        monkeypatch.setattr(starts, "profiled_lbfgs", recorded)
         result, encoder = sharp_fit(lines.append)
         assert any(f"{how} at 16 frequencies" in line for line in lines), lines
         assert [frequencies for frequencies, *_ in runs] == [8, 16]

@@ -17,10 +17,10 @@ import numpy as np
 import pytest
 
 import analytic_vae as av
-from analytic_vae.__main__ import main
-from analytic_vae.classifier import train_classifier
-from analytic_vae.encoder import encode
-from analytic_vae.report import compare, markdown, save_report
+from analytic_vae.cli.commands import main
+from analytic_vae.cli.digits import train_classifier
+from analytic_vae.cli.report import compare, markdown, save_report
+from analytic_vae.model.encoder import encode
 
 pytestmark = pytest.mark.coarse
 
@@ -349,8 +349,8 @@ def test_help_needs_no_work():
 def test_fingerprints_tell_runs_apart(run):
     import optax
 
+    from analytic_vae.io.fingerprint import _fingerprint
     from analytic_vae.learn import _checked_options
-    from analytic_vae.run_folder import _fingerprint
 
     source, network, weights = run
     clipped = [av.from_weights(weights, av.Activation(lambda b, c=c: b.clip(-c, c), (-c, c))) for c in (1.0, 2.0)]
@@ -393,8 +393,8 @@ def _scaled(s):
     ids=["default", "attribute", "jit", "partial", "name"],
 )
 def test_fingerprints_tell_activations_apart(run, one, other):
+    from analytic_vae.io.fingerprint import _fingerprint
     from analytic_vae.learn import _checked_options
-    from analytic_vae.run_folder import _fingerprint
 
     source, _, weights = run
     nets = [av.from_weights(weights, av.Activation(function, (), name="mine")) for function in (one, other, one)]

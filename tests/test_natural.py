@@ -9,8 +9,8 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 import analytic_vae as av
-from analytic_vae.encoder import encode
-from analytic_vae.natural import DAMPING, directions, fisher, moved
+from analytic_vae.fitting.fisher import DAMPING, directions, fisher, moved
+from analytic_vae.model.encoder import encode
 
 
 @pytest.mark.parametrize("name", cases.ENCODERS)

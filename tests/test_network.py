@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analytic_vae.activation import ACTIVATIONS, Activation
-from analytic_vae.layer import DenseLayer, LinearLayer, RidgeLayer
-from analytic_vae.network import from_mlp, from_weights
+from analytic_vae.model.activation import ACTIVATIONS, Activation
+from analytic_vae.model.layer import DenseLayer, LinearLayer, RidgeLayer
+from analytic_vae.model.network import from_mlp, from_weights
 
 FORGET = ("each", "last")
 SIZES = (3, 4, 3, 2)

@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_network import assert_same, random_weights
 
-from analytic_vae.activation import ACTIVATIONS
-from analytic_vae.files import read_arrays
-from analytic_vae.network import load_network, weights_of
+from analytic_vae.io.arrays import read_arrays
+from analytic_vae.io.network_files import load_network, weights_of
+from analytic_vae.model.activation import ACTIVATIONS
 
 W, B = np.ones((2, 3)), np.zeros(2)
 SPARSE_MLP = Path(__file__).parents[2] / "shared" / "cases" / "sparse_mlp.npz"

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import analytic_vae as av
-from analytic_vae.progress import kept_talking
+from analytic_vae.fitting.progress import kept_talking
 from analytic_vae.samples import BATCH, SampledErrors, sampled_moments
 
 pytestmark = pytest.mark.coarse

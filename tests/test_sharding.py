@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from analytic_vae.parallel import _pack
+from analytic_vae._sharding import _pack
 
 SCRIPT = Path(__file__).with_name("sharded.py")
 FLAGS = os.environ.get("XLA_FLAGS", "")

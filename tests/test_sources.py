@@ -10,9 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from analytic_vae.model import FeatureModel
-from analytic_vae.prior import Prior
-from analytic_vae.sources import _histogram, digits_data, load_source, source_from_data
+from analytic_vae.cli.digits import digits_data
+from analytic_vae.io.source_files import load_source
+from analytic_vae.model.feature_model import FeatureModel
+from analytic_vae.model.from_data import _histogram, source_from_data
+from analytic_vae.model.prior import Prior
 
 NOISES = ("full", "diagonal", "scalar")
 

@@ -11,11 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import analytic_vae as av
-from analytic_vae.spectral import box, characteristic, projection, quadrature, series, statistic
-from analytic_vae.spectral.expectation import law_series, least_squares_series, statistic_nodes
-from analytic_vae.spectral.projection import Projection
-from analytic_vae.spectral.ridge import RidgeAxis
-from analytic_vae.spectral.spectrum import Spectrum
+from analytic_vae.moments import statistic
+from analytic_vae.moments.quadrature_rule import law_series, least_squares_series, statistic_nodes
+from analytic_vae.moments.ridge_axis import RidgeAxis
+from analytic_vae.moments.spectrum import Spectrum
+from analytic_vae.spectral import box, characteristic, fourier, projected_law, quadrature
+from analytic_vae.spectral.least_squares import least_squares
+from analytic_vae.spectral.projected_law import Projection
 
 RNG = np.random.default_rng
 
@@ -42,12 +44,12 @@ def test_characteristic_equals_enumeration(noise, dimension):
         rng.normal(size=(9, dimension)),
     )
     law = Projection.of(model, jnp.asarray(matrix), jnp.asarray(offset))
-    phi = jax.vmap(lambda w: projection.characteristic(law, w))(frequency)
+    phi = jax.vmap(lambda w: projected_law.characteristic(law, w))(frequency)
     np.testing.assert_allclose(phi, enumerated(model, matrix, offset, frequency), atol=1e-14)
     moved, shift = rng.normal(size=(2, dimension)), rng.normal(size=2)
     again = law.transform(jnp.asarray(moved), jnp.asarray(shift))
     frequency = frequency[:, :1] * np.array([1.0, -0.5])
-    phi = jax.vmap(lambda w: projection.characteristic(again, w))(frequency)
+    phi = jax.vmap(lambda w: projected_law.characteristic(again, w))(frequency)
     np.testing.assert_allclose(phi, enumerated(model, moved @ matrix, moved @ offset + shift, frequency), atol=1e-14)
     mean, covariance = model.moments()
     np.testing.assert_allclose(law.total_mean, matrix @ mean + offset, rtol=1e-12)
@@ -66,7 +68,7 @@ def test_the_fast_grid_equals_the_formula(features):
     s = law.covariance
     fast = fast * characteristic.gaussian_factor(w, omega, law.mean[:2], law.mean[2], s[:2, :2], s[:2, 2], s[2, 2])
     for i, j in np.ndindex(7, 5):
-        slow = projection.characteristic(law, jnp.append(w[i], omega[j]))
+        slow = projected_law.characteristic(law, jnp.append(w[i], omega[j]))
         np.testing.assert_allclose(fast[i, j], slow, atol=1e-14)
 
 
@@ -127,7 +129,7 @@ def test_a_constant_has_a_box_and_a_gaussian_a_box_of_its_size():
 
 @pytest.mark.parametrize(("order", "dimension"), [(4, 1), (3, 2), (3, 3)])
 def test_half_spaces_hold_one_of_each_pair(order, dimension):
-    half = series.half_space(order, dimension)
+    half = fourier.half_space(order, dimension)
     assert not half[0].any()
     full = np.concatenate([half, -half[1:]])
     cube = np.stack(np.meshgrid(*[np.arange(-order, order + 1)] * dimension), -1).reshape(-1, dimension)
@@ -139,9 +141,9 @@ def test_half_and_full_coefficients_are_one_function():
     rng, order = RNG(0), 5
     real = jnp.asarray(rng.normal(size=2 * order + 1))
     frequency, y = jnp.arange(order + 1.0), jnp.asarray(rng.normal(size=20))
-    by_basis = series.real_basis(jnp.outer(y, frequency)) @ real
-    half = series.half_coefficients(real)
-    full, both = series.full_coefficients(half), series.full_frequencies(frequency)
+    by_basis = fourier.real_basis(jnp.outer(y, frequency)) @ real
+    half = fourier.half_coefficients(real)
+    full, both = fourier.full_coefficients(half), fourier.full_frequencies(frequency)
     np.testing.assert_allclose((jnp.exp(1j * jnp.outer(y, frequency)) @ half).real, by_basis, rtol=1e-12)
     np.testing.assert_allclose(jnp.exp(1j * jnp.outer(y, both)) @ full, by_basis + 0j, rtol=1e-12, atol=1e-13)
 
@@ -152,7 +154,7 @@ def test_least_squares_is_the_projection_in_l2_of_the_weights(count):
     rng = RNG(count)
     basis, weight = rng.normal(size=(count, 12)), rng.uniform(size=count)
     basis[:, -1] = basis[:, 0]
-    operator = series.least_squares(jnp.asarray(basis), jnp.asarray(weight))
+    operator = least_squares(jnp.asarray(basis), jnp.asarray(weight))
     inside, values = basis @ rng.normal(size=12), rng.normal(size=count)
     np.testing.assert_allclose(basis @ (operator @ inside), inside, rtol=1e-8, atol=1e-8)
     left = values - basis @ (operator @ values)
@@ -176,7 +178,7 @@ def test_the_projection_is_differentiated(moved):
 
     def fitted(step):
         moved_basis, moved_weight = at(step)
-        operator = series.least_squares(jnp.asarray(moved_basis), jnp.asarray(moved_weight))
+        operator = least_squares(jnp.asarray(moved_basis), jnp.asarray(moved_weight))
         return probe @ (moved_basis @ (operator @ values))
 
     def exact(step):
@@ -194,19 +196,19 @@ def test_the_projection_is_differentiated(moved):
 def test_directions_that_the_law_does_not_know_are_left_alone():
     """A weight that should be zero but is -1e-6 shows that nothing of variance 1e-7 is known."""
     basis, weight = jnp.eye(3), jnp.array([1.0, 1e-7, 0.0])
-    np.testing.assert_allclose(series.least_squares(basis, weight), np.diag([1, 1, 0]), rtol=1e-12)
-    np.testing.assert_allclose(series.least_squares(basis, weight.at[2].set(-1e-6)), np.diag([1, 0, 0]), rtol=1e-12)
+    np.testing.assert_allclose(least_squares(basis, weight), np.diag([1, 1, 0]), rtol=1e-12)
+    np.testing.assert_allclose(least_squares(basis, weight.at[2].set(-1e-6)), np.diag([1, 0, 0]), rtol=1e-12)
 
 
 @pytest.mark.parametrize("order", [32, 128, 512])
 def test_the_window_is_one_inside_and_zero_at_the_ends(order):
     v = jnp.linspace(0, 1, 1001)
-    value = np.asarray(series.window(v, order))
+    value = np.asarray(fourier.window(v, order))
     inside = (v >= series.MARGIN) & (v <= 1 - series.MARGIN)
     # The steepness squared is pi MARGIN order / 2, at most 32: an error function leaves exp(-that) at its ends.
     left_over = np.exp(-np.clip(np.pi * series.MARGIN * order / 2, 3, 32))
     assert np.all(np.abs(value[inside] - 1) <= left_over) and value[0] <= left_over and value[-1] <= left_over
-    low, length = series.widen(jnp.array(-1.0), jnp.array(3.0))
+    low, length = fourier.widen(jnp.array(-1.0), jnp.array(3.0))
     np.testing.assert_allclose([low + series.MARGIN * length, low + (1 - series.MARGIN) * length], [-1, 3], rtol=1e-12)
 
 

@@ -12,8 +12,8 @@ from scipy.stats import norm
 from test_dense import FINE, problem
 
 import analytic_vae as av
-from analytic_vae.spectral.interactions import second_effects
-from analytic_vae.substates import MOST, merged, states_of, with_substates
+from analytic_vae.fitting.splitting import MOST, merged, states_of, with_substates
+from analytic_vae.moments.second_order import second_effects
 
 pytestmark = pytest.mark.coarse
 

@@ -4,9 +4,10 @@ import jax
 import jax.numpy as jnp
 
 from ..types import Array, Float, Scalar
-from .projection import Projection
+from .projected_law import Projection
 
 THETAS = 24
+
 BUFFER = 0.1  # of the support, beyond its end: where the law may end abruptly, the window must still be 1
 
 

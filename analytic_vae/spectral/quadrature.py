@@ -1,5 +1,6 @@
 """Gauss-Legendre rules on panels that end where a function has a kink."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -62,3 +63,11 @@ def unit_rule(panels: int, order: int = NODES_PER_PANEL) -> tuple[np.ndarray, np
     node, weight = np.polynomial.legendre.leggauss(order)
     left = np.arange(panels)[:, None] / panels
     return (left + (node + 1) / (2 * panels)).ravel(), np.tile(weight / (2 * panels), panels)
+
+
+def even_steps(nodes: Float[Array, " G"], values: Float[Array, " G"], count: int) -> Float[Array, " b"]:
+    """Places between which the function moves equally far in sum."""
+    step = jnp.abs(values[1:] - values[:-1])
+    travelled = jnp.concatenate([jnp.zeros_like(nodes[:1]), jnp.cumsum(jnp.where(jnp.isfinite(step), step, 0))])
+    wanted = travelled[-1] * jnp.linspace(0, 1, count + 2, dtype=nodes.dtype)[1:-1]
+    return jax.lax.stop_gradient(nodes[jnp.clip(jnp.searchsorted(travelled, wanted), 0, nodes.size - 1)])

@@ -3,6 +3,8 @@
 import equinox as eqx
 import numpy as np
 
+from .._check import require_instance
+
 MOST_FREQUENCIES = 4096
 
 
@@ -34,6 +36,14 @@ class Resolution(eqx.Module):
                 raise ValueError(f"{name}: expected a number from 8 to {MOST_FREQUENCIES}, got {value}.")
         if self.frequencies % 2:
             raise ValueError(f"frequencies: expected an even number, got {self.frequencies}.")
+
+    @classmethod
+    def of(cls, resolution: "Resolution | None") -> "Resolution":
+        """What a caller gave, or the default where nothing was; raises `TypeError` if it is anything else."""
+        if resolution is None:
+            return cls()
+        require_instance("resolution", resolution, cls, "a Resolution")
+        return resolution
 
     def times(self, factor: int) -> "Resolution":
         """So many times the frequencies, as far as there are more."""
@@ -100,3 +110,6 @@ class Resolution(eqx.Module):
     def ridge_panels(self) -> int:
         """Panels of 16 nodes on the ridge axis: four oscillations of its highest frequency a panel."""
         return int(np.ceil(max(self.nodes / 16, self.ridge_order / 4)))
+
+
+FINER = 8  # laws of one unit are cheap, and all else starts from them

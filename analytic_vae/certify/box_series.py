@@ -1,0 +1,144 @@
+"""Expectations of functions of a feature's statistics with bounds of their errors.
+
+A bounded function g of `y''`, analytic in a strip, is windowed and made periodic on the box (`axis.py`): with its
+coefficients `c_k` and `phi` of `certified_law.py`, `E g = sum_k c_k phi(w_k)` up to what is bounded here.
+"""
+
+import itertools
+import math
+from collections.abc import Callable
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+
+from ..types import Array, Complex, Float
+from .ball import SIGMAS, Bounded, bounded
+from .domain import Axis, log_geometric, periodic
+from .encoder_functions import Bounds
+from .joint_law import LARGEST, Joint, Waves
+
+
+class Coefficients(eqx.Module):
+    """Windowed functions `g_f` on the box of `y''` as `sum_k c_k exp(i <w_k, y'' - low>)`, all k or half of them.
+
+    `index: [W, t]` of the `kept: [F, W]` (the last not negative; `twice: [W]` is 2 where `-k` counts). `slack: [F]`
+    bounds each coefficient's error, `jitter: [F]` its rounding. `dropped: [F, V]` are sizes of those at `dropped_index:
+    [V, t]` (all signs counted), and `beyond: [F, t]` of all beyond on each axis, from k = `first` on, without damping.
+    `sup` and `slope` are those of `Bounds`.
+    """
+
+    index: Float[Array, "W t"]
+    twice: Float[Array, " W"]
+    kept: Complex[Array, "F W"]
+    slack: Float[Array, " F"]
+    jitter: Float[Array, " F"]
+    dropped_index: Float[Array, "V t"]
+    dropped: Float[Array, "F V"]
+    beyond: Float[Array, "F t"]
+    sup: Float[Array, " F"]
+    slope: Float[Array, "F t"]
+    first: int = eqx.field(static=True)
+
+
+def box_coefficients(axes: tuple[Axis, ...], values: Callable, bounds: Bounds) -> Coefficients:
+    """The coefficients of `values: [Q, t] -> [F, Q]`, functions of `y''` with those bounds."""
+    t, order, dtype = len(axes), axes[0].order, axes[0].low.dtype
+    nodes, known = 8 * order, 3 * order  # coefficients beyond the order are computed for their sizes only
+    v = axes[0].nodes(nodes)
+    grid = jnp.stack(jnp.meshgrid(*[axis.low + axis.length * v for axis in axes], indexing="ij"), axis=-1)
+    window = axes[0].window(v)
+    for axis in axes[1:]:
+        window = window[:, None] * axis.window(v)[None]
+    found = (values(grid.reshape(-1, t)) * window.ravel()[None]).reshape(-1, *[v.size] * t)
+    for d in range(t):
+        found = periodic(found, nodes, axis=1 + d)
+    spectrum = jnp.fft.fftn(found, axes=tuple(range(1, t + 1))) / nodes**t
+    size = jnp.sqrt(jnp.mean(found**2, axis=tuple(range(1, t + 1))))
+    eps = jnp.finfo(dtype).eps
+
+    log = (
+        bounds.log_sup + sum(jnp.interp(bounds.strips[:, d], axes[d].strips, axes[d].log_share) for d in range(t))[None]
+    )
+    least = lambda exponent: jnp.exp(jnp.min(_no_nan(log + exponent[None]), axis=1))  # noqa: E731
+    step = [axis.step * bounds.strips[:, d] for d, axis in enumerate(axes)]
+    aliases = [2 * jnp.exp(-(nodes - known) * x) / -jnp.expm1(-nodes * x) for x in step]
+    more = aliases[0] if t == 1 else aliases[0] + aliases[1] + aliases[0] * aliases[1]
+    slack = least(jnp.log(more))
+    jitter = (eps * (4 + 2 * t * math.log2(nodes)) * size + bounds.rounding) / math.sqrt(nodes**t)
+
+    whole = [1 + 2 / jnp.expm1(x) for x in step]
+    beyond = []
+    for d in range(t):
+        others = sum((jnp.log(whole[e]) for e in range(t) if e != d), jnp.zeros_like(step[d]))
+        beyond.append(2 * least(-(known + 1) * step[d] - log_geometric(step[d]) + others))
+
+    box = itertools.product(*[range(-known, known + 1)] * (t - 1), range(known + 1))
+    index = np.array(list(box))
+    inside = np.all(np.abs(index) <= order, axis=1)
+    twice = np.where(index[:, -1] > 0, 2.0, 1.0)
+    picked = spectrum[(slice(None), *(index.T % nodes))]
+    return Coefficients(
+        index=jnp.asarray(index[inside], dtype),
+        twice=jnp.asarray(twice[inside], dtype),
+        kept=picked[:, inside],
+        slack=slack,
+        jitter=jitter,
+        dropped_index=jnp.asarray(index[~inside], dtype),
+        dropped=(jnp.abs(picked[:, ~inside]) + slack[:, None]) * jnp.asarray(twice[~inside], dtype)[None],
+        beyond=jnp.stack(beyond, axis=1),
+        sup=bounds.sup,
+        slope=bounds.slope,
+        first=known + 1,
+    )
+
+
+def frequencies(axes: tuple[Axis, ...], index: Float[Array, "W t"]) -> Float[Array, "W t"]:
+    """`w_k`."""
+    return index * jnp.stack([axis.step for axis in axes])[None]
+
+
+def _tail(joint: Joint, given: Coefficients, share: float = 1.0) -> Float[Array, " F"]:
+    """Bound of what the dropped coefficients add, each times what the noise leaves of phi."""
+    known = given.dropped @ joint.damping(frequencies(joint.axes, given.dropped_index), share)
+    last = jnp.stack([jnp.exp(-share * (axis.noise * axis.step * given.first) ** 2 / 2) for axis in joint.axes])
+    return known + given.beyond @ last
+
+
+def expectations(joint: Joint, found: Waves, given: Coefficients, weighted: int) -> tuple[Bounded, Bounded]:
+    """`E g_f`, and `E F g` for the function of index `weighted`."""
+    kept, twice = given.kept, given.twice
+    size = jnp.abs(kept) * twice[None]
+    eps, missed = jnp.finfo(twice.dtype).eps, joint.axes[0].missed
+    for axis in joint.axes[1:]:
+        missed = missed + axis.missed
+    moved, weight_moved = joint.moved
+    summed = eps * math.log2(twice.size + 1)
+
+    def total(coefficients, phi):
+        return (coefficients.real * phi.real[None] - coefficients.imag * phi.imag[None]) @ twice
+
+    def rounding(size, jitter, phi, phi_jitter):
+        squares = (size * (phi_jitter + summed * jnp.abs(phi))[None]) ** 2
+        squares = squares + jitter[:, None] ** 2 * ((twice * jnp.abs(phi)) ** 2)[None]
+        return SIGMAS * jnp.sqrt(squares.sum(axis=1))
+
+    plain, over = total(kept, found.plain), twice @ jnp.abs(found.plain)
+    error = (size + given.slack[:, None] * twice[None]) @ found.plain_error + given.slack * over
+    error = error + rounding(size, given.jitter, found.plain, found.plain_jitter)
+    error = error + _tail(joint, given) + 2 * missed * given.sup + given.slope @ moved
+    error = jnp.fmin(error, given.sup + jnp.abs(plain))  # no expectation is larger than the function
+    one = slice(weighted, weighted + 1)
+    value, over = total(kept[one], found.weighted), twice @ jnp.abs(found.weighted)
+    _, high = joint.weight_norm
+    more = (size[one] + given.slack[one, None] * twice[None]) @ found.weighted_error + given.slack[one] * over
+    more = more + rounding(size[one], given.jitter[one], found.weighted, found.weighted_jitter)
+    more = more + high * _tail(joint, given)[one] + LARGEST * joint.weight_deviation * _tail(joint, given, 0.5)[one]
+    more = more + 2 * missed ** (7 / 8) * high * given.sup[one]
+    more = more + high * (given.slope[one] @ moved) + weight_moved * given.sup[one]
+    more = jnp.fmin(more, high * given.sup[one] + jnp.abs(value))
+    return bounded(plain, error), bounded(value[0], more[0])
+
+
+def _no_nan(log: Array) -> Array:
+    return jnp.where(jnp.isnan(log), jnp.inf, log)

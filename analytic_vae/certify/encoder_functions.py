@@ -1,0 +1,130 @@
+"""Functions of a feature's statistics that the loss needs, and how large they are off the real axis."""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from ..model.encoder import AbstractEncoder
+from ..moments.statistic import Statistic
+from ..spectral.characteristic import cis
+from ..spectral.fourier import Series
+from ..types import Array, Float
+from .domain import Axis
+from .functions import Analytic
+
+FEW = 4  # with two statistics every so many-th strip is tried on each axis
+
+
+class Bounds(NamedTuple):
+    """Of functions `g_f`: `log_sup: [F, S]` of their sizes in `strips: [S, t]` of half-widths; `sup: [F]` at real y,
+    `slope: [F, t]` of their derivatives there; and `rounding: [F]` of their values, point by point.
+    """
+
+    strips: Float[Array, "S t"]
+    log_sup: Float[Array, "F S"]
+    sup: Float[Array, " F"]
+    slope: Float[Array, "F t"]
+    rounding: Float[Array, " F"]
+
+
+RATE, MEAN = 0, 1  # which functions of `encoder_functions` these are
+
+
+def middle_and_half(code: Float[Array, "*m K"]) -> tuple[Float[Array, "*m"], Float[Array, "*m"]]:
+    """The middle of a code's range, and half of its length."""
+    least, most = code.min(axis=-1), code.max(axis=-1)
+    return (most + least) / 2, (most - least) / 2
+
+
+def latent_mean(encoder: AbstractEncoder, atoms: Float[Array, " K"], code: Float[Array, " K"]) -> Analytic:
+    """The mean of the code less its middle, of a feature that reads one statistic: a function of that."""
+    middle, half = middle_and_half(code)
+
+    def value(y):
+        log_q = jax.vmap(lambda point: encoder.log_masses(point[None], atoms))(jnp.ravel(y))
+        return (jnp.exp(log_q) @ (code - middle)).reshape(y.shape)
+
+    def strip(low, high, width):
+        return encoder.strip(low[None], high[None], width[None], atoms)
+
+    def sup(low, high, width):
+        turn = strip(low, high, width).turn
+        known = turn < 0.98 * jnp.pi
+        grown = jnp.where(known, half / jnp.cos(jnp.where(known, turn, 0) / 2), jnp.inf)
+        return jnp.where(width == 0, half, grown)
+
+    def rounding(low, high):
+        return half * (8 + 2 * strip(low, high, jnp.zeros_like(low)).size)
+
+    return Analytic(value, sup, jnp.zeros_like(half), rounding=rounding)
+
+
+def encoder_functions(
+    encoder: AbstractEncoder,
+    atoms: Float[Array, " K"],
+    code: Float[Array, " K"],
+    siblings: Float[Array, "R K"],
+    log_masses: Float[Array, " K"],
+    statistic: Statistic,
+    axes: tuple[Axis, ...],
+    series: Series | None = None,
+) -> tuple[Callable, Bounds]:
+    """Of one code of a feature, functions of y'': `KL(Q || prior)`, its mean s, and R covariances and products.
+
+    A code is a number for each atom; its mean is less the middle of the code. The covariances given y, and the products
+    of means, are those with each of the `siblings`: all codes of the feature. With a series for s there is one more,
+    the square of what that leaves out.
+    Returns values and their bounds.
+    If `l_k` are logits with `|Im (l_k - l_k')| <= theta < pi`, then `|q_k| <= sec(theta / 2) p_k` with masses `p` of
+    the real parts, as `|sum_k exp(l_k)| >= cos(theta / 2) sum_k |exp(l_k)|`.
+    """
+    (middle, half), (middles, halves) = middle_and_half(code), middle_and_half(siblings)
+    reference = jnp.where(jnp.isfinite(log_masses), log_masses, 0)
+    t, basis = statistic.dimension, statistic.basis
+
+    def values(points):
+        log_q = jax.vmap(lambda y: encoder.log_masses(y, atoms))(statistic.centre[None] + points @ basis.T)
+        q = jnp.exp(log_q)
+        own, others = code - middle, siblings - middles[:, None]
+        mean, means = q @ own, q @ others.T
+        weighted = q * (own[None] - mean[:, None])
+        covariances = jnp.einsum("qk,qrk->rq", weighted, others[None] - means[:, :, None])
+        rate = jnp.sum(jnp.where(q > 0, q * (log_q - reference[None]), 0), axis=1)
+        found = [jnp.stack([rate, mean]), covariances, mean[None] * means.T]
+        if series is not None:
+            found.append((mean - (cis(points @ series.frequency.T) @ series.coefficients).real)[None] ** 2)
+        return jnp.concatenate(found)
+
+    low, high = (jnp.stack(ends) for ends in zip(*[axis.extended for axis in axes], strict=True))
+    corners = jnp.stack([low, high])
+    centre, span = (corners[0] + corners[1]) / 2, (corners[1] - corners[0]) / 2
+    y, around = statistic.centre + basis @ centre, jnp.abs(basis) @ span
+    every = slice(None) if t == 1 else slice(None, None, FEW)
+    strips = jnp.stack(jnp.meshgrid(*[axis.strips[every] for axis in axes], indexing="ij"), axis=-1).reshape(-1, t)
+    strip = jax.vmap(lambda rho: encoder.strip(y - around, y + around, jnp.abs(basis) @ rho, atoms))(strips)
+    known = strip.turn < 0.98 * jnp.pi
+    turn = jnp.where(known, strip.turn, 0)
+    sec = 1 / jnp.cos(turn / 2)
+    states, prior = math.log(atoms.shape[0]), jnp.abs(reference).max()
+
+    def sups(sec, turn, rho):
+        rate = sec * (states + jnp.log(sec) + turn + prior)
+        both = half * halves
+        found = [jnp.stack([rate, half * sec]), jnp.outer(both, sec + sec**2), jnp.outer(both, sec**2)]
+        if series is not None:
+            grown = jnp.exp(rho @ jnp.abs(series.frequency.T)) @ jnp.abs(series.coefficients)
+            found.append((half * sec + grown)[None] ** 2)
+        return jnp.concatenate(found)
+
+    log_sup = jnp.where(known[None], jnp.log(sups(sec, turn, strips)), jnp.inf)
+    sup = sups(jnp.ones(1, half.dtype), jnp.zeros(1, half.dtype), jnp.zeros((1, t), half.dtype))[:, 0]
+    eps = jnp.finfo(atoms.dtype).eps
+    # Slopes by Cauchy's estimate, and what rounding y and the logits does.
+    slope = jnp.min(jnp.exp(log_sup)[:, :, None] / strips[None], axis=1)
+    farther = jnp.maximum(jnp.abs(low), jnp.abs(high)) + jnp.abs(statistic.centre) / jnp.abs(jnp.diagonal(basis))
+    size = strip.size.max()
+    rounding = eps * (slope @ farther + sup * (8 + 2 * size))
+    return values, Bounds(strips, log_sup, sup, slope, rounding)

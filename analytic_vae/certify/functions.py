@@ -1,0 +1,72 @@
+"""The functions whose expectations are certified: analytic, piecewise linear, or a choice of both."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax.numpy as jnp
+
+from ..model.activation import Activation
+from ..types import Array, Float, Scalar
+
+
+class PiecewiseLinear(NamedTuple):
+    """The continuous function `intercept + slope y + sum_i jumps_i relu(y - places_i)`; `places`, `jumps: [P]`."""
+
+    places: Float[Array, " P"]
+    jumps: Float[Array, " P"]
+    intercept: Scalar
+    slope: Scalar
+
+    @classmethod
+    def of(cls, activation: Activation, dtype) -> "PiecewiseLinear":
+        """A piecewise linear activation with the jumps of its `strip`, or a linear one."""
+        places = jnp.asarray(activation.kinks or (0.0,), dtype)
+        left = places[0] - 1
+        slope = activation(left) - activation(left - 1)
+        return cls(places, jnp.asarray(activation.strip.jumps or (0.0,), dtype), activation(left) - slope * left, slope)
+
+
+class Analytic(NamedTuple):
+    """A function that is analytic near the real axis.
+
+    `sup(low, high, width)` bounds its size at `y + i v`, `low <= y <= high`, `|v| <= width`, by infinity where it is
+    not analytic; `lipschitz` bounds the slope of its root of that `degree` on the real axis, and is 0 if `sup` bounds
+    the function on all of that. `rounding(low, high)` is the rounding of its values there, in units in the last place,
+    beyond that of `y` and twice the value's.
+    """
+
+    function: Callable[[Array], Array]
+    sup: Callable[[Array, Array, Array], Array]
+    lipschitz: Scalar
+    degree: int = 1
+    rounding: Callable[[Array, Array], Array] = lambda low, high: jnp.zeros_like(low)
+
+    @classmethod
+    def of(cls, activation: Activation, dtype) -> "Analytic":
+        """An activation, bounded on the real axis if the bound of its strip does not grow; else of bounded slope."""
+        strip = activation.strip
+        far = jnp.asarray(jnp.finfo(dtype).max ** 0.5, dtype)
+        zero = jnp.zeros_like(far)
+        bounded = strip.sup(-far, far, zero) <= strip.sup(-(far**0.5), far**0.5, zero)
+        return cls(activation, strip.sup, jnp.where(bounded, zero, strip.slope(zero)))
+
+    def squared(self) -> "Analytic":
+        """The square of a function of degree 1."""
+        return Analytic(
+            lambda y: self.function(y) ** 2,
+            lambda low, high, width: self.sup(low, high, width) ** 2,
+            self.lipschitz,
+            degree=2,
+        )
+
+
+class OneOf(NamedTuple):
+    """The function of that index, which may be traced."""
+
+    functions: "tuple[PiecewiseLinear | Analytic, ...]"
+    index: Array
+
+
+def as_function(activation: Activation, dtype) -> PiecewiseLinear | Analytic:
+    """An activation as what it is."""
+    return (PiecewiseLinear if activation.piecewise_linear else Analytic).of(activation, dtype)

@@ -1,0 +1,279 @@
+"""The characteristic function of a layer's statistics, and its derivative towards one more, with bounds of the errors.
+
+For statistics `y'' = a'' + kappa''(b)` (`Statistic`) and one weight `F = a_F + c_F psi(b)`, all linear in the layer's
+output: `phi(w) = E exp(i <w, y'' - low>)` and `phi_F(w) = E F exp(i <w, y'' - low>)`, the latter by a derivative by
+the frequency of F.
+"""
+
+import math
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..model.feature_model import FeatureModel
+from ..model.layer import RidgeForm
+from ..moments.statistic import Statistic, inverse_basis
+from ..spectral.characteristic import times
+from ..spectral.projected_law import Projection
+from ..types import Array, Complex, Float, Scalar
+from .domain import Axis
+from .phase_series import coefficients, frequencies
+from .phase_tail import Damping, missing
+from .product import Plane
+from .ridge_function import Bend
+from .tail_mass import sixteenth
+
+LARGEST = 0.86  # of x exp(-x^2 / 4)
+
+AT_ONCE = 2**21  # complex numbers of all features that are held together
+
+
+class Joint(eqx.Module):
+    """The joint law of D statistics less what bends, a weight F less the same, and the ridge variable b.
+
+    Fields: `law`, of `(a'', a_F, b)`: D + 2 projections; `scale: [D + 2]`, sizes of what they were summed from; `bend`,
+    of the D statistics, and `weight_bend`, of F, None for a linear layer; `ridge`, the axis of b; `axes`, those
+    of `y''`; `noise: [D, D]`, the Gaussian covariance of `y''` given b, from below.
+    """
+
+    law: Projection
+    scale: Float[Array, " E"]
+    bend: Bend | None
+    weight_bend: Bend | None
+    ridge: Axis
+    axes: tuple[Axis, ...]
+    noise: Float[Array, "D D"]
+
+    @classmethod
+    def of(
+        cls,
+        source: FeatureModel,
+        form: RidgeForm,
+        readout: Float[Array, "D n2"],
+        weight: tuple[Float[Array, " n2"], Float[Array, " n2"], Scalar],
+        statistic: Statistic,
+        centre: Scalar,
+        order: int,
+        ridge_order: int,
+    ) -> "Joint":
+        """For `y = readout f(x)` in the coordinates of `statistic`, and `F = <weight_0, f(x)> + weight_2`.
+
+        `weight_1` are the sizes that `weight_0` was summed from.
+        """
+        direction, size, offset = weight
+        rows = jnp.concatenate([statistic.rows, jnp.stack([direction @ form.linear, form.direction])])
+        constant = jnp.stack([direction @ form.offset + offset, form.bias])
+        law = Projection.of(source, rows, jnp.concatenate([jnp.zeros_like(statistic.centre), constant]))
+        D = statistic.dimension
+        law = eqx.tree_at(
+            lambda one: one.mean, law, jnp.concatenate([statistic.law.mean - statistic.middle, law.mean[D:]])
+        )
+        ridge = Axis.of(law.alone(D + 1), _conditional(law.covariance, D), ridge_order)
+        psi = activation_size(form, ridge)
+        scale = _sizes(source, form, readout, size, offset, statistic, centre, psi)
+        cells, bend, weight_bend = [None] * D, None, None
+        if form.activation is not None:
+            bend = Bend(statistic.shear, statistic.coefficient, centre, form.activation)
+            weight_bend = Bend(jnp.zeros(1, scale.dtype), (direction @ form.output)[None], centre, form.activation)
+            cells = bend.cells(law.alone(D + 1), ridge)
+        noise = _given_last(law.covariance, D)
+        deviation = [jnp.sqrt(_given_other(noise, d)) for d in range(D)]
+        axes = tuple(Axis.of(law.alone(d), deviation[d], order, cells[d]) for d in range(D))
+        return cls(law, scale, bend, weight_bend, ridge, axes, noise)
+
+    @property
+    def low(self) -> Float[Array, " D"]:
+        """The low ends of the boxes of `y''`."""
+        return jnp.stack([axis.low for axis in self.axes])
+
+    @property
+    def moved(self) -> tuple[Float[Array, " D"], Scalar]:
+        """How far rounding may move `y''`, all states and frequencies alike, and F."""
+        eps = jnp.finfo(self.scale.dtype).eps
+        own = self.scale[:-1] + jnp.stack([*[axis.length for axis in self.axes], jnp.zeros_like(self.scale[0])])
+        if self.bend is not None:
+            steep = jnp.concatenate([self.bend.steepest(), self.weight_bend.steepest()])
+            own = own + steep * (self.scale[-1] + self.ridge.length)
+        return 4 * eps * own[:-1], 4 * eps * own[-1]
+
+    @property
+    def weight_deviation(self) -> Scalar:
+        """Of the Gaussian part of F."""
+        return jnp.sqrt(self.law.covariance[-2, -2])
+
+    @property
+    def weight_norm(self) -> tuple[Scalar, Scalar]:
+        """`(E a_F^2)^(1/2)`, and `(E F^16)^(1/16)`, from above."""
+        alone = self.law.alone(len(self.axes))
+        second = jnp.sqrt(alone.total_covariance[0, 0] + alone.total_mean[0] ** 2)
+        centre = jnp.zeros_like(second)
+        high = sixteenth(alone, centre)
+        if self.bend is not None:
+            middle = self.ridge.centre
+            psi = jnp.abs(self.weight_bend(middle)[0]) + self.weight_bend.steepest()[0] * self.ridge.reach
+            high = high + psi
+        return second, high
+
+    def damping(self, frequency: Float[Array, "W D"], share: float = 1.0) -> Float[Array, " W"]:
+        """`exp(-share <w, noise w> / 2)`, a bound of `|phi(w)|`."""
+        quadratic = jnp.einsum("wd,de,we->w", frequency, self.noise, frequency)
+        return jnp.exp(-share * jnp.maximum(quadratic, 0) / 2)
+
+    def ridge_damping(self, frequency: Float[Array, "W D"]) -> Damping:
+        """What the noise leaves beyond the ridge axis' frequencies."""
+        D = len(self.axes)
+        without_weight = np.array([*range(D), D + 1])
+        return Damping.of(self.ridge, self.law.covariance[without_weight][:, without_weight], frequency)
+
+
+class Waves(NamedTuple):
+    """`phi(w)` and `phi_F(w)`, `[W]` each; bounds of their errors, and of their rounding."""
+
+    plain: Complex[Array, " W"]
+    plain_error: Float[Array, " W"]
+    plain_jitter: Float[Array, " W"]
+    weighted: Complex[Array, " W"]
+    weighted_error: Float[Array, " W"]
+    weighted_jitter: Float[Array, " W"]
+
+
+def waves(joint: Joint, frequency: Float[Array, "W D"], weighted: bool) -> Waves:
+    """The characteristic function at these frequencies, with its derivative if it is `weighted` (or zeros)."""
+    ridge = 1 if joint.bend is None else 2 * joint.ridge.order + 1
+    size = max(1, AT_ONCE // (ridge * joint.law.masses.shape[0]))
+    count = -(-frequency.shape[0] // size)
+    size = -(-frequency.shape[0] // count)
+    padded = jnp.pad(frequency, ((0, count * size - frequency.shape[0]), (0, 0))).reshape(count, size, -1)
+    found = jax.lax.map(lambda w: _block(joint, w, weighted), padded)
+    return Waves(*(leaf.reshape(-1)[: frequency.shape[0]] for leaf in found))
+
+
+def _block(joint: Joint, frequency: Float[Array, "W D"], weighted: bool) -> Waves:
+    eps = jnp.finfo(frequency.dtype).eps
+    zero = jnp.zeros((1,), frequency.dtype)
+    omega = zero if joint.bend is None else frequencies(joint.ridge)
+    low = jnp.concatenate([joint.low, zero, joint.ridge.low[None]])
+
+    def grids(tau):
+        w = jnp.concatenate([frequency, jnp.broadcast_to(tau, frequency[:, :1].shape)], axis=1)
+        plane = Plane.of(joint.law, low, w, omega)
+        if joint.bend is None:
+            series = jnp.ones_like(plane.phi), jnp.zeros_like(plane.size), jnp.zeros_like(plane.size)
+        else:
+            both = Bend(
+                jnp.concatenate([joint.bend.shear, zero]),
+                jnp.concatenate([joint.bend.coefficient, joint.weight_bend.coefficient]),
+                joint.bend.centre,
+                joint.bend.activation,
+            )
+            series = coefficients(joint.ridge, both, w)
+        return plane, series
+
+    def value(tau):
+        plane, series = grids(tau)
+        return jnp.sum(times(series[0], plane.phi), axis=1), (plane, *series)
+
+    if not weighted:
+        plain, (plane, series, slack, jitter) = value(zero[0])
+        derivative = jnp.zeros_like(plain)
+    else:
+        found = jax.jvp(value, (zero[0],), (jnp.ones_like(zero[0]),), has_aux=True)
+        plain, derivative, (plane, series, slack, jitter) = found
+        derivative = -1j * derivative
+    size, summed = jnp.abs(series), eps * math.log2(omega.size + 1)
+    root = lambda *terms: jnp.sqrt(sum(jnp.sum(term**2, axis=1) for term in terms))  # noqa: E731
+    rounding = root(size * plane.rounding, jitter * plane.size, summed * size * plane.size)
+    error = slack[:, 0] * jnp.sum(plane.size, axis=1)
+    if joint.bend is not None:
+        lost = missing(joint.ridge, joint.bend, frequency, joint.weight_bend, joint.ridge_damping(frequency))
+        error = error + lost.full + 4 * joint.ridge.missed
+    if not weighted:
+        return Waves(plain, error, rounding, derivative, jnp.zeros_like(error), jnp.zeros_like(error))
+
+    # Of the derivative: F is at most so large, and its Gaussian part adds at most x exp(-x^2 / 2) of its deviation.
+    second, high = joint.weight_norm
+    span = jnp.abs(joint.law.atoms[-2]).max(axis=1).sum() + jnp.abs(joint.law.mean[-2]) + 8 * joint.weight_deviation
+    largest = jnp.zeros_like(span)
+    if joint.bend is not None:
+        least, most = joint.weight_bend.range(*joint.ridge.extended)
+        largest = jnp.maximum(jnp.abs(least), jnp.abs(most))[0]
+    both, smaller = span + largest, jnp.sqrt(plane.size)  # exp(-x^2 / 4)
+    own = (2 * plane.rounding + (8 * eps + summed) * smaller) * span
+    # The derivatives of the waves' coefficients are those of a function of that size: in squares, by Parseval.
+    weighted_rounding = root(size * own, largest * plane.rounding, 2 * both * jitter * smaller)
+    weighted_error = 2 * both * slack[:, 0] * jnp.sum(smaller, axis=1)
+    if joint.bend is not None:
+        weighted_error = weighted_error + lost.weighted + second * lost.full
+        weighted_error = weighted_error + LARGEST * joint.weight_deviation * lost.half
+        weighted_error = weighted_error + 4 * joint.ridge.missed ** (7 / 8) * high
+    return Waves(plain, error, rounding, derivative, weighted_error, weighted_rounding)
+
+
+def activation_size(form: RidgeForm, ridge: Axis) -> Scalar:
+    """A bound of `(E psi(b)^16)^(1/16)`; 0 for a linear layer."""
+    if form.activation is None:
+        return jnp.zeros_like(ridge.low)
+    slope = form.activation.strip.slope(jnp.zeros_like(ridge.low))
+    return jnp.abs(form.activation(ridge.centre)) + slope * ridge.reach
+
+
+def _sizes(source, form, readout, weight_size, offset, statistic, centre, psi) -> Float[Array, " E"]:
+    """Mean sizes of what the projections of `Joint.law` are summed from: their roundings are relative to these."""
+    inverse = jnp.abs(inverse_basis(statistic.basis))
+    shear = jnp.abs(statistic.basis @ statistic.shear)
+    bent = form.direction_size
+    of_y = jnp.abs(readout) @ jnp.abs(form.linear) + shear[:, None] * bent[None]
+    terms = jnp.concatenate([inverse @ of_y, jnp.stack([weight_size @ jnp.abs(form.linear), bent])])
+    states = terms @ source_sizes(source)
+    offsets = jnp.abs(readout) @ jnp.abs(form.offset) + jnp.abs(statistic.centre) + shear * jnp.abs(centre)
+    coefficient = jnp.abs(readout) @ jnp.abs(form.output)
+    of_weight = weight_size @ (jnp.abs(form.offset) + psi * jnp.abs(form.output)) + jnp.abs(offset)
+    of_rest = jnp.stack([of_weight, jnp.abs(form.bias)])
+    constants = jnp.concatenate([inverse @ (offsets + coefficient * psi), of_rest])
+    return states + constants
+
+
+def source_sizes(source: FeatureModel) -> Float[Array, " n1"]:
+    """The mean sizes of what each input is summed from."""
+    states = jnp.einsum("nmk,mk->n", jnp.abs(source.atom_vectors), source.prior.masses)
+    return states + jnp.abs(source.mean) + jnp.sqrt(jnp.diagonal(source.covariance))
+
+
+def root_sizes(source: FeatureModel) -> Float[Array, " n1"]:
+    """Root mean squares of what each input is summed from, one feature after another."""
+    states = jnp.sqrt(jnp.einsum("nmk,mk->nm", source.atom_vectors**2, source.prior.masses)).sum(axis=1)
+    return states + jnp.abs(source.mean) + jnp.sqrt(jnp.diagonal(source.covariance))
+
+
+def _given_last(covariance: Float[Array, "E E"], D: int) -> Float[Array, "D D"]:
+    """Covariance of the first D Gaussians given the last, from below."""
+    own, shared, last = covariance[:D, :D], covariance[:D, -1], covariance[-1, -1]
+    rest = own - jnp.where(last > 0, jnp.outer(shared, shared) / jnp.where(last > 0, last, 1), 0)
+    return rest - 64 * jnp.finfo(own.dtype).eps * jnp.diag(jnp.diagonal(own))
+
+
+def _given_other(covariance: Float[Array, "D D"], d: int) -> Scalar:
+    """Variance of one of two Gaussians (or of the only one) given the other, from below; of one of more, 0."""
+    own = covariance[d, d]
+    if covariance.shape[0] > 2:
+        return jnp.zeros_like(own)
+    if covariance.shape[0] == 2:
+        other, shared = covariance[1 - d, 1 - d], covariance[0, 1]
+        own = own - jnp.where(other > 0, shared**2 / jnp.where(other > 0, other, 1), jnp.where(shared == 0, 0, own))
+    return jnp.maximum(own - 64 * jnp.finfo(own.dtype).eps * covariance[d, d], 0)
+
+
+def _conditional(covariance: Float[Array, "E E"], D: int) -> Scalar:
+    """Standard deviation of the last Gaussian given the first D, from below."""
+    order = jnp.asarray([*range(D), covariance.shape[0] - 1])
+    rest = covariance[order][:, order]
+    own, least, sure = jnp.diagonal(rest), jnp.sqrt(jnp.finfo(rest.dtype).eps), True
+    for d in range(D):
+        pivot, row = rest[0, 0], rest[0]
+        known = pivot > least * own[d]  # a pivot that is rounding leaves everything open, unless nothing is shared
+        sure = sure & (known | jnp.all(row == 0))
+        rest = (rest - jnp.where(known, jnp.outer(row, row) / jnp.where(known, pivot, 1), 0))[1:, 1:]
+    return jnp.sqrt(jnp.where(sure, jnp.maximum(rest[0, 0] - 256 * least * own[-1], 0), 0))

@@ -1,0 +1,97 @@
+"""Waves of the ridge axis: `exp(i <w, kappa(b)>)` as a series in `exp(i omega_r b)`."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+
+from ..spectral.characteristic import cis
+from ..types import Array, Complex, Float
+from .domain import EDGE, Axis, log_geometric, periodic
+from .functions import PiecewiseLinear
+from .ridge_function import Bend
+
+
+def coefficients(axis: Axis, bend: Bend, frequency: Float[Array, "W D"]) -> tuple[Complex[Array, "W R"], Array, Array]:
+    """`C_r(w)` of `exp(i omega_r (b - low))`, `r = -K .. K`; bounds of errors, `[W, 1]`, and rounding, `[W, R]`."""
+    return _piecewise(axis, bend, frequency) if bend.piecewise else _analytic(axis, bend, frequency)
+
+
+def frequencies(axis: Axis) -> Float[Array, " R"]:
+    """`omega_-K .. omega_K`."""
+    return jnp.concatenate([-axis.frequency[:0:-1], axis.frequency])
+
+
+def _analytic(axis: Axis, bend: Bend, frequency):
+    nodes = 4 * axis.order
+    v = axis.nodes(nodes)
+    phase = frequency @ bend(axis.low + axis.length * v)
+    wave = periodic(cis(phase) * axis.window(v)[None], nodes, axis=1)
+    spectrum = jnp.fft.fft(wave, axis=1) / nodes
+    kept = jnp.concatenate([spectrum[:, nodes - axis.order :], spectrum[:, : axis.order + 1]], axis=1)
+    apart = axis.step * (nodes - axis.order) * axis.strips
+    alias = _least(axis, -apart - log_geometric(axis.step * nodes * axis.strips), _growth(axis, bend, frequency))
+    largest = jnp.max(jnp.abs(phase), axis=1)
+    rounding = jnp.finfo(v.dtype).eps / math.sqrt(nodes) * (8 + 2 * math.log2(nodes) + largest)
+    alias, rounding = jax.lax.stop_gradient((alias[:, None], rounding[:, None]))
+    return kept, alias, jnp.broadcast_to(rounding, kept.shape)
+
+
+def _growth(axis: Axis, bend: Bend, frequency) -> Float[Array, "W rho"]:
+    # log |exp(i <w, kappa(b + iv)>)| <= sum_d |w_d| |Im kappa_d|
+    steep = bend.slopes(axis.strips)[None]
+    size = jnp.abs(frequency)[:, :, None]
+    return jnp.sum(jnp.where(size > 0, size * steep, 0), axis=1) * axis.strips[None]
+
+
+def _least(axis: Axis, exponent: Float[Array, " rho"], log_sup: Float[Array, "W rho"]) -> Float[Array, " W"]:
+    log = (exponent + axis.log_share)[None] + log_sup
+    return 2 * jnp.exp(jnp.min(jnp.where(jnp.isnan(log), jnp.inf, log), axis=-1))
+
+
+def _pieces(axis: Axis, bend: Bend, frequency):
+    """Ends and slopes of the pieces of `<w, kappa(b)>`: places `[P]`, phases there `[W, P]`, slopes `[W, P + 1]`.
+
+    Kinks outside of the inner box stand at its ends: the wave is another one where there is no mass, but of size one.
+    """
+    line = PiecewiseLinear.of(bend.activation, axis.low.dtype)
+    places = jnp.clip(line.places, *axis.inner)
+    psi_slopes = line.slope + jnp.concatenate([jnp.zeros(1, places.dtype), jnp.cumsum(line.jumps)])
+    slopes = (frequency @ bend.shear)[:, None] + (frequency @ bend.coefficient)[:, None] * psi_slopes[None]
+    return places, frequency @ bend(places), slopes
+
+
+def _piecewise(axis: Axis, bend: Bend, frequency):
+    places, phases, slopes = _pieces(axis, bend, frequency)
+    omega = frequencies(axis)
+    sigma, half_edge = axis.edge_width, EDGE * axis.length / 2
+    start = phases[:, :, None] - (omega[None] * (places - axis.low)[:, None])[None]
+    nu = slopes[:, :, None] - omega[None, None]
+    before, after = places[0] - (axis.low + half_edge), axis.low + axis.length - half_edge - places[-1]
+    total = cis(start[:, 0]) * _gaussian_end(-nu[:, 0], before, sigma)
+    total = total + cis(start[:, -1]) * _gaussian_end(nu[:, -1], after, sigma)
+    for i in range(places.size - 1):
+        length = places[i + 1] - places[i]
+        total = total + cis(start[:, i]) * _segment(nu[:, i + 1], length)
+    largest = jnp.max(jnp.abs(phases), axis=1) + jnp.max(jnp.abs(slopes), axis=1) * axis.length
+    # Relative to 1, not to the coefficient: of a segment at most 2 / |nu| remains.
+    near = jnp.min(jnp.abs(nu), axis=1)
+    size = jnp.minimum(1, (2 + places.size) / jnp.where(near > 0, near * axis.length, 1e-30))
+    relative = 8 + largest[:, None] + (jnp.abs(omega) * axis.length)[None]
+    rounding = jnp.finfo(axis.low.dtype).eps * size * relative
+    return total / axis.length, jnp.zeros_like(rounding[:, :1]), jax.lax.stop_gradient(rounding)
+
+
+def _segment(nu, length):
+    """`int_0^length exp(i nu x) dx`."""
+    half = nu * length / 2
+    return length * jnp.sinc(half / jnp.pi) * cis(half)
+
+
+def _gaussian_end(nu, length, sigma):
+    """The same to an end that is Gaussian, of that mean and standard deviation."""
+    u = (nu * sigma) ** 2 / 2
+    small = u < 1e-3
+    safe = jnp.where(small, 1, u)
+    share = jnp.where(small, 1 - u / 2 + u**2 / 6 - u**3 / 24, -jnp.expm1(-safe) / safe)
+    return _segment(nu, length) + cis(nu * length) * jax.lax.complex(jnp.zeros_like(nu), nu * sigma**2 / 2 * share)

@@ -1,0 +1,140 @@
+"""Any optax optimiser on the whole loss."""
+
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from .._jit import compiled
+from ..elbo import elbo_of
+from ..model.carried_encoder import learnt_part
+from ..model.feature_model import FeatureModel
+from ..model.prior import Prior
+from ..moments.plan import plan
+from ..types import Array, PyTree
+from .problem import Found, Stop, believed, compiled_elbo, compiled_target, expected, misfit_limit
+
+CHUNK = 10  # steps of an optax optimiser in one compiled call
+
+
+class FreeTarget(eqx.Module):
+    """A target's parameters without constraints: log standard deviations, and a factor with a log diagonal."""
+
+    logits: Array
+    decoder: Array
+    mean: Array
+    log_scale: Array
+    lower: Array | None
+
+    @classmethod
+    def of(cls, target: FeatureModel) -> "FreeTarget":
+        noise = target.noise
+        scale = jnp.diagonal(noise) if noise.ndim == 2 else noise
+        lower = jnp.tril(noise, -1) if noise.ndim == 2 else None
+        return cls(target.prior.logits, target.decoder, target.mean, jnp.log(scale), lower)
+
+    def model(self, atoms: Array) -> FeatureModel:
+        """The feature model with these parameters."""
+        scale = jnp.exp(self.log_scale)
+        noise = scale if self.lower is None else jnp.tril(self.lower, -1) + jnp.diag(scale)
+        return FeatureModel(Prior(atoms, self.logits), self.decoder, noise, self.mean)
+
+
+def whole_loss(
+    source, layer, atoms, encoder, target, noise, floor, optimizer, steps, tolerance, resolution, say, mesh=None,
+    known=None,
+) -> Found:  # fmt: skip
+    """An optax optimiser on the whole loss; CHUNK steps are one compiled scan on one plan.
+
+    The plan may have grown old in a chunk: the best parameters of each are judged by the loss without it.
+    """
+    if target is None:
+        target = compiled_target(source, layer, atoms, encoder, noise, floor, resolution, mesh, known)
+    parameters, static = eqx.partition((encoder, FreeTarget.of(target)), eqx.is_inexact_array)
+    one, none = jnp.ones((), atoms.dtype), jnp.zeros((), int)
+    walk = Walk(parameters, optimizer.init(parameters), parameters, one * jnp.nan, one, none, one * jnp.inf)
+    best, elbo = (np.inf, encoder, target), None
+    history: list[float] = []
+    stop = Stop.STEPS
+    while len(history) < steps:
+        before, length, rejected = best[0], min(CHUNK, steps - len(history)), int(walk.rejected)
+        walk, least, values = _advance(walk, static, source, layer, atoms, optimizer, resolution, length, mesh, known)
+        history.extend(np.asarray(values, float))
+        say(len(history), history[-1])
+        if int(walk.rejected) - rejected == length:
+            stop = Stop.NOT_FINITE
+            break
+        encoder, free = eqx.combine(least, static)
+        target = free.model(atoms)
+        value = compiled_elbo(source, layer, target, encoder, resolution, mesh, known)
+        if np.isfinite(value.loss) and value.loss < best[0]:
+            best, elbo = (float(value.loss), encoder, target), value
+        if before - best[0] < tolerance:
+            stop = Stop.CONVERGED
+            break
+    if elbo is None:  # no step had a finite loss
+        elbo = compiled_elbo(source, layer, best[2], best[1], resolution, mesh, known)
+    return Found(best[1], elbo, best[2], np.array(history), stop, int(walk.rejected))
+
+
+class Walk(NamedTuple):
+    """Where an optax optimiser is: the parameters that it tries, and the last ones with a finite loss, `value`.
+
+    A trial whose loss or gradient is not finite, or whose loss is not to be believed (a misfit above `limit`), is
+    rejected: the optimiser goes on from the last ones, with steps half as long, `scale` times what it says.
+    """
+
+    trial: PyTree
+    state: PyTree
+    safe: PyTree
+    value: Array
+    scale: Array
+    rejected: Array
+    limit: Array
+
+    def after(self, value, gradient, misfit, optimizer, loss) -> "Walk":
+        """The walk after a look at loss, gradient and misfit of the trial."""
+        finite = jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves((value, gradient))])
+        good = jnp.all(finite) & believed(misfit, self.limit)
+        updates, state = optimizer.update(gradient, self.state, self.trial, value=value, grad=gradient, value_fn=loss)
+        ahead = optax.apply_updates(
+            self.trial, jax.tree.map(lambda leaf: self.scale.astype(leaf.dtype) * leaf, updates)
+        )
+
+        def choose(one, other):
+            return jax.tree.map(lambda a, b: jnp.where(good, a, b), one, other)
+
+        scale = jnp.where(good, jnp.minimum(1.1 * self.scale, 1), self.scale / 2)
+        return Walk(
+            choose(ahead, self.safe), choose(state, self.state), choose(self.trial, self.safe),
+            jnp.where(good, value, self.value), scale, self.rejected + ~good,
+            jnp.where(good, jnp.minimum(self.limit, misfit_limit(misfit)), self.limit),
+        )  # fmt: skip
+
+
+@compiled
+def _advance(walk: Walk, static, source, layer, atoms, optimizer, resolution, length: int, mesh, known):
+    """Some steps of an optax optimiser: where it is then, the parameters of the least loss, and all losses."""
+    optimizer = optax.with_extra_args_support(optimizer)
+    boxes = plan(source, layer, learnt_part(eqx.combine(walk.safe, static)[0]), resolution)
+
+    def judged(p):
+        encoder, target = eqx.combine(p, static)
+        found = elbo_of(expected(source, layer, atoms, encoder, resolution, mesh, known, boxes), target.model(atoms))
+        return found.loss, found.misfit
+
+    loss = lambda p: judged(p)[0]  # noqa: E731
+
+    def step(carry, _):
+        walk, least_loss, least = carry
+        (value, misfit), gradient = jax.value_and_grad(judged, has_aux=True)(walk.trial)
+        better = (value < least_loss) & jnp.isfinite(value) & believed(misfit, walk.limit)
+        least = jax.tree.map(lambda new, old: jnp.where(better, new, old), walk.trial, least)
+        walk = walk.after(value, gradient, misfit, optimizer, loss)
+        return (walk, jnp.where(better, value, least_loss), least), walk.value
+
+    (walk, _, least), values = jax.lax.scan(step, (walk, jnp.asarray(np.inf, atoms.dtype), walk.safe), length=length)
+    return walk, least, values

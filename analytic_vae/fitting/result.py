@@ -1,0 +1,94 @@
+"""What a fit returns."""
+
+from dataclasses import dataclass, field
+
+import jax.numpy as jnp
+import numpy as np
+
+from ..elbo import Elbo
+from ..model.encoder import AbstractEncoder
+from ..model.feature_model import FeatureModel
+from ..spectral.resolution import Resolution
+from .problem import Stop
+
+DOUBT = 0.01  # nats by which the loss may move at a finer resolution
+
+LEAST_RATE = 1e-4  # nats below which a feature is one in name only
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What a fit found.
+
+    Fields:
+        target: the model of the layer's output.
+        encoder: its encoder; None for a linear layer, where nothing is learnt.
+        elbo: the loss and its terms at `resolution`, exact for this target and encoder; None for a linear layer. With
+            `certify` its `error_bound` is proved. With `split`, of the target before its states were split: no encoder
+            tells sub-states apart.
+        error_estimate: how far the loss moves when the resolution is raised by half: an estimate, in nats, not a
+            bound. None if the check was switched off.
+        history: the loss after every step of the best start, at `resolution`, the last one that the fit went to.
+        start_losses: the final loss of every start, at the first resolution where the loss was finite.
+        stop: why the best start stopped.
+        rejected: steps of the best start that were taken back because loss or gradient was not finite there, or because
+            the laws had left their boxes, so that the loss was not to be believed (`Elbo.misfit` above 0.1).
+        seconds: wall time, compilation included.
+        resolution: the last one that the fit, or the certificate of its loss, went to.
+        least_remainder: with carried features alone, the smallest eigenvalue of the noise covariance before what
+            rounding and the resolution leave below the floor is raised to it, and before a split; else None.
+    """
+
+    target: FeatureModel
+    encoder: AbstractEncoder | None
+    elbo: Elbo | None
+    error_estimate: float | None
+    history: np.ndarray
+    start_losses: np.ndarray
+    stop: Stop
+    seconds: float
+    resolution: Resolution = field(default_factory=Resolution)
+    rejected: int = 0
+    least_remainder: float | None = None
+
+    @property
+    def explained(self) -> float:
+        """Share of the output's variance that is in the features, sub-states included, not in the noise."""
+        total, noise = jnp.trace(self.target.moments()[1]), jnp.trace(self.target.covariance)
+        return float(1 - noise / total)
+
+    @property
+    def loss(self) -> float | None:
+        """The final loss in nats, None for a linear layer."""
+        return None if self.elbo is None else float(self.elbo.loss)
+
+    @property
+    def accuracy(self) -> float:
+        """How far the loss may be off, in nats: the most of what its laws, its series and a finer resolution say."""
+        known = [0.0] if self.elbo is None else [float(self.elbo.accuracy), self.error_estimate or 0.0]
+        return float("inf") if np.any(np.isnan(known)) else max(known)
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether the loss moves by more than 0.01 nats at a finer resolution: then the fit may have used its error."""
+        return self.error_estimate is not None and not self.error_estimate <= DOUBT
+
+    @property
+    def unused(self) -> int:
+        """Features that say next to nothing of the output: their rate is below 1e-4 nats."""
+        return 0 if self.elbo is None else int(np.count_nonzero(np.asarray(self.elbo.rates) < LEAST_RATE))
+
+    def __str__(self) -> str:
+        if self.elbo is None:
+            return self.stop.value
+        error = "" if self.error_estimate is None else f" (about +- {self.error_estimate:.1e})"
+        if self.elbo.error_bound is not None:
+            error = f" +- {float(self.elbo.error_bound):.1e}"
+        doubt = "; the resolution is too coarse for this fit, raise resolution.frequencies" if self.doubtful else ""
+        unused = f"; {self.unused} of {self.target.features} features unused" if self.unused else ""
+        rejected = f" ({self.rejected} taken back)" if self.rejected else ""
+        return (
+            f"loss {self.loss:.6f}{error} nats = rate {float(self.elbo.rate):.4f} + R2 {float(self.elbo.R2):.4f} "
+            f"+ distortion {float(self.elbo.distortion):.4f}; {self.explained:.1%} of the variance in the features; "
+            f"{self.history.size} steps{rejected}, {self.seconds:.1f} s; {self.stop.value}{unused}{doubt}"
+        )

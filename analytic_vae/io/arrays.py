@@ -1,0 +1,159 @@
+"""Arrays out of files that may come from anywhere: names, sizes and dtypes are read first, and nothing is executed."""
+
+import json
+import lzma
+import math
+import os
+import tokenize
+import zipfile
+import zlib
+from pathlib import Path
+from typing import IO
+
+import jax.numpy as jnp
+import numpy as np
+
+MAX_BYTES = 2**30
+
+BOMB = 2**26, 200  # more bytes than this, and than so many times the file's own, are a bomb: weights hardly shrink
+
+_HEADER_READERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+
+_SAFETENSORS_DTYPES = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BOOL": np.bool_} | {
+    f"{letter}{bits}": np.dtype(f"{letter.lower()}{bits // 8}") for letter in "IU" for bits in (8, 16, 32, 64)
+}
+
+_BFLOAT16 = "BF16"  # NumPy has none: it is read as float32, which holds all its numbers
+
+_NPY_BFLOAT16 = np.dtype("V2")  # what an .npy file makes of it: two bytes without a meaning
+
+# What the standard library and NumPy raise for bytes that are not what they claim to be.
+_DAMAGE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    tokenize.TokenError,
+    EOFError,
+    OSError,
+    RuntimeError,
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+)
+
+
+def read_arrays(path: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES) -> dict[str, np.ndarray]:
+    """The arrays of an `.npz` or `.safetensors` file by name, in the order of the file.
+
+    The sizes that the file declares are added up before any array is read, so a small file cannot claim a large
+    memory; object arrays (which hold pickles) are refused unread, and so are files that unpack to more than 64 MiB
+    and 200 times their own size. Arrays of bfloat16 come back in float32, number for number.
+
+    Arguments:
+        path: the file; its suffix says the format. `.safetensors` needs `pip install 'analytic_vae[files]'`.
+        max_bytes: the most bytes that the arrays may take together.
+
+    Raises `FileNotFoundError` if there is no such file, and `ValueError` if it is a directory, has another suffix, is
+    damaged or cut short, holds Python objects, or declares more than `max_bytes`.
+    """
+    path = Path(path)
+    readers = {".npz": _read_npz, ".safetensors": _read_safetensors}
+    if path.is_dir():
+        raise ValueError(f"path: expected a file, got the directory {path}.")
+    if path.suffix.lower() not in readers:
+        raise ValueError(f"path: expected a name that ends in .npz or .safetensors, got {path}.")
+    if not path.is_file():
+        raise FileNotFoundError(f"path: expected a file, found none at {path}.")
+    with path.open("rb") as stream:  # a file that may not be read is said to be so, not to be damaged
+        stream.read(1)
+    return readers[path.suffix.lower()](path, max_bytes)
+
+
+def _require_fits(declared: int, max_bytes: int) -> None:
+    if declared > max_bytes:
+        raise ValueError(
+            f"expected arrays of at most {max_bytes} bytes together, but the file declares {declared}. "
+            f"If it is to be trusted, pass max_bytes={declared} or more."
+        )
+
+
+def _read_npz(path: Path, max_bytes: int) -> dict[str, np.ndarray]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = [member for member in archive.infolist() if member.filename.endswith(".npy")]
+            # A member yields no more bytes than its entry in the archive says: this bounds the headers, too.
+            unpacked = sum(member.file_size for member in members)
+            _require_fits(unpacked, max_bytes)
+            if unpacked > max(BOMB[0], BOMB[1] * path.stat().st_size):
+                raise ValueError(
+                    f"expected at most {BOMB[1]} times the size of the file, but it unpacks to {unpacked}."
+                )
+            _require_fits(sum(_declared_bytes(archive, member) for member in members), max_bytes)
+            return {member.filename.removesuffix(".npy"): _read_member(archive, member) for member in members}
+    except _DAMAGE as error:
+        raise ValueError(f"path: cannot read {path} as a whole .npz file: {error}") from error
+
+
+def _declared_bytes(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> int:
+    with archive.open(member) as stream:
+        shape, dtype = _read_header(stream)
+    if dtype.hasobject:
+        raise ValueError(f"array {member.filename}: expected numbers, got Python objects, which are never unpickled.")
+    if any(length < 0 for length in shape):
+        raise ValueError(f"array {member.filename}: expected lengths of zero or more, got shape {shape}.")
+    return math.prod(shape) * (4 if dtype == _NPY_BFLOAT16 else dtype.itemsize)
+
+
+def _read_header(stream: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
+    version = np.lib.format.read_magic(stream)
+    if version not in _HEADER_READERS:
+        raise ValueError(f"expected the .npy format 1.0 or 2.0, got {version[0]}.{version[1]}.")
+    shape, _, dtype = _HEADER_READERS[version](stream)
+    return shape, dtype
+
+
+def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
+    with archive.open(member) as stream:
+        array = np.lib.format.read_array(stream, allow_pickle=False)
+        if stream.read(1):  # also reads on to the checksum
+            raise ValueError(f"array {member.filename}: expected {array.nbytes} bytes of data, got more.")
+        return array.view(jnp.bfloat16).astype(np.float32) if array.dtype == _NPY_BFLOAT16 else array
+
+
+def _read_safetensors(path: Path, max_bytes: int) -> dict[str, np.ndarray]:
+    try:
+        from safetensors import SafetensorError, deserialize
+    except ImportError as error:
+        raise ImportError("To read .safetensors files: pip install 'analytic_vae[files]'.") from error
+    try:
+        _require_fits(_declared_safetensors(path, max_bytes), max_bytes)
+        return {name: _tensor(**entry) for name, entry in deserialize(path.read_bytes())}
+    except (SafetensorError, *_DAMAGE) as error:
+        raise ValueError(f"path: cannot read {path} as a whole .safetensors file: {error}") from error
+
+
+def _tensor(dtype: str, shape: list[int], data: bytearray) -> np.ndarray:
+    if dtype == _BFLOAT16:
+        return np.frombuffer(data, jnp.bfloat16).reshape(shape).astype(np.float32)
+    return np.frombuffer(data, _SAFETENSORS_DTYPES[dtype]).reshape(shape)
+
+
+def _declared_safetensors(path: Path, max_bytes: int) -> int:
+    with path.open("rb") as stream:
+        length, rest = int.from_bytes(stream.read(8), "little"), path.stat().st_size - 8
+        if not 0 < length <= rest:
+            raise ValueError(
+                f"expected a header within the {max(rest, 0)} bytes that follow, got a length of {length}."
+            )
+        _require_fits(length, max_bytes)
+        header = json.loads(stream.read(length))
+    entries = {name: entry for name, entry in header.items() if name != "__metadata__"}
+    sizes = {name: np.dtype(dtype).itemsize for name, dtype in _SAFETENSORS_DTYPES.items()} | {_BFLOAT16: 4}
+    for name, entry in entries.items():
+        if entry["dtype"] not in sizes:
+            raise ValueError(f"array {name}: expected a dtype among {', '.join(sizes)}, got {entry['dtype']}.")
+    return sum(math.prod(entry["shape"]) * sizes[entry["dtype"]] for entry in entries.values())

@@ -1,0 +1,77 @@
+"""The states of the features that matter most, listed; what is left of the law is the same in each of them."""
+
+import math
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .._check import is_concrete
+from ..spectral.enumeration import support
+from ..spectral.projected_law import Projection
+from ..types import Array, Float
+
+
+class States(eqx.Module):
+    """The law of `Z: [E]` as a mixture over listed states of features: in state s `Z = points_s + rest`.
+
+    Fields:
+        points: `[S, E]`; sizes: `[S, E]`, of the numbers that each was summed from; masses: `[S]`.
+        rest: the law of what is left, of mean zero but for its features: the same in every state.
+        listed: whether all features are listed, so that the rest is Gaussian or nothing.
+    """
+
+    points: Float[Array, "S E"]
+    sizes: Float[Array, "S E"]
+    masses: Float[Array, " S"]
+    rest: Projection
+    listed: bool = eqx.field(static=True)
+
+    @classmethod
+    def of(cls, law: Projection, most: int, beside: int) -> "States":
+        """All states if they are at most `most`, else those of the largest features, at most `beside`.
+
+        Without noise, and outside of every transformation, different values are counted instead: sums of many features
+        on a lattice have few.
+        """
+        m, K = law.masses.shape
+        whole = m * math.log(K) <= math.log(most) + 1e-9
+        if not whole and (few := _values(law)) is not None:
+            return few
+        count = m if whole else int(math.log(beside) / math.log(K))
+        order = jnp.arange(m) if whole else jnp.argsort(-jax.lax.stop_gradient(_share(law)))
+        atoms, masses = law.atoms[:, order], law.masses[order]
+        points, sizes, mass = law.mean[None], jnp.abs(law.mean)[None], jnp.ones_like(law.mean[:1])
+        for j in range(count):
+            own = atoms[:, j].T[None]
+            points = (points[:, None] + own).reshape(-1, law.mean.size)
+            sizes = (sizes[:, None] + jnp.abs(own)).reshape(-1, law.mean.size)
+            mass = (mass[:, None] * masses[j][None]).ravel()
+        rest = Projection(jnp.zeros_like(law.mean), atoms[:, count:], masses[count:], law.covariance)
+        return cls(points, sizes, mass, rest, whole)
+
+
+def without_noise(law: Projection) -> bool:
+    """Whether it is known now that the law has no Gaussian part."""
+    return is_concrete(law.covariance) and not np.any(np.asarray(law.covariance))
+
+
+def _share(law: Projection) -> Float[Array, " m"]:
+    """How far each feature reaches, relative to the noise and all features, in the coordinate where it is most."""
+    there = law.masses > 0
+    reach = jnp.max(jnp.where(there, law.atoms, -jnp.inf), 2) - jnp.min(jnp.where(there, law.atoms, jnp.inf), 2)
+    scale = jnp.sqrt(jnp.sum(reach**2, axis=1) + jnp.diagonal(law.covariance))
+    return jnp.max(reach / jnp.where(scale > 0, scale, 1)[:, None], axis=0)
+
+
+def _values(law: Projection) -> States | None:
+    if not (without_noise(law) and is_concrete(law.atoms) and is_concrete(law.masses) and is_concrete(law.mean)):
+        return None
+    found = support(law)
+    if found is None:
+        return None
+    points, masses, moved = (jnp.asarray(part, law.mean.dtype) for part in found)
+    sizes = jnp.abs(points) + moved[None] / (16 * jnp.finfo(law.mean.dtype).eps)
+    rest = Projection(jnp.zeros_like(law.mean), law.atoms[:, :0], law.masses[:0], law.covariance)
+    return States(points, sizes, masses, rest, True)

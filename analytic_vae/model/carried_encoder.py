@@ -1,0 +1,56 @@
+"""The encoder that carries the features of the source on."""
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+
+from .encoder import AbstractEncoder
+
+
+class CarriedEncoder(AbstractEncoder):
+    """Every feature of the source handed on, `z2 = z1`, and beside them, if given, those of another encoder.
+
+    The first `carried` features of the target are those of the source, state by state: `Q` is a point, and its rate is
+    the entropy of the feature. The bound holds for every law of `z2` given what produced `x2`, `z1` included.
+
+    Arguments:
+        carried: `m1`, how many features the source has.
+        beside: an encoder of further features, or None.
+
+    Raises `ValueError` or `TypeError` that names the argument.
+
+    Source: Jensen's inequality, as in Theorem 3.1 of "Analytically Learning Variational Auto-Encoders", given `z1` too.
+    """
+
+    carried: int = eqx.field(static=True)
+    beside: AbstractEncoder | None = None
+
+    def __check_init__(self):
+        if isinstance(self.carried, bool) or not isinstance(self.carried, int | np.integer) or self.carried < 1:
+            raise ValueError(f"carried: expected the number of features of the source, got {self.carried!r}.")
+        if self.beside is not None and (
+            not isinstance(self.beside, AbstractEncoder) or isinstance(self.beside, CarriedEncoder)
+        ):
+            raise TypeError(f"beside: expected an encoder that reads statistics, got {type(self.beside).__name__}.")
+
+    @property
+    def readout(self):
+        """That of the encoder beside the carried features."""
+        return jnp.zeros((0, 1, 0)) if self.beside is None else self.beside.readout
+
+    def moved(self, shift):
+        return CarriedEncoder(self.carried, None if self.beside is None else self.beside.moved(shift))
+
+    @property
+    def features(self) -> int:
+        return self.carried + (0 if self.beside is None else self.beside.features)
+
+
+def learnt_part(encoder: AbstractEncoder) -> AbstractEncoder | None:
+    """What is there to learn: of a `CarriedEncoder` the one beside."""
+    return encoder.beside if isinstance(encoder, CarriedEncoder) else encoder
+
+
+def with_learnt(encoder: AbstractEncoder, learnt: AbstractEncoder) -> AbstractEncoder:
+    """The encoder with that part in place of its own."""
+    return CarriedEncoder(encoder.carried, learnt) if isinstance(encoder, CarriedEncoder) else learnt

@@ -1,0 +1,213 @@
+"""The feature model: a sum of independent discrete features plus Gaussian noise."""
+
+import math
+import operator
+from collections.abc import Sequence
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .._check import (
+    as_floating,
+    is_concrete,
+    require_finite,
+    require_instance,
+    require_key,
+    require_not_negative,
+    require_precision,
+    require_shape,
+)
+from ..types import Array, ArrayLike, Float, PRNGKeyArray
+from .prior import Prior
+
+
+class FeatureModel(eqx.Module):
+    """The law of `x = mean + B z + noise`, with `z` from a `Prior` and Gaussian noise of covariance `S`.
+
+    Arguments:
+        prior: the law of the `m` features.
+        decoder: `B: [n, m]`, a direction per feature that its atoms scale; or `[n, m, K]`, a vector per atom.
+        noise: a standard deviation (scalar: `S = noise^2 I`), `[n]` standard deviations (`S` diagonal), or an
+            `[n, n]` lower-triangular factor `L` (`S = L L'`). Not negative (the factor: on its diagonal); a target of
+            a fit or a loss needs positive noise.
+        mean: `[n]`; zero if not given.
+
+    Raises `ValueError` that names the argument if a shape does not fit, a number is not finite, or a noise is
+    negative. With little or no noise many frequencies are needed: ask for the bounds (`elbo(certify=True)`).
+
+    Source: P1(x1 | z1) of "Analytically Learning Variational Auto-Encoders", section 2.4 (there `S = sigma^2 I`).
+
+    >>> model = FeatureModel(Prior.bernoulli([0.3, 0.3]), jnp.eye(2), 0.2)
+    >>> mean, covariance = model.moments()
+    """
+
+    prior: Prior
+    decoder: Array
+    noise: Array
+    mean: Float[Array, " n"]
+
+    def __init__(self, prior: Prior, decoder: ArrayLike, noise: ArrayLike, mean: ArrayLike | None = None):
+        require_instance("prior", prior, Prior, "a Prior")
+        features, atoms = prior.atoms.shape
+        decoder, noise = as_floating(decoder=decoder, noise=noise)
+        if decoder.ndim == 3:
+            require_shape("decoder", decoder, (None, features, atoms), "neurons, features, atoms")
+        else:
+            require_shape("decoder", decoder, (None, features), "neurons, features of the prior")
+        neurons = decoder.shape[0]
+        mean = jnp.zeros(neurons, decoder.dtype) if mean is None else mean
+        dtype = jnp.result_type(prior.atoms, decoder, noise)
+        self.prior = jax.tree.map(lambda leaf: leaf.astype(dtype), prior)
+        self.decoder, self.noise, self.mean = (
+            jnp.asarray(a, dtype) for a in as_floating(decoder=decoder, noise=noise, mean=mean)
+        )
+        require_shape("mean", self.mean, (neurons,), "neurons of the decoder")
+        for name in ("decoder", "noise", "mean"):
+            require_finite(name, getattr(self, name))
+        _check_noise(self.noise, neurons)
+
+    @property
+    def neurons(self) -> int:
+        """`n`."""
+        return self.decoder.shape[0]
+
+    @property
+    def features(self) -> int:
+        """`m`."""
+        return self.prior.atoms.shape[0]
+
+    @property
+    def atom_vectors(self) -> Float[Array, "n m K"]:
+        """What each feature adds to `x` in each of its states: `B_j a_jk`."""
+        if self.decoder.ndim == 3:
+            return self.decoder
+        return self.decoder[:, :, None] * self.prior.atoms[None]
+
+    @property
+    def covariance(self) -> Float[Array, "n n"]:
+        """The covariance `S` of the noise alone."""
+        if self.noise.ndim == 2:
+            return self.noise @ self.noise.T
+        return jnp.diag(jnp.broadcast_to(self.noise**2, (self.neurons,)))
+
+    def moments(self) -> tuple[Float[Array, " n"], Float[Array, "n n"]]:
+        """Mean `[n]` and covariance `[n, n]` of `x`, exact."""
+        require_precision(model=self)
+        masses, vectors = self.prior.masses, self.atom_vectors
+        feature_means = jnp.einsum("nmk,mk->nm", vectors, masses)
+        centred = vectors - feature_means[:, :, None]
+        covariance = jnp.einsum("nmk,mk,lmk->nl", centred, masses, centred) + self.covariance
+        return self.mean + feature_means.sum(axis=1), covariance
+
+    def project(self, matrix: ArrayLike) -> "FeatureModel":
+        """The law of `G x`, `G: [D, n]`: again a feature model, with decoder `G B` and noise covariance `G S G'`.
+
+        The noise of the result is a `[D, D]` lower-triangular factor, singular if `G` has dependent rows.
+        """
+        require_precision(model=self)
+        (matrix,) = as_floating(matrix=matrix)
+        require_shape("matrix", matrix, (None, self.neurons), "projections, neurons of the model")
+        require_finite("matrix", matrix)
+        factor = self.noise if self.noise.ndim == 2 else jnp.diag(jnp.broadcast_to(self.noise, (self.neurons,)))
+        parts = (
+            jnp.tensordot(matrix, self.decoder, axes=1),
+            lower_triangular(matrix @ factor),
+            matrix @ self.mean,
+        )
+        return eqx.tree_at(lambda model: (model.decoder, model.noise, model.mean), self, parts)
+
+    def shift(self, offset: Float[Array, " n"]) -> "FeatureModel":
+        """The law of `x + offset`."""
+        (checked,) = as_floating(offset=offset)
+        require_shape("offset", checked, (self.neurons,), "neurons of the model")
+        return eqx.tree_at(lambda model: model.mean, self, self.mean + jnp.asarray(offset))
+
+    def sample(self, key: PRNGKeyArray, shape: int | Sequence[int] = ()) -> Float[Array, "*shape n"]:
+        """Independent draws of `x`, of the given leading shape; a number `k` is the shape `(k,)`.
+
+        Raises `TypeError` if `key` is not one key, such as `jax.random.key(0)`, or `shape` no integers, `ValueError` if
+        one of these is negative.
+        """
+        require_key("key", key)
+        shape = _as_shape(shape)
+        count = math.prod(shape)
+        keys = jax.random.split(key, count)
+        return jax.vmap(self._draw)(keys).reshape(*shape, self.neurons)
+
+    def _draw(self, key: PRNGKeyArray) -> Float[Array, " n"]:
+        feature_key, noise_key = jax.random.split(key)
+        states = jax.random.categorical(feature_key, self.prior.log_masses)
+        noise = jax.random.normal(noise_key, (self.neurons,), self.mean.dtype)
+        noise = self.noise @ noise if self.noise.ndim == 2 else self.noise * noise
+        features = jnp.arange(self.features)
+        if self.decoder.ndim == 3:
+            return self.mean + self.decoder[:, features, states].sum(axis=1) + noise
+        return self.mean + self.decoder @ self.prior.atoms[features, states] + noise
+
+
+def lower_triangular(factor: Float[Array, "D n"]) -> Float[Array, "D D"]:
+    """A lower-triangular `L: [D, D]` with `L L' = F F'`, by the QR decomposition of `F'`.
+
+    If `D > n` the last columns of `L` are zero. There the rotation is held fixed under differentiation, which leaves
+    every derivative of `L L'` right (a rotation cancels in it).
+    """
+    rows, columns = factor.shape
+    if rows <= columns:
+        lower = jnp.linalg.qr(factor.T, mode="r").T
+        return lower * jnp.where(jnp.diagonal(lower) < 0, -1, 1)[None].astype(lower.dtype)
+    rotation = jnp.linalg.qr(jax.lax.stop_gradient(factor).T[:, :columns], mode="complete")[0]
+    rotated = jnp.pad(factor @ rotation, ((0, 0), (0, rows - columns)))
+    # What stands above the diagonal is zero up to rounding, but its derivative is not: it must not be cut away.
+    rotated = rotated * jnp.where(jnp.diagonal(rotated) < 0, -1, 1)[None].astype(rotated.dtype)
+    return rotated + jax.lax.stop_gradient(jnp.tril(rotated) - rotated)
+
+
+def code_decoder(target: FeatureModel) -> tuple[Float[Array, "n C"], Float[Array, " n"]]:
+    """What multiplies the codes of a target's features, and what joins the mean.
+
+    A direction per feature multiplies its value. Of a vector per atom the first joins the mean, and the others less it
+    multiply the indicators of their atoms.
+    """
+    decoder = target.decoder
+    if decoder.ndim == 2:
+        return decoder, jnp.zeros_like(target.mean)
+    first = decoder[:, :, :1]
+    return (decoder[:, :, 1:] - first).reshape(target.neurons, -1), first[:, :, 0].sum(axis=1)
+
+
+def whitening(target: FeatureModel):
+    """What whitens by the target's noise, the variance left after it, and `log det L` (or `n log sigma`)."""
+    noise = target.noise
+    if noise.ndim == 0:
+        return (lambda a: a), noise**2, target.neurons * jnp.log(noise)
+    if noise.ndim == 1:
+        return (lambda a: a / (noise if a.ndim == 1 else noise[:, None])), jnp.ones_like(noise[0]), jnp.log(noise).sum()
+    solve = lambda a: jax.scipy.linalg.solve_triangular(noise, a, lower=True)  # noqa: E731
+    return solve, jnp.ones_like(noise[0, 0]), jnp.log(jnp.abs(jnp.diagonal(noise))).sum()
+
+
+def _as_shape(shape: int | Sequence[int]) -> tuple[int, ...]:
+    try:
+        lengths = tuple(operator.index(length) for length in (shape if isinstance(shape, Sequence) else (shape,)))
+    except TypeError as error:
+        raise TypeError(f"shape: expected an integer or a tuple of integers, got {shape!r}.") from error
+    if min(lengths, default=0) < 0:
+        raise ValueError(f"shape: expected integers of at least 0, got {shape!r}.")
+    return lengths
+
+
+def _check_noise(noise: Array, neurons: int) -> None:
+    if noise.ndim == 2:
+        require_shape("noise", noise, (neurons, neurons), "a lower-triangular factor; neurons of the decoder twice")
+        require_not_negative("noise (the diagonal of its factor)", jnp.diagonal(noise))
+        if is_concrete(noise) and np.any(np.triu(np.asarray(noise), 1) != 0):
+            raise ValueError(
+                "noise: expected a lower-triangular factor L of the covariance L L', got entries above the diagonal. "
+                "For a covariance matrix pass jnp.linalg.cholesky(covariance)."
+            )
+        return
+    if noise.ndim > 0:
+        require_shape("noise", noise, (neurons,), "a scalar, a standard deviation per neuron, or a factor [n, n]")
+    require_not_negative("noise", noise)

@@ -1,0 +1,142 @@
+"""Latent features: the law of the statistics that each one's encoder reads, and functions of them.
+
+What a decoder multiplies are the *codes* of a feature: its value `z_j` if it has a direction that its atoms scale, or
+an indicator of each of its atoms but the first if it has a vector per atom. A code is a linear function of the
+encoder's table `q_j(y): [K]`, `s_jr = sum_k code_jrk q_jk`; every covariance that the loss needs is one of codes.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from .._sharding import spread
+from ..model.encoder import AbstractEncoder
+from ..model.feature_model import FeatureModel
+from ..model.layer import RidgeForm
+from ..spectral.resolution import Resolution
+from ..types import Array, Float
+from .latent import Latent
+from .quadrature_rule import Varying, band, statistic_nodes
+from .ridge_axis import RidgeAxis
+from .spectrum import Spectrum
+from .statistic import Statistic
+
+
+def codes(atoms: Float[Array, "m K"], vectors: bool) -> Float[Array, "m R K"]:
+    """What the codes of each feature are on its atoms: their values, or indicators of all but the first."""
+    if not vectors:
+        return atoms[:, None]
+    m, K = atoms.shape
+    return jnp.broadcast_to(jnp.eye(K, dtype=atoms.dtype)[1:], (m, K - 1, K))
+
+
+class Features(NamedTuple):
+    """The laws of `m2` features: their codes as `latents`, stacked `[m2 R]`, and expectations of their tables.
+
+    Fields: `within: [m2, R, R]`, `E Cov(code(z_j) | y_j)`; `same: [m2, R, R]`, covariances of codes of one feature;
+    `aggregate: [m2, K]`, `E q_j`; `entropy: [m2]`, `E[-sum_k q_jk log q_jk]`; `misfit: [m2]`, as in `Nodes`;
+    `lost: [m2, V]`, `band` of the tables, entropies and variances.
+    """
+
+    latents: Latent
+    within: Float[Array, "m2 R R"]
+    same: Float[Array, "m2 R R"]
+    aggregate: Float[Array, "m2 K"]
+    entropy: Float[Array, " m2"]
+    misfit: Float[Array, " m2"]
+    lost: Float[Array, "m2 V"]
+
+    @classmethod
+    def of(
+        cls,
+        source: FeatureModel,
+        form: RidgeForm,
+        axis: RidgeAxis,
+        pairs: tuple[FeatureModel, RidgeAxis],
+        covariance: Float[Array, "n n"],
+        encoder: AbstractEncoder,
+        atoms: Float[Array, "m2 K"],
+        vectors: bool,
+        resolution: Resolution,
+        boxes: tuple[Array, Array] | None,
+        batch: int,
+        mesh: Mesh | None = None,
+        whole: FeatureModel | None = None,
+    ) -> "Features":
+        """For an encoder that reads a map `form` of the source, whose values have that covariance.
+
+        `pairs` are source and axis that pairs of them are to be computed with (`compressed_axis`), `whole` the source
+        with all its atoms, which is looked at for `lost` alone.
+        """
+        grid = axis.law_grid(resolution, encoder.statistics_read)
+        arrays, static = eqx.partition(encoder, eqx.is_array)
+
+        @jax.checkpoint
+        def one_feature(everywhere, arrays, one_atoms: Float[Array, " K"], code: Float[Array, "R K"], box):
+            source, form, axis, pairs, grid, covariance, whole = everywhere
+            one = eqx.combine(arrays, static)
+            scale = lambda y: _scale(lambda y: one.log_masses(y, one_atoms), y)  # noqa: E731
+            statistic = Statistic.of(source, form, one.readout, axis, resolution, box=box, scale=scale)
+            spectrum = Spectrum.of(statistic, grid, resolution)
+            nodes = statistic_nodes(spectrum, resolution)
+            K, R = code.shape[1], code.shape[0]
+
+            def table(y):
+                log_q = one.log_masses(y, one_atoms)
+                q = jnp.exp(log_q)
+                apart = code - (code @ q)[:, None]
+                entropy = -jnp.sum(jnp.where(q > 0, q * log_q, 0))
+                return jnp.concatenate([q, entropy[None], ((apart * q[None]) @ apart.T).ravel()])
+
+            varying = Varying.of(statistic, nodes, table)
+            expected = varying.base + nodes.weights @ varying.values
+            s, s_derivative = varying.values[:, :K] @ code.T, code @ varying.derivative[:K]
+
+            def make(values, base, derivative):
+                given = spectrum, nodes, resolution, values
+                latent = Latent.of(source, form, *given, base=base, derivative=derivative, shorter=True)
+                return latent.for_pairs(pairs[0], form, one.readout, pairs[1], resolution) if shorter else latent
+
+            bases = code @ varying.base[:K]
+            if R == 1:
+                latents = jax.tree.map(lambda leaf: leaf[None], make(s[:, 0], bases[0], s_derivative[0]))
+            else:
+                latents = jax.vmap(make)(s.T, bases, s_derivative)
+            aggregate, entropy, within = expected[:K], expected[K], expected[K + 1 :].reshape(R, R)
+            centred = s - (nodes.weights @ s)[None]
+            same = (centred.T * nodes.weights[None]) @ centred
+            misfit = nodes.misfit(statistic, one.readout @ covariance @ one.readout.T)
+            lost = band(spectrum, resolution, varying.values, whole=whole)
+            return latents, within, same, aggregate, entropy, misfit, lost
+
+        shorter = pairs[0] is not source
+        everywhere = source, form, axis, pairs, grid, covariance, None if whole is source else whole
+        given = arrays, atoms, codes(atoms, vectors), boxes
+        latents, *rest = spread(one_feature, everywhere, given, mesh, batch)
+        flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), latents)
+        return cls(flat, *rest)
+
+    def with_same(self, covariance: Float[Array, "C C"]) -> Float[Array, "C C"]:
+        """Covariances of all codes, with those of two codes of one feature replaced by what its own law says."""
+        R = self.same.shape[1]
+        if R == 1:
+            return covariance
+        own = block_diagonal(self.same) + jnp.diag(jnp.diagonal(covariance) - jnp.diagonal(block_diagonal(self.same)))
+        feature = jnp.arange(covariance.shape[0]) // R
+        return jnp.where(feature[:, None] == feature[None], own, covariance)
+
+
+def _scale(log_masses: Callable[[Array], Array], y: Float[Array, " t"]) -> Float[Array, " t"]:
+    """By how much each statistic may vary so that log masses move by a twentieth."""
+    steepest = jnp.max(jnp.abs(jax.jacfwd(log_masses)(y)), axis=0)
+    return jnp.where(steepest > 0, 0.05 / jnp.where(steepest > 0, steepest, 1), 1)
+
+
+def block_diagonal(blocks: Float[Array, "m R S"]) -> Float[Array, "C E"]:
+    """A matrix with these blocks on its diagonal."""
+    m, R, S = blocks.shape
+    return (jnp.eye(m, dtype=blocks.dtype)[:, None, :, None] * blocks[:, :, None]).reshape(m * R, m * S)

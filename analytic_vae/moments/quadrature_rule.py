@@ -1,0 +1,213 @@
+"""The law of statistics as a quadrature rule, and functions of them as series."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..model.feature_model import FeatureModel
+from ..spectral.characteristic import waves
+from ..spectral.fourier import MARGIN, Series, half_coefficients, half_grid, half_space, real_basis
+from ..spectral.least_squares import least_squares
+from ..spectral.projected_law import Projection, characteristic
+from ..spectral.resolution import Resolution
+from ..types import Array, Float, Scalar
+from .spectrum import Spectrum
+from .statistic import Statistic, box_nodes, box_points, grid_weights, inverse_basis
+
+BREADTH = 0.1  # of the box: the spread that a fit supposes of a statistic that does not vary
+
+SAMPLED = 16  # frequencies of a law at which all atoms of the source are looked at
+
+
+class Nodes(eqx.Module):
+    """The law of one feature's statistics as a quadrature rule: `E[g(y)] = sum_q weights_q g(points_q)`.
+
+    `points: [Q, t]` are in the units of `y`; `box` are the same points as coordinates of the box of `y''`.
+    """
+
+    points: Float[Array, "Q t"]
+    box: Float[Array, "Q t"]
+    weights: Float[Array, " Q"]
+
+    def misfit(self, statistic: Statistic, covariance: Float[Array, "t t"]) -> Scalar:
+        """How far mass, mean and covariance of `y''` on the box are from the exact ones. Without derivatives.
+
+        `covariance` is the exact one of `y`. The misfit is small unless the law has left its box, or the resolution is
+        too coarse for it.
+        """
+        statistic, weights, covariance = jax.lax.stop_gradient((statistic, self.weights, covariance))
+        points = statistic.low[None] + statistic.length[None] * self.box
+        inverse = inverse_basis(statistic.basis)
+        wrong = (points.T * weights[None]) @ points - inverse @ covariance @ inverse.T
+        return jnp.max(jnp.abs(jnp.concatenate([weights.sum(keepdims=True) - 1, weights @ points, wrong.ravel()])))
+
+
+class Varying(NamedTuple):
+    """A function `F(y): [V]` as `base = F(E y)`, `values = F(y_q) - base: [Q, V]`, and `derivative = dF / dy: [V, t]`.
+
+    One that varies by less than `eps^(1/3)` of its size, and is straight there, is replaced by its tangent, whose
+    values keep their digits: the difference would lose them, and its derivative near zero all.
+    """
+
+    base: Float[Array, " V"]
+    values: Float[Array, "Q V"]
+    derivative: Float[Array, "V t"]
+
+    @classmethod
+    def of(cls, statistic: Statistic, nodes: Nodes, function: Callable[[Array], Array]) -> "Varying":
+        """For a function of y."""
+        base, derivative = function(statistic.centre), jax.jacfwd(function)(statistic.centre)
+        points = statistic.low[None] + statistic.length[None] * nodes.box
+        tangent = points @ (derivative @ statistic.basis).T
+        values = jax.vmap(function)(nodes.points) - base[None]
+        own, straight, moved = jax.lax.stop_gradient((jnp.abs(base), tangent, values))
+        eps = jnp.finfo(base.dtype).eps
+        largest, bent = jnp.abs(straight).max(axis=0), jnp.abs(moved - straight).max(axis=0)
+        little = jnp.maximum(largest, jnp.abs(moved).max(axis=0) / 2) < eps ** (1 / 3) * own
+        straight = bent < 10 * eps ** (1 / 3) * largest + 8 * eps * own
+        flat = jnp.all(little & straight) | jnp.all(statistic.still)
+        return cls(base, jnp.where(flat, tangent, values), derivative)
+
+
+def statistic_nodes(spectrum: Spectrum, resolution: Resolution, kinks: Float[Array, "t kinks"] | None = None) -> Nodes:
+    """The quadrature rule of a statistic's law, from its characteristic function on the grid of its box.
+
+    `kinks`, in units of `y`, are where functions of it are not smooth; the basis must then be diagonal.
+    """
+    statistic = spectrum.statistic
+    rule = _box_rule(statistic, resolution, kinks)
+    weights = grid_weights(spectrum.characteristic(), *rule).ravel()
+    box = box_points(rule[0])
+    standardised = statistic.low[None] + statistic.length[None] * box
+    return Nodes(statistic.centre[None] + standardised @ statistic.basis.T, box, weights)
+
+
+def _box_rule(statistic, resolution, kinks) -> tuple[list[Array], list[Array], int]:
+    """Nodes and weights in box coordinates, and the order of the law: what `grid_weights` wants beside `phi`."""
+    if kinks is not None:
+        standardised = (kinks - statistic.centre[:, None]) / jnp.diagonal(statistic.basis)[:, None]
+        kinks = (standardised - statistic.low[:, None]) / statistic.length[:, None]
+    return *box_nodes(statistic, resolution, kinks), resolution.law_order(statistic.dimension)
+
+
+def law_series(
+    spectrum: Spectrum,
+    resolution: Resolution,
+    values: Float[Array, " Q"],
+    kinks: Float[Array, "t kinks"] | None = None,
+) -> Series:
+    """The series on all frequencies of the law, in which `Re sum_p gamma_p phi(w_p) = sum_q weights_q values_q`.
+
+    `values` stand at the points of `statistic_nodes` with the same resolution and kinks.
+    """
+    statistic, frequency = spectrum.statistic, spectrum.frequency
+    rule = _box_rule(statistic, resolution, kinks)
+    zero = jnp.zeros(frequency.shape[0], values.dtype) + 0j
+    coefficients = jax.grad(lambda phi: grid_weights(phi, *rule).ravel() @ values)(zero)
+    return Series(frequency, coefficients * jnp.conj(waves(frequency, statistic.low)))
+
+
+def band(
+    spectrum: Spectrum,
+    resolution: Resolution,
+    values: Float[Array, "Q V"],
+    kinks: Float[Array, "t kinks"] | None = None,
+    whole: FeatureModel | None = None,
+) -> Float[Array, " V"]:
+    """What the last quarter of the law's frequencies still adds to `E[F]`, sizes summed: if much, some is missing.
+
+    And what fewer atoms than those of the source `whole` change, at `SAMPLED` of the frequencies. `values` stand at the
+    points of `statistic_nodes` with the same resolution and kinks. Without derivatives.
+    """
+    values, spectrum, whole = jax.lax.stop_gradient((values, spectrum, whole))
+    phi, coefficients = _at_frequencies(spectrum, resolution, values, kinks)
+    order, t = resolution.law_order(spectrum.statistic.dimension), spectrum.statistic.dimension
+    # Of a statistic that does not vary no frequency dies out, and none is needed.
+    last = np.abs(half_grid(order, t)) > 3 * order / 4
+    last = jnp.any(last & (~spectrum.statistic.still | jnp.all(spectrum.statistic.still))[None], axis=1)
+    lost = jnp.abs(coefficients) @ jnp.where(last, jnp.abs(phi), 0)
+    if whole is None:
+        return lost
+    some = np.linspace(0, phi.size - 1, SAMPLED).astype(int)
+    here, there = spectrum.statistic.law.centred(), Projection.of(whole, spectrum.statistic.rows).centred()
+    of = lambda law: jax.vmap(lambda w: characteristic(law, w))(spectrum.frequency[some])  # noqa: E731
+    return lost + jnp.abs(coefficients[:, some]) @ jnp.abs(of(here) - of(there)) * (phi.size / SAMPLED)
+
+
+def wandering(
+    spectrum: Spectrum, resolution: Resolution, values: Float[Array, "Q V"], kinks: Float[Array, "1 kinks"]
+) -> Float[Array, " V"]:
+    """How far `E[F]` of one statistic still moves over the last quarter of its law's frequencies: as `band`, signed.
+
+    For functions with kinks, of laws without noise: their frequencies die out slowly, but away from a kink they cancel.
+    Without derivatives.
+    """
+    values, spectrum = jax.lax.stop_gradient((values, spectrum))
+    phi, coefficients = _at_frequencies(spectrum, resolution, values, kinks)
+    last = (coefficients * phi[None]).real[:, 3 * phi.size // 4 :]
+    return jnp.max(jnp.abs(jnp.cumsum(last[:, ::-1], axis=1)), axis=1)
+
+
+def _at_frequencies(spectrum: Spectrum, resolution: Resolution, values: Float[Array, "Q V"], kinks):
+    """`phi: [W]` and coefficients `[V, W]` with `E[F] = Re sum_w coefficients_w phi_w`."""
+    rule = _box_rule(spectrum.statistic, resolution, kinks)
+    phi = spectrum.characteristic()
+    _, pull = jax.vjp(lambda phi: grid_weights(phi, *rule).ravel(), phi)
+    return phi, jax.vmap(lambda column: pull(column)[0], in_axes=1)(values)
+
+
+def least_squares_series(
+    statistic: Statistic,
+    nodes: Nodes,
+    values: Float[Array, " Q"],
+    order: int,
+    least: Scalar | float = 0.0,
+    shorter: bool = False,
+) -> tuple[Series, Scalar]:
+    """The short series nearest to `values` in L2 of the law, and the L2 norm of what it leaves out (no gradient).
+
+    One period, per axis, is the part of the box where the window is 1, so in box coordinates the exponentials are
+    the same for every statistic. `least` is as in `least_squares`, `shorter` asks for `Series.shorter` (no gradient).
+    """
+    half = half_space(order, statistic.dimension)
+    index = jnp.asarray(half, values.dtype)
+    phase = nodes.box @ (2 * jnp.pi / (1 - 2 * MARGIN) * index.T)
+    frequency = 2 * jnp.pi / (1 - 2 * MARGIN) * index / statistic.length[None]
+    at_low = jnp.conj(waves(frequency, statistic.low))
+
+    def fitted(count, values, weights):
+        basis = real_basis(phase[:, :count])
+        real = least_squares(basis, weights, least) @ values
+        return real, values - basis @ real
+
+    weights = _broad(statistic, nodes)
+    real, missed = fitted(len(half), values, weights)
+    missed = jax.lax.stop_gradient(missed)
+    remainder = jnp.sqrt(jnp.maximum(jax.lax.stop_gradient(nodes.weights) @ missed**2, 0))
+    fewer = None
+    if shorter:
+        count = int(np.sum(np.sum(half**2, axis=1) <= (order - 1) ** 2))  # they stand in the order of their sizes
+        fewer, _ = fitted(count, *jax.lax.stop_gradient((values, weights)))
+        fewer = jnp.pad(half_coefficients(fewer), (0, len(half) - count)) * jax.lax.stop_gradient(at_low)
+    return Series(frequency, half_coefficients(real) * at_low, fewer), remainder
+
+
+def _broad(statistic: Statistic, nodes: Nodes) -> Float[Array, " Q"]:
+    """The weights of a law of two statistics; one that does not vary is given some breadth.
+
+    A fit on the line where the law is would know nothing of what lies beside it, where a derivative leads.
+    """
+    if statistic.dimension != 2:
+        return nodes.weights
+    side = round(nodes.weights.size**0.5)
+    weights = nodes.weights.reshape(side, side)
+    apart = nodes.box + jax.lax.stop_gradient(statistic.low / statistic.length)[None]
+    bell = jnp.exp(-((apart.reshape(side, side, 2) / BREADTH) ** 2) / 2)
+    for axis in range(2):
+        beside = bell[:, :, axis] / bell[:, :, axis].sum(axis=axis, keepdims=True)
+        weights = jnp.where(statistic.still[axis], weights.sum(axis=axis, keepdims=True) * beside, weights)
+    return weights.ravel()
