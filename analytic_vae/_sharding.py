@@ -12,7 +12,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from ._check import require_instance
 
 
-def spread(
+def sharded_map(
     function: Callable,
     everywhere,
     items: tuple,

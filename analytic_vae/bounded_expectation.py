@@ -39,7 +39,7 @@ def bounded_expectation(
             say), they are summed over: then all but rounding is exact.
         layer: `f`, linear so far.
         readout: `V: [D, n2]`, D = 1 or 2.
-        activations: D names, or `Activation`s that have a `strip`.
+        activations: D names, or `Activation`s that have a `regularity`.
         resolution: how fine; `Resolution()` if not given. Raising it makes the bound fall: exponentially if psi is
             analytic or there is noise, as the square of the frequencies for kinks without noise.
 
@@ -62,8 +62,8 @@ def bounded_expectation(
         raise ValueError(f"activations: expected one for each of {readout.shape[0]} projections, got {activations!r}.")
     chosen = tuple(get_activation(one) for one in activations)
     for one in chosen:
-        if one.strip is None:
-            raise ValueError(f"activations: expected a strip, which bounds need, got {one.name} without one.")
+        if one.regularity is None:
+            raise ValueError(f"activations: expected those of known regularity, which bounds need, got {one.name}.")
     readout = readout.astype(source.mean.dtype)
     states = _states(source, layer, readout)
     if states is not None:
@@ -92,7 +92,7 @@ def _over_states(states, activations) -> Bounded:
     dtype = law.mean.dtype
     eps = np.finfo(dtype).eps
     columns = [np.asarray(one(jnp.asarray(values[:, d], dtype)), float) for d, one in enumerate(activations)]
-    slopes = [float(one.strip.slope(jnp.zeros((), dtype))) for one in activations]
+    slopes = [float(one.regularity.slope(jnp.zeros((), dtype))) for one in activations]
     # Of each value: that of its argument, and of the function itself.
     errors = [
         slope * (shift + eps * np.abs(values[:, d])) + 8 * eps * np.abs(column)

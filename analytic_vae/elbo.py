@@ -14,7 +14,7 @@ from .certify.terms import TERMS
 from .expectations import Expectations, checked_expectations
 from .model.compatibility import check_encoder, check_layer
 from .model.encoder import AbstractEncoder
-from .model.feature_model import FeatureModel, code_decoder, whitening
+from .model.feature_model import FeatureModel, decoder_matrix, whitening
 from .model.layer import AbstractLayer
 from .moments.plan import Plan
 from .moments.units import DenseMoments
@@ -60,10 +60,10 @@ class Elbo(eqx.Module):
     `T2` and `T3` are sums over the `m2 (K - 1)` codes that are left (`Expectations`).
 
     `accuracy` estimates how far the loss may be off, in nats: from what boxes, bands and short series leave out
-    (`Expectations.missing`). `rates: [m2]` are the summands of `R1`. `misfit` is the largest of `Expectations.misfit`:
-    above 1e-4, say, the plan is too old or the resolution too coarse for the laws. `bounds`, which
-    `elbo(..., certify=True)` computes, are no estimates: the exact value of every term is within `bounds.<term>` of it,
-    the exact loss within `error_bound`.
+    (`Expectations.loss_error`). `rates: [m2]` are the summands of `R1`. `moment_error` is the largest of
+    `Expectations.moment_error`: above 1e-4, say, the plan is too old or the resolution too coarse for the laws.
+    `bounds`, which `elbo(..., certify=True)` computes, are no estimates: the exact value of every term is within
+    `bounds.<term>` of it, the exact loss within `error_bound`.
     """
 
     R1: Scalar
@@ -78,7 +78,7 @@ class Elbo(eqx.Module):
     U2: Scalar
     U3: Scalar
     rates: Float[Array, " m2"]
-    misfit: Scalar
+    moment_error: Scalar
     accuracy: Scalar
     bounds: ErrorBounds | None = None
 
@@ -124,7 +124,7 @@ def elbo_of(given: Expectations, target: FeatureModel) -> Elbo:
     whiten, variance, log_det = whitening(target)
     layer, form = given.layer, given.layer.form
     # With a vector per atom the codes are indicators of all atoms but the first, whose vector joins the mean.
-    matrix, rest = code_decoder(target)
+    matrix, rest = decoder_matrix(target)
     decoder = whiten(matrix)
     outputs, psi, input_psi, psi_second = layer.unit_moments()
     linear, output, centre = whiten(form.linear), whiten(outputs), whiten(form.offset - target.mean - rest)
@@ -146,9 +146,9 @@ def elbo_of(given: Expectations, target: FeatureModel) -> Elbo:
     varies = jnp.trace(whiten(covariance.T)) - 2 * jnp.sum(decoder * whiten(given.output_latent))
     S2 = varies + jnp.sum(gram * given.latent_covariance) + apart @ apart
     R2 = target.neurons / 2 * jnp.log(2 * jnp.pi) + log_det
-    accuracy = given.missing(*jax.lax.stop_gradient((gram / (2 * variance), decoder.T @ output / variance)))
-    R3, misfit = (S1 + S2) / (2 * variance), given.misfit.max()
-    return Elbo(jnp.sum(rates), R2, R3, S1, S2, T1, T2, T3, U1, U2, U3, rates, misfit, accuracy)
+    accuracy = given.loss_error(*jax.lax.stop_gradient((gram / (2 * variance), decoder.T @ output / variance)))
+    R3, moment_error = (S1 + S2) / (2 * variance), given.moment_error.max()
+    return Elbo(jnp.sum(rates), R2, R3, S1, S2, T1, T2, T3, U1, U2, U3, rates, moment_error, accuracy)
 
 
 @warns
@@ -177,8 +177,8 @@ def elbo(
         certify: whether to bound the error of every term, too (`Elbo.bounds`). The bounds come from a second
             computation on grids of their own, which takes all pairs of learnt features, and of units, one by one: leave
             it out of training steps. They have no gradient, and say next to nothing for an encoder that does not know
-            its `strip`. There are none for two statistics of a `DenseLayer`'s input or beside carried features, and
-            for what is learnt beside carried features of a `RidgeLayer`.
+            its `regularity`. There are none for two statistics of a `DenseLayer`'s input or beside carried features,
+            and for what is learnt beside carried features of a `RidgeLayer`.
 
     Returns an `Elbo`: `loss`, `rate`, `distortion` and every named term. Differentiable in all arrays of all
     arguments, and jit-able. Raises `ValueError` that names the argument if the parts do not fit together, `MemoryError`

@@ -20,18 +20,19 @@ from .model.encoder import AbstractEncoder
 from .model.feature_model import FeatureModel
 from .model.layer import AbstractLayer, DenseLayer
 from .moments.budget import Batches, check_memory, check_units_memory
+from .moments.codes import Codes, block_diagonal, codes
 from .moments.conditional import state_covariance
-from .moments.latent import Covariances, compressed_axis, latent_covariances
-from .moments.latents import Features, block_diagonal, codes
 from .moments.layer_moments import LayerMoments
 from .moments.plan import Plan, check_plan
 from .moments.ridge_axis import RidgeAxis, straightened
+from .moments.statistic_function import Covariances, compressed_axis, latent_covariances
 from .moments.units import DenseMoments, check_moments
 from .spectral.gauss_rule import compress
 from .spectral.resolution import Resolution
 from .types import Array, Float, Scalar
 
-# Of pairs, misfit and lost frequencies, in nats: set against 600 losses of the benchmarks and 230 of sharp encoders.
+# Of pairs, moment errors and lost frequencies, in nats: set against 600 losses of the benchmarks and 230 of sharp
+# encoders.
 FACTORS = (2.0, 3.0, 6.0)
 
 LEAK = 0.02
@@ -54,10 +55,10 @@ class Expectations(eqx.Module):
     | `aggregate` | `E[Q_j(a_jk | y_j)]`, the aggregate posterior | `[m2, K]` |
     | `entropy` | `E[-sum_k Q_jk log Q_jk]` in nats | `[m2]` |
     | `remainder` | L2 norm of what series leave out of `s` | `[C]` |
-    | `misfit` | how far mass, mean and variance of each law on its box are from the exact ones | `[m2]` |
-    | `lost` | what the last frequencies of each law still add to expectations of its tables, at most | `[m2]` |
-    | `missed` | an estimate of what series leave out of covariances of codes | `[C, C]` |
-    | `missed_psi` | the same of covariances of `psi` and codes | as `psi_latent` |
+    | `moment_error` | how far mass, mean and variance of each law on its box are from the exact ones | `[m2]` |
+    | `band_error` | what the last frequencies of each law still add to expectations of its tables, at most | `[m2]` |
+    | `series_error` | an estimate of what series leave out of covariances of codes | `[C, C]` |
+    | `series_error_psi` | the same of covariances of `psi` and codes | as `psi_latent` |
     | `vectors` | whether there is a vector per atom | |
     """
 
@@ -70,10 +71,10 @@ class Expectations(eqx.Module):
     aggregate: Float[Array, "m2 K"]
     entropy: Float[Array, " m2"]
     remainder: Float[Array, " C"]
-    misfit: Float[Array, " m2"]
-    lost: Float[Array, " m2"]
-    missed: Float[Array, "C C"]
-    missed_psi: Array
+    moment_error: Float[Array, " m2"]
+    band_error: Float[Array, " m2"]
+    series_error: Float[Array, "C C"]
+    series_error_psi: Array
     vectors: bool = eqx.field(static=True, default=False)
 
     def __str__(self) -> str:
@@ -82,25 +83,30 @@ class Expectations(eqx.Module):
         told = ", ".join(f"{one:.3g}" for one in self.information[:8]) + (", ..." if self.information.size > 8 else "")
         return f"{self.aggregate.shape[0]} features that tell {told} nats; accuracy about {float(self.accuracy):.0e}"
 
-    def missing(self, gram: Float[Array, "C C"], cross: Float[Array, "C h"]) -> Scalar:
+    def loss_error(self, gram: Float[Array, "C C"], cross: Float[Array, "C h"]) -> Scalar:
         """An estimate of how far a loss may be off, in nats. Without derivatives.
 
-        What series leave out of covariances (`missed`), what laws on their boxes have wrong (`misfit`), and what their
-        frequencies lack (`lost`). `gram = B' S^-1 B / 2` and `cross = B' S^-1 W`, with the layer's output `W psi`.
+        What series leave out of covariances (`series_error`), what laws on their boxes have wrong (`moment_error`),
+        and what their frequencies lack (`band_error`). `gram = B' S^-1 B / 2` and `cross = B' S^-1 W`, with the
+        layer's output `W psi`.
         """
-        missed, psi, misfit, lost = jax.lax.stop_gradient((self.missed, self.missed_psi, self.misfit, self.lost))
-        pairs = jnp.sqrt(jnp.sum((gram * missed) ** 2) + jnp.sum((cross.T * psi.reshape(-1, psi.shape[-1])) ** 2))
-        sizes = jnp.stack([pairs, jnp.max(misfit, initial=0), jnp.sum(lost)])
+        series_error, psi, moment_error, band_error = jax.lax.stop_gradient(
+            (self.series_error, self.series_error_psi, self.moment_error, self.band_error)
+        )
+        pairs = jnp.sqrt(jnp.sum((gram * series_error) ** 2) + jnp.sum((cross.T * psi.reshape(-1, psi.shape[-1])) ** 2))
+        sizes = jnp.stack([pairs, jnp.max(moment_error, initial=0), jnp.sum(band_error)])
         return sizes @ jnp.asarray(FACTORS, sizes.dtype)
 
     @property
     def accuracy(self) -> Scalar:
         """An estimate of how far expectations and covariances may be off, relative to their spreads."""
-        missed, misfit, lost = jax.lax.stop_gradient((self.missed, self.misfit, self.lost))
+        series_error, moment_error, band_error = jax.lax.stop_gradient(
+            (self.series_error, self.moment_error, self.band_error)
+        )
         variance = jax.lax.stop_gradient(jnp.diagonal(self.latent_covariance))
         spread = jnp.sqrt(jnp.where(variance > 0, variance, jnp.inf))
-        missed = jnp.max(missed / spread[:, None] / spread[None], initial=0)
-        return jnp.stack([missed, jnp.max(misfit, initial=0), jnp.max(lost, initial=0)]).max()
+        series_error = jnp.max(series_error / spread[:, None] / spread[None], initial=0)
+        return jnp.stack([series_error, jnp.max(moment_error, initial=0), jnp.max(band_error, initial=0)]).max()
 
     @property
     def information(self) -> Float[Array, " m2"]:
@@ -225,10 +231,10 @@ def _conditional_expectations(
         aggregate=mixture("aggregate"),
         entropy=mixture("entropy"),
         remainder=jnp.sqrt(mean_of(weights, found.remainder**2)),
-        misfit=mixture("misfit"),
-        lost=mixture("lost"),
-        missed=mixture("missed"),
-        missed_psi=mixture("missed_psi"),
+        moment_error=mixture("moment_error"),
+        band_error=mixture("band_error"),
+        series_error=mixture("series_error"),
+        series_error_psi=mixture("series_error_psi"),
         vectors=vectors,
     )
 
@@ -245,13 +251,13 @@ def _expectations(source, layer, atoms, encoder, resolution, plan, mesh, vectors
     parts = []
     if carried:
         known = layer_moments if moments is None else moments
-        wrong = _wrong(axis, moments)
+        wrong = _layer_errors(axis, moments)
         parts.append((_carried(source, known, atoms[:carried], vectors, *wrong), None))
-        encoder = encoder.beside
+        encoder = encoder.extra
     if encoder is not None:
         known = given, axis, layer_moments, atoms[carried:], encoder, resolution, plan, mesh, vectors, moments
         parts.append(_learnt(*known, source))
-    return parts[0][0] if len(parts) == 1 else _beside(*parts, source, vectors, atoms)
+    return parts[0][0] if len(parts) == 1 else _with_extra(*parts, source, vectors, atoms)
 
 
 def _learnt(source, axis, read_moments, atoms, encoder, resolution, plan, mesh, vectors, moments, whole):
@@ -263,7 +269,7 @@ def _learnt(source, axis, read_moments, atoms, encoder, resolution, plan, mesh, 
     of_layer_axis, direction = axis, read.direction
     read, axis, straight, slope = straightened(source, read, axis, resolution)
     pairs = compressed_axis(source, read, axis, resolution)
-    features = Features.of(
+    features = Codes.of(
         source, read, axis, pairs, covariance, encoder, atoms, vectors, resolution, boxes, batches.laws, mesh, whole
     )
     latents, R = features.latents, features.same.shape[1]
@@ -274,37 +280,38 @@ def _learnt(source, axis, read_moments, atoms, encoder, resolution, plan, mesh, 
     grid = pairs[1].pair_grid(resolution)
     found = latent_covariances(source, read_moments, readout, latents, grid, batches.pairs, mesh)
     gain = jnp.einsum("jt,jtn->jn", latents.slope, readout) @ read.linear
-    psi_latent, missed_psi = found.psi_latent, jnp.zeros_like(found.psi_latent)
+    psi_latent, series_error_psi = found.psi_latent, jnp.zeros_like(found.psi_latent)
     if moments is not None:
         psi_latent = moments.with_latents(source, latents, gain, grid, batches.pairs, mesh)
-        alike = _alike(moments.form.weight[:, None], encoder.readout, covariance)
-        missed_psi = _missed_psi(moments, found, latents.remainder) * jnp.repeat(alike, R, axis=1)
-    unit_misfit, of_layer = _wrong(of_layer_axis, moments)
+        alike = _squared_correlation(moments.form.weight[:, None], encoder.readout, covariance)
+        series_error_psi = _series_error_psi(moments, found, latents.remainder) * jnp.repeat(alike, R, axis=1)
+    alike = _squared_correlation(encoder.readout, encoder.readout, covariance)
+    of_units, of_layer = _layer_errors(of_layer_axis, moments)
     expected = Expectations(
         layer=moments or read_moments,
         latent_mean=latents.mean,
-        latent_covariance=features.with_same(found.latent),
+        latent_covariance=features.with_exact_diagonal_blocks(found.latent),
         latent_noise=block_diagonal(features.within),
         input_latent=found.input_latent,
         psi_latent=psi_latent,
         aggregate=features.aggregate,
         entropy=features.entropy,
         remainder=latents.remainder,
-        misfit=jnp.maximum(features.misfit, jax.lax.stop_gradient(unit_misfit)),
-        lost=jnp.maximum(features.lost.max(axis=1), jax.lax.stop_gradient(of_layer)),
-        missed=_missed(found, latents.remainder, _alike(encoder.readout, encoder.readout, covariance), R),
-        missed_psi=missed_psi,
+        moment_error=jnp.maximum(features.moment_error, jax.lax.stop_gradient(of_units)),
+        band_error=jnp.maximum(features.band_error.max(axis=1), jax.lax.stop_gradient(of_layer)),
+        series_error=_series_error(found, latents.remainder, alike, R),
+        series_error_psi=series_error_psi,
         vectors=vectors,
     )
     return expected, latents.states + jnp.einsum("cn,nmk->cmk", gain, state_covariance(source))
 
 
-def _wrong(axis: RidgeAxis, moments: DenseMoments | None) -> tuple[Scalar, Scalar]:
+def _layer_errors(axis: RidgeAxis, moments: DenseMoments | None) -> tuple[Scalar, Scalar]:
     """What the layer's own law has wrong, and what it lacks."""
-    return (axis.misfit, axis.lost) if moments is None else (moments.misfit.max(), moments.overall)
+    return (axis.moment_error, axis.band_error) if moments is None else (moments.moment_error.max(), moments.overall)
 
 
-def _missed(
+def _series_error(
     found: Covariances, remainder: Float[Array, " C"], alike: Float[Array, "m m"], R: int
 ) -> Float[Array, "C C"]:
     """What series leave out of covariances of codes: what shorter ones change, and more where remainders are large.
@@ -318,7 +325,7 @@ def _missed(
     return jnp.where(own[:, None] == own[None], 0, found.change + jnp.outer(left, left) * alike)
 
 
-def _missed_psi(moments: DenseMoments, found: Covariances, remainder: Float[Array, " C"]) -> Float[Array, "h C"]:
+def _series_error_psi(moments: DenseMoments, found: Covariances, remainder: Float[Array, " C"]) -> Float[Array, "h C"]:
     """The same of a unit and a code, but for the correlation: both remainders, and of a sharp code `LEAK` of the unit.
 
     `LEAK` because an exponential of what the unit reads is not one of what the encoder reads.
@@ -337,7 +344,7 @@ def _large(found: Covariances, remainder: Float[Array, " C"]) -> Float[Array, " 
     return remainder * jnp.minimum(share, 1)
 
 
-def _alike(
+def _squared_correlation(
     left: Float[Array, "h t n"], right: Float[Array, "m s n"], covariance: Float[Array, "n n"]
 ) -> Float[Array, "h m"]:
     """Squared correlations of two projections, one of each row, the largest of each pair. Without derivatives."""
@@ -349,7 +356,7 @@ def _alike(
     return jnp.max(together**2, axis=(2, 3))
 
 
-def _carried(source, moments, atoms, vectors: bool, misfit, lost) -> Expectations:
+def _carried(source, moments, atoms, vectors: bool, moment_error, band_error) -> Expectations:
     """The expectations of features that are handed on, `z2 = z1`: in closed form but for `Cov(psi, s)`."""
     masses, code = source.prior.masses, codes(atoms, vectors)
     mean = jnp.einsum("mrk,mk->mr", code, masses)
@@ -369,15 +376,15 @@ def _carried(source, moments, atoms, vectors: bool, misfit, lost) -> Expectation
         aggregate=masses,
         entropy=none,
         remainder=jnp.zeros_like(mean.ravel()),
-        misfit=none + jax.lax.stop_gradient(misfit),
-        lost=none + jax.lax.stop_gradient(lost),
-        missed=jnp.zeros_like(covariance),
-        missed_psi=jnp.zeros_like(flat(with_states(moments.psi_states))),
+        moment_error=none + jax.lax.stop_gradient(moment_error),
+        band_error=none + jax.lax.stop_gradient(band_error),
+        series_error=jnp.zeros_like(covariance),
+        series_error_psi=jnp.zeros_like(flat(with_states(moments.psi_states))),
         vectors=vectors,
     )
 
 
-def _beside(carried, learnt, source, vectors: bool, atoms) -> Expectations:
+def _with_extra(carried, learnt, source, vectors: bool, atoms) -> Expectations:
     """The expectations of carried features and, beside them, those of others."""
     (one, _), (other, states) = carried, learnt
     code = codes(atoms[: source.features], vectors)
@@ -394,10 +401,10 @@ def _beside(carried, learnt, source, vectors: bool, atoms) -> Expectations:
         aggregate=together("aggregate", 0),
         entropy=together("entropy"),
         remainder=together("remainder"),
-        misfit=together("misfit"),
-        lost=together("lost"),
-        missed=jnp.block([[one.missed, none], [none.T, other.missed]]),
-        missed_psi=together("missed_psi"),
+        moment_error=together("moment_error"),
+        band_error=together("band_error"),
+        series_error=jnp.block([[one.series_error, none], [none.T, other.series_error]]),
+        series_error_psi=together("series_error_psi"),
         vectors=vectors,
     )
 

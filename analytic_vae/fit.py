@@ -15,8 +15,8 @@ from .closed_form import Noise
 from .elbo import Elbo, certified
 from .fitting.carried import _carried_fit
 from .fitting.centring import centred
-from .fitting.initial import beside_carried
-from .fitting.options import BESIDE, carries_only, check_combination, check_options, completed
+from .fitting.initial import extra_features
+from .fitting.options import EXTRA, carries_only, check_combination, check_options, completed
 from .fitting.problem import Known, TooCoarse, compiled_elbo
 from .fitting.result import DOUBT, Fit
 from .fitting.starts import _best_of_starts, _known, _require_variation, _start
@@ -133,7 +133,7 @@ def fit(
         source, layer, target, options["encoder"] = replicate((source, layer, target, options["encoder"]), mesh)
     near = centred(source, layer) if _movable(options["encoder"]) else None
     if near is not None:
-        target, options["encoder"] = near.moved(target, options["encoder"])
+        target, options["encoder"] = near.shifted(target, options["encoder"])
         source, layer = near.source, near.layer
     options |= {"target": target}
     say = log or (lambda line: None)
@@ -172,8 +172,8 @@ def fit(
 def _movable(encoder) -> bool:
     """Whether an encoder can be moved to where the problem is near zero; one of a class of a user's perhaps not."""
     if isinstance(encoder, CarriedEncoder):
-        return encoder.beside is None or _movable(encoder.beside)
-    return not isinstance(encoder, AbstractEncoder) or type(encoder).moved is not AbstractEncoder.moved
+        return encoder.extra is None or _movable(encoder.extra)
+    return not isinstance(encoder, AbstractEncoder) or type(encoder).shifted is not AbstractEncoder.shifted
 
 
 def _certified(found: Fit, source, layer, mesh, say: Log) -> Fit:
@@ -209,10 +209,10 @@ def _fit_at(
     if warm is None:
         named = "target" if target is not None and atoms is None else "atoms"
         if encoder == "both":
-            count = BESIDE if features is None else features
+            count = EXTRA if features is None else features
             check_memory(source, layer, 1, source.features + count, source.prior.atoms.shape[1], finer, mesh, vectors)
             known = _known(source, layer, vectors, resolution, mesh, log)
-            first, atoms = beside_carried(source, layer, count, resolution, known.moments)
+            first, atoms = extra_features(source, layer, count, resolution, known.moments)
             atoms = atoms if target is None else target.prior.atoms
         else:
             first, atoms = _start(source, layer, features, atoms, encoder, vectors, resolution, finer, target, key, log)

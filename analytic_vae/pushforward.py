@@ -12,7 +12,7 @@ from ._check import as_floating, is_concrete, require_finite, require_instance, 
 from ._jit import compiled, exact_products
 from .accuracy import warns
 from .certify.output_moments import output_moments
-from .certify.units import check_strip, check_units
+from .certify.units import check_regularity, check_units
 from .laws.image import Image
 from .laws.series import LawSeries
 from .model.activation import ACTIVATIONS
@@ -222,8 +222,8 @@ def _together(points: np.ndarray, masses: np.ndarray) -> tuple[Array, Array]:
     if not masses.size:
         return jnp.asarray(points), jnp.asarray(masses)
     apart = 64 * np.finfo(points.dtype).eps * np.maximum(np.abs(points).max(axis=0), np.finfo(points.dtype).tiny)
-    _, first, which = np.unique(np.round(points / apart), axis=0, return_index=True, return_inverse=True)
-    return jnp.asarray(points[first]), jnp.asarray(np.bincount(which.ravel(), masses).astype(masses.dtype))
+    _, first, activation_index = np.unique(np.round(points / apart), axis=0, return_index=True, return_inverse=True)
+    return jnp.asarray(points[first]), jnp.asarray(np.bincount(activation_index.ravel(), masses).astype(masses.dtype))
 
 
 @warns
@@ -263,7 +263,7 @@ def pushforward(
     if not isinstance(certify, bool | np.bool_):
         raise TypeError(f"certify: expected True or False, got {certify!r}.")
     if certify:
-        check_strip(layer)
+        check_regularity(layer)
     _require_grid_memory(readout.shape[0], source, resolution)
     readout = readout.astype(source.mean.dtype)
     if isinstance(layer, DenseLayer):
@@ -292,7 +292,7 @@ def _as_image(source: FeatureModel, layer: AbstractLayer, readout: Float[Array, 
     D, identity = readout.shape[0], ACTIVATIONS["identity"]
     rows, offset, output = readout @ form.linear, readout @ form.offset, readout @ form.output
     if isinstance(layer, DenseLayer):
-        units, bias, functions = form.weight, form.bias, [layer.activations[i] for i in layer.which]
+        units, bias, functions = form.weight, form.bias, [layer.activations[i] for i in layer.activation_index]
     else:
         ridge = isinstance(layer, RidgeLayer) and _may_be_some(output)
         units, bias, output = form.direction[None][: int(ridge)], form.bias[None][: int(ridge)], output[:, None]

@@ -17,7 +17,7 @@ from ._check import (
     require_shape,
 )
 from ._jit import compiled, exact_products
-from ._sharding import spread
+from ._sharding import sharded_map
 from .accuracy import warns
 from .laws.image import Image
 from .model.activation import get_activation
@@ -26,12 +26,12 @@ from .model.conditioning import clusters_of, mean_of, over_components
 from .model.feature_model import FeatureModel
 from .model.layer import AbstractLayer
 from .moments.budget import Batches, check_memory
-from .moments.latent import Latent, latent_covariances
 from .moments.layer_moments import LayerMoments
 from .moments.quadrature_rule import Varying, statistic_nodes, wandering
 from .moments.ridge_axis import RidgeAxis
 from .moments.spectrum import Spectrum
 from .moments.statistic import Statistic
+from .moments.statistic_function import StatisticFunction, latent_covariances
 from .spectral.gauss_rule import compress
 from .spectral.projected_law import Projection
 from .spectral.resolution import Resolution
@@ -238,17 +238,17 @@ def _sparse_parts(source, layer, autoencoder, resolution):
         varying = Varying.of(statistic, nodes, lambda y: autoencoder._point(y + offset, threshold)[None])
         given = varying.values[:, 0], kinks[:, None]
         tangent = {"base": varying.base[0], "derivative": varying.derivative[0]}
-        latent = Latent.of(source, form, spectrum, nodes, resolution, *given, **tangent)
+        latent = StatisticFunction.of(source, form, spectrum, nodes, resolution, *given, **tangent)
         e = varying.values - (nodes.weights @ varying.values)[None]
         lost = wandering(spectrum, resolution, jnp.concatenate([e, e**2], axis=1), kinks[:, None])
-        return latent, nodes.misfit(statistic, readout @ covariance @ readout.T), lost
+        return latent, nodes.moment_error(statistic, readout @ covariance @ readout.T), lost
 
     arguments = (autoencoder.readout, autoencoder.offset, autoencoder.threshold)
     batches = Batches.of(source, len(autoencoder.readout), 1, t, axis.linear, resolution)
     moments = LayerMoments.of(source, form, axis)
     mean, covariance = moments.output()
     given = source, form, axis, grid, covariance
-    latents, misfit, lost = spread(one_feature, given, arguments, batch=batches.laws)
+    latents, moment_error, lost = sharded_map(one_feature, given, arguments, batch=batches.laws)
     found = latent_covariances(source, moments, autoencoder.readout, latents, pair_grid, batches.pairs)
     offset = mean - autoencoder.bias - autoencoder.decoder @ latents.mean
     explained = form.mapped(found.input_latent, found.psi_latent)
@@ -257,8 +257,8 @@ def _sparse_parts(source, layer, autoencoder, resolution):
     reconstruction = missed + jnp.sum(offset**2)
     # Each column d_j multiplies e_j beside f - f^: what a mean, and a mean square, lacks counts that often.
     decoded = jnp.einsum("nj,nl,lj->j", autoencoder.decoder, covariance, autoencoder.decoder)
-    beside = jnp.abs(offset @ autoencoder.decoder) + jnp.sqrt(jnp.maximum(decoded, 0))
-    lacking = LOST * jnp.sum(2 * beside * lost[:, 0] + jnp.diagonal(gram) * lost[:, 1])
+    extra = jnp.abs(offset @ autoencoder.decoder) + jnp.sqrt(jnp.maximum(decoded, 0))
+    lacking = LOST * jnp.sum(2 * extra * lost[:, 0] + jnp.diagonal(gram) * lost[:, 1])
     pairs = jnp.sum(jnp.abs(gram) * jnp.outer(latents.remainder, latents.remainder))
-    accuracy = pairs + lacking + jnp.maximum(misfit.max(), axis.misfit) * jnp.abs(reconstruction)
+    accuracy = pairs + lacking + jnp.maximum(moment_error.max(), axis.moment_error) * jnp.abs(reconstruction)
     return reconstruction, latents.mean, mean, jnp.trace(covariance), accuracy, LOST * lost[:, 0]

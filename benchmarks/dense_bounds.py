@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import reference
 import test_dense
-from tally import NOISES, Tally, one_input_source, progress, save_row
+from coverage import NOISES, Tally, one_input_source, progress, save_row
 
 KINKED = (("relu", "relu", "leaky_relu"), ("tanh", "softplus", "relu"))
 SMOOTH = ("gelu", "sigmoid", "tanh")

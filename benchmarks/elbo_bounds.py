@@ -15,7 +15,7 @@ import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 import reference
-from tally import NOISES, Tally, one_input_source, progress, save_row
+from coverage import NOISES, Tally, one_input_source, progress, save_row
 
 NAMES = ("relu", "leaky_relu", "gelu", "sigmoid", "tanh", "softplus", "identity")
 KINDS = ("small", "rare", "wide")

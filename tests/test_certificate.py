@@ -9,9 +9,9 @@ import pytest
 import reference
 
 import analytic_vae as av
-from analytic_vae.certify.domain import Axis
+from analytic_vae.certify.domain import Domain
 from analytic_vae.certify.phase_series import coefficients, frequencies
-from analytic_vae.certify.ridge_function import Bend
+from analytic_vae.certify.ridge_function import RidgeFunction
 from analytic_vae.spectral.enumeration import support
 from analytic_vae.spectral.projected_law import Projection
 
@@ -72,7 +72,7 @@ def test_bounds_have_no_gradient_and_change_no_other():
 
 @pytest.mark.parametrize("encoder", cases.ENCODERS)
 def test_logits_off_the_real_axis(encoder):
-    """`strip` bounds `|Im (l_k - l_k')|` at complex statistics, and is not much larger than that."""
+    """`regularity` bounds `|Im (l_k - l_k')|` at complex statistics, and is not much larger than that."""
     rng = np.random.default_rng(4)
     _, _, target, made = cases.problem(3, encoder, "relu")
     one, atoms = jax.tree.map(lambda leaf: leaf[0], made), np.asarray(target.prior.atoms[0])
@@ -92,16 +92,16 @@ def test_logits_off_the_real_axis(encoder):
         hidden = np.tanh(y @ np.asarray(first.weight).T + np.asarray(first.bias))
         logits = hidden @ np.asarray(last.weight).T + np.asarray(last.bias)
     turned = np.ptp(logits.imag, axis=1).max()
-    turn = float(one.strip(*map(jnp.asarray, (low, high, width, atoms))).turn)
-    assert turned <= turn <= 12 * turned
+    imag_spread = float(one.regularity(*map(jnp.asarray, (low, high, width, atoms))).imag_spread)
+    assert turned <= imag_spread <= 12 * turned
 
 
 @pytest.mark.parametrize("activation", ["relu", "tanh"])
 def test_waves_of_the_ridge_axis(activation):
     """Their coefficients are the integrals that they stand for, by quadrature on the windowed wave."""
     law = Projection(jnp.array([0.2]), jnp.array([[[0.0, 1.0]]]), jnp.array([[0.7, 0.3]]), jnp.array([[0.3]]))
-    axis = Axis.of(law, jnp.asarray(0.5), 24)
-    bend = Bend(jnp.array([-0.4]), jnp.array([1.3]), jnp.asarray(0.1), av.activation.ACTIVATIONS[activation])
+    axis = Domain.of(law, jnp.asarray(0.5), 24)
+    bend = RidgeFunction(jnp.array([-0.4]), jnp.array([1.3]), jnp.asarray(0.1), av.activation.ACTIVATIONS[activation])
     frequency = jnp.array([[0.0], [0.7], [-3.0]])
     found, alias, rounding = coefficients(axis, bend, frequency)
     v, weight = reference.composite(np.unique([*np.linspace(-0.2, 1.2, 60), float(-axis.low / axis.length)]), 16)
@@ -205,7 +205,7 @@ def test_bad_arguments():
     with pytest.raises(TypeError, match="certify"):
         av.elbo(*parts, certify=1)
     unknown = eqx.tree_at(lambda one: one.activation, parts[1], av.Activation(jnp.sin, name="sin"))
-    with pytest.raises(ValueError, match=r"layer: expected an activation with a strip"):
+    with pytest.raises(ValueError, match=r"layer: expected an activation of known regularity"):
         av.elbo(parts[0], unknown, *parts[2:], certify=True)
     with pytest.raises(ValueError, match="target: expected noise in every direction"):
         av.elbo(parts[0], parts[1], eqx.tree_at(lambda one: one.noise, parts[2], jnp.zeros(())), parts[3])

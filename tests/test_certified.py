@@ -100,7 +100,7 @@ def test_bad_arguments():
         av.bounded_expectation(model, av.RidgeLayer([[1.0]], [1.0], [1.0]), one, ("relu",))
     with pytest.raises(ValueError, match="activations"):
         av.bounded_expectation(model, layer, one, "relu")
-    with pytest.raises(ValueError, match=r"activations.*strip"):
+    with pytest.raises(ValueError, match=r"activations.*regularity"):
         av.bounded_expectation(model, layer, one, (av.Activation(jnp.sin, name="sin"),))
     with pytest.raises(ValueError, match="readout"):
         av.bounded_expectation(model, layer, np.ones((3, 1)), ("relu",) * 3)

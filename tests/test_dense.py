@@ -49,7 +49,7 @@ def exact_terms(parts, oracle, rule=RULE):
     tables = []
     if isinstance(encoder, av.CarriedEncoder):
         K = source.prior.atoms.shape[1]
-        tables, encoder = [np.eye(K)[state[:, j]] for j in range(source.features)], encoder.beside
+        tables, encoder = [np.eye(K)[state[:, j]] for j in range(source.features)], encoder.extra
     if encoder is not None:
         log_q = cases.oracle_encoder(encoder, target.prior.atoms[-encoder.features :])
         q = np.exp(log_q(np.einsum("pn,jtn->pjt", x, np.asarray(encoder.readout))))
@@ -60,15 +60,15 @@ def exact_terms(parts, oracle, rule=RULE):
     return reference.dense_terms(x, weights, oracle(x), tables, *(np.asarray(part) for part in given))
 
 
-def both(vectors=False, beside=True):
+def both(vectors=False, extra=True):
     """Carried features of the source, and two others beside them."""
     (source, layer, target, read), oracle = problem(5)
     rng = np.random.default_rng(9)
-    m = source.features + (M2 if beside else 0)
+    m = source.features + (M2 if extra else 0)
     prior = av.Prior(rng.normal(size=(m, 3)), rng.normal(size=(m, 3)))
     decoder = rng.normal(size=(N2, m, 3) if vectors else (N2, m))
     target = av.FeatureModel(prior, decoder, target.noise, target.mean)
-    return (source, layer, target, av.CarriedEncoder(source.features, read if beside else None)), oracle
+    return (source, layer, target, av.CarriedEncoder(source.features, read if extra else None)), oracle
 
 
 def assert_terms(found, exact, tolerance):
@@ -88,7 +88,7 @@ def test_the_function():
     x = rng.normal(size=(5, 2))
     np.testing.assert_allclose(jax.vmap(layer)(jnp.asarray(x)), oracle(x), rtol=1e-12)
     assert (layer.inputs, layer.units, layer.outputs) == (2, 4, 3)
-    assert len(layer.activations) == 3 and layer.which == (0, 1, 0, 2)
+    assert len(layer.activations) == 3 and layer.activation_index == (0, 1, 0, 2)
 
 
 @pytest.mark.parametrize(
@@ -199,7 +199,7 @@ def test_moments_computed_before_are_those_of_the_units_alone():
 
 def test_the_laws_of_one_and_two_units():
     (source, layer, *_), oracle = problem(3)
-    layer = av.DenseLayer(layer.weight, layer.bias, [layer.activations[i] for i in layer.which], None, None)
+    layer = av.DenseLayer(layer.weight, layer.bias, [layer.activations[i] for i in layer.activation_index], None, None)
     x, weights, _ = reference.input_points(cases.oracle_model(source), oracle, RULE)
     psi = oracle.units(x)
     for readout in ([[1.0, -0.5, 0]], [[0, 1.0, 0], [0, 0, 1.0]]):
@@ -263,9 +263,9 @@ def test_a_vector_per_atom_after_a_ridge_layer():
     np.testing.assert_allclose(other.loss, one.loss, atol=1e-7)
 
 
-@pytest.mark.parametrize(("vectors", "beside"), ((False, True), (True, True), (True, False)))
-def test_carried_features(vectors, beside):
-    parts, oracle = both(vectors, beside)
+@pytest.mark.parametrize(("vectors", "extra"), ((False, True), (True, True), (True, False)))
+def test_carried_features(vectors, extra):
+    parts, oracle = both(vectors, extra)
     assert_terms(av.elbo(*parts, FINE), exact_terms(parts, oracle), 1e-8)
 
 

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.coarse
 
 def dense():
     """Three smooth units beside a linear map, a vector per atom."""
-    return *both(vectors=True, beside=False), reference.Rule(12, 12)
+    return *both(vectors=True, extra=False), reference.Rule(12, 12)
 
 
 def kinked():
@@ -46,7 +46,7 @@ def vectors():
     return *both(vectors=True), reference.Rule(12, 12)
 
 
-def beside():
+def extra():
     """Carried features and, beside them, two that read the input; a direction each.
 
     The target's noise is nearly singular: whitened directions are differences of large numbers, whose rounding counts.
@@ -61,7 +61,7 @@ def beside():
 CASES = {
     "vectors": (vectors, np.float64, 1e-5),
     "kinked": (kinked, np.float32, 0.5),  # of one input no unit has noise given another: the worst for pairs
-    "both": (beside, np.float32, np.inf),
+    "both": (extra, np.float32, np.inf),
     "ridge": (lambda: ridge("tanh"), np.float64, 1e-4),
     "linear": (lambda: ridge(None), np.float32, 1e-2),
 }
@@ -89,7 +89,7 @@ def test_a_certified_fit():
     with pytest.raises(ValueError, match="certify: expected False with split"):
         av.fit(source, layer, certify=True, split=True)
     unknown = av.DenseLayer(layer.weight, layer.bias, av.Activation(jnp.sin, name="sin"))
-    with pytest.raises(ValueError, match="layer: expected an activation with a strip"):
+    with pytest.raises(ValueError, match="layer: expected an activation of known regularity"):
         av.fit(source, unknown, certify=True)
 
 
@@ -105,7 +105,7 @@ def test_bounds_have_no_gradient():
 def test_bad_arguments():
     (source, layer, target, encoder), *_ = dense()
     unknown = av.DenseLayer(layer.weight, layer.bias, av.Activation(jnp.sin, name="sin"), layer.output, layer.skip)
-    with pytest.raises(ValueError, match=r"layer: expected an activation with a strip"):
+    with pytest.raises(ValueError, match=r"layer: expected an activation of known regularity"):
         av.elbo(source, unknown, target, encoder, certify=True)
     parts, _ = problem(1, "softmax2")
     with pytest.raises(ValueError, match="encoder: expected one statistic per feature of a DenseLayer's input"):

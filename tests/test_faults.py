@@ -64,7 +64,7 @@ def test_a_poisoned_value_in_a_line_search_is_stepped_back_from(monkeypatch):
 
 @pytest.mark.coarse
 def test_a_loss_not_to_be_believed_is_stepped_back_from(monkeypatch):
-    """A law that has left its box says so by its misfit, however low the loss that it gives."""
+    """A law that has left its box says so by its moment error, however low the loss that it gives."""
     from analytic_vae.fitting import lbfgs
 
     exact, calls = lbfgs.profiled_value_and_grad, []
@@ -74,13 +74,13 @@ def test_a_loss_not_to_be_believed_is_stepped_back_from(monkeypatch):
         (loss, (encoder, elbo, target)), gradient = exact(*arguments)
         if len(calls) not in (4, 5):
             return (loss, (encoder, elbo, target)), gradient
-        wrong = eqx.tree_at(lambda one: one.misfit, elbo, jnp.full((), 0.5))
+        wrong = eqx.tree_at(lambda one: one.moment_error, elbo, jnp.full((), 0.5))
         return (loss - 100, (encoder, wrong, target)), gradient
 
     options = OPTIONS | {"steps": 20, "noise": "scalar"}
     monkeypatch.setattr(lbfgs, "profiled_value_and_grad", poisoned)
     result = av.fit(two_features(), LINEAR, **options)
-    assert result.rejected == 2 and result.loss > 0 and result.elbo.misfit < 0.1
+    assert result.rejected == 2 and result.loss > 0 and result.elbo.moment_error < 0.1
 
 
 def test_an_optax_step_out_of_the_boxes_is_taken_back():

@@ -9,7 +9,7 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 import analytic_vae as av
-from analytic_vae.fitting.fisher import DAMPING, directions, fisher, moved
+from analytic_vae.fitting.fisher import DAMPING, directions, fisher, step_in_metric
 from analytic_vae.model.encoder import encode
 
 
@@ -76,7 +76,7 @@ def test_steps_go_along_the_columns():
     encoder = cases.problem(0, "gaussian2")[3]
     size = ravel_pytree(encoder)[0].size // encoder.features
     eye = jnp.broadcast_to(jnp.eye(size), (encoder.features, size, size))
-    still = moved(encoder, eye, jnp.zeros((encoder.features, size)))
+    still = step_in_metric(encoder, eye, jnp.zeros((encoder.features, size)))
     jax.tree.map(np.testing.assert_array_equal, still, encoder)
-    everywhere = moved(encoder, 2 * eye, jnp.ones((encoder.features, size)))
+    everywhere = step_in_metric(encoder, 2 * eye, jnp.ones((encoder.features, size)))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b + 2), everywhere, encoder)

@@ -1,4 +1,4 @@
-"""Plans: the same numbers while they fit, a misfit that says so when they do not, and errors for wrong ones."""
+"""Plans: the same numbers while they fit, a moment error that says so when they do not, and errors for wrong ones."""
 
 import cases
 import equinox as eqx
@@ -45,21 +45,21 @@ def test_a_new_plan_is_the_one_that_the_loss_makes():
 
 
 def test_an_old_plan_costs_accuracy_and_says_so():
-    """A step of training moves the loss much more than the plan's age; a source elsewhere shows in the misfit."""
+    """A step of training moves the loss much more than the plan's age; a source elsewhere shows in the moment error."""
     parts = cases.problem(0)
     plan, fresh = plan_of(parts), elbo(parts, None)
     near = moved(parts, 0.02)
     planned, exact = elbo(near, plan), elbo(near, None)
     assert abs(float(planned.loss - exact.loss)) < 1e-3 * abs(float(exact.loss - fresh.loss))
-    assert float(planned.misfit) < 10 * float(exact.misfit) + 1e-6
+    assert float(planned.moment_error) < 10 * float(exact.moment_error) + 1e-6
     far = moved(parts, 3.0)
-    assert float(elbo(far, plan).misfit) > 100 * float(elbo(far, None).misfit) + 1e-3
+    assert float(elbo(far, plan).moment_error) > 100 * float(elbo(far, None).moment_error) + 1e-3
 
 
 @pytest.mark.coarse
-def test_a_misfit_of_a_coarse_resolution_falls():
+def test_the_moment_error_of_a_coarse_resolution_falls():
     parts = cases.problem(0)
-    coarse, fine = float(av.elbo(*parts, av.Resolution(8)).misfit), float(elbo(parts, None).misfit)
+    coarse, fine = float(av.elbo(*parts, av.Resolution(8)).moment_error), float(elbo(parts, None).moment_error)
     assert fine < coarse / 100 and fine < 1e-6
 
 
@@ -72,9 +72,9 @@ def test_mass_that_leaves_on_both_sides_shows():
     plan = av.plan(source, layer, encoder)
     rare = jnp.log(jnp.array([[0.001, 0.998, 0.001]]))
     wide = eqx.tree_at(lambda s: (s.decoder, s.prior.logits), source, (6 * source.decoder, rare))
-    assert float(av.elbo(source, layer, target, encoder, plan=plan).misfit) < 1e-6
+    assert float(av.elbo(source, layer, target, encoder, plan=plan).moment_error) < 1e-6
     # Where the source is concrete, its clusters would be found, each on boxes of its own.
-    traced = jax.jit(lambda source: av.elbo(source, layer, target, encoder, plan=plan).misfit)(wide)
+    traced = jax.jit(lambda source: av.elbo(source, layer, target, encoder, plan=plan).moment_error)(wide)
     assert float(traced) > 0.05
 
 
@@ -99,8 +99,8 @@ def test_wrong_plans_are_named():
         av.plan(source, av.LinearLayer(np.ones((2, cases.N1))), encoder)
 
 
-def test_an_output_that_hardly_varies_is_no_misfit():
+def test_an_output_that_hardly_varies_is_no_moment_error():
     """Its covariance is known relative to itself: `psi` varies by 1e-6 of its mean."""
     source, layer, target, encoder = cases.problem(0)
     still = eqx.tree_at(lambda ridge: (ridge.linear, ridge.bias), layer, (1e-6 * layer.linear, jnp.asarray(0.7)))
-    assert float(elbo((source, still, target, encoder), None).misfit) < 1e-4
+    assert float(elbo((source, still, target, encoder), None).moment_error) < 1e-4

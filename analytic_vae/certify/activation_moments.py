@@ -9,13 +9,13 @@ from ..model.activation import Activation
 from ..spectral.projected_law import Projection
 from ..types import Array, Float
 from .ball import SIGMAS, Bounded, bounded
-from .domain import Axis
+from .domain import Domain
 from .factor import factor
 from .functions import PiecewiseLinear, as_function
 from .joint_law import LARGEST
 from .phase_series import coefficients, frequencies
-from .product import Plane, product_expectation
-from .ridge_function import Bend
+from .product import CharacteristicGrid, product_expectation
+from .ridge_function import RidgeFunction
 from .tail_mass import sixteenth
 
 
@@ -29,13 +29,13 @@ def activation_square(law: Projection, scale: Float[Array, " 1"], activation: Ac
 def activation_with(law: Projection, scale: Float[Array, " 2"], activation: Activation, order: int) -> Bounded:
     """`E a psi(b)` for the law of `(a, b)`: from the derivative of its characteristic function."""
     alone = [law.alone(d) for d in range(2)]
-    axis = Axis.of(alone[1], jnp.sqrt(law.covariance[1, 1]), order)
+    axis = Domain.of(alone[1], jnp.sqrt(law.covariance[1, 1]), order)
     given = factor(axis, jax.lax.stop_gradient(alone[1]), as_function(activation, law.mean.dtype))
     zero = jnp.zeros(1, law.mean.dtype)
     low, omega = jnp.stack([zero[0], axis.low]), axis.frequency
 
     def phi(tau):
-        plane = Plane.of(law, low, tau[None, None], omega)
+        plane = CharacteristicGrid.of(law, low, tau[None, None], omega)
         return plane.phi[0], plane
 
     _, derivative, plane = jax.jvp(phi, (zero[0],), (jnp.ones_like(zero[0]),), has_aux=True)
@@ -46,8 +46,8 @@ def activation_with(law: Projection, scale: Float[Array, " 2"], activation: Acti
     span = jnp.abs(law.atoms[0]).max(axis=1).sum() + jnp.abs(law.mean[0]) + 8 * deviation
     smaller, summed = jnp.sqrt(plane.size[0]), eps * math.log2(omega.size)
     rounding = size * (2 * plane.rounding[0] + (8 * eps + summed) * smaller)
-    error = 2 * span * SIGMAS * jnp.sqrt(jnp.sum(rounding**2 + (twice * given.jitter * smaller) ** 2))
-    error = error + 2 * span * given.slack * twice @ smaller
+    error = 2 * span * SIGMAS * jnp.sqrt(jnp.sum(rounding**2 + (twice * given.roundoff * smaller) ** 2))
+    error = error + 2 * span * given.aliasing * twice @ smaller
     error = error + 4 * eps * (scale[0] * given.norm + high * given.slope * (scale[1] + axis.length))
     error = error + high * (given.tail + given.bias_norm) + LARGEST * deviation * given.half_tail
     error = error + axis.missed ** (7 / 8) * high * (2 * given.norm + given.sup)
@@ -57,9 +57,9 @@ def activation_with(law: Projection, scale: Float[Array, " 2"], activation: Acti
 def _square_of_pieces(law: Projection, scale, activation: Activation, order: int) -> Bounded:
     # exp(i tau psi) is a wave with a closed form; psi^2 is minus its second derivative by tau.
     last = 4 * order  # coefficients that are computed; those beyond the order for their sizes only
-    axis = Axis.of(law, jnp.sqrt(law.covariance[0, 0]), last)
+    axis = Domain.of(law, jnp.sqrt(law.covariance[0, 0]), last)
     zero, one = jnp.zeros(1, law.mean.dtype), jnp.ones(1, law.mean.dtype)
-    bend = Bend(zero, one, zero[0], activation)
+    bend = RidgeFunction(zero, one, zero[0], activation)
 
     def series(tau):
         return coefficients(axis, bend, tau[None, None])[0][0]
@@ -68,16 +68,16 @@ def _square_of_pieces(law: Projection, scale, activation: Activation, order: int
     square = -jax.jvp(first, (zero[0],), (one[0],))[1]
     omega = frequencies(axis)
     inside = jnp.abs(jnp.arange(-last, last + 1)) <= order
-    plane = Plane.of(law, axis.low[None], jnp.zeros((1, 0), omega.dtype), jnp.where(inside, omega, 0))
+    plane = CharacteristicGrid.of(law, axis.low[None], jnp.zeros((1, 0), omega.dtype), jnp.where(inside, omega, 0))
     size, eps = jnp.abs(square), jnp.finfo(omega.dtype).eps
     most = jnp.maximum(*jnp.abs(jnp.stack(bend.range(*axis.extended)))[:, 0])
     falls = jnp.minimum(1, 4 / (1e-30 + jnp.abs(omega) * axis.length))
-    jitter = eps * (8 + jnp.abs(omega) * axis.length) * falls * (most**2 + (bend.steepest()[0] * axis.length) ** 2)
+    roundoff = eps * (8 + jnp.abs(omega) * axis.length) * falls * (most**2 + (bend.steepest()[0] * axis.length) ** 2)
     value = jnp.sum(jnp.where(inside, square * plane.phi[0], 0).real)
     summed = eps * math.log2(omega.size)
-    rounding = jnp.hypot(size * (plane.rounding[0] + summed * plane.size[0]), jitter * plane.size[0])
+    rounding = jnp.hypot(size * (plane.rounding[0] + summed * plane.size[0]), roundoff * plane.size[0])
     error = SIGMAS * jnp.sqrt(jnp.sum(jnp.where(inside, rounding, 0) ** 2))
-    error = error + jnp.sum(jnp.where(inside, 0, (size + jitter) * jnp.exp(-((axis.noise * omega) ** 2) / 2)))
+    error = error + jnp.sum(jnp.where(inside, 0, (size + roundoff) * jnp.exp(-((axis.noise * omega) ** 2) / 2)))
     norm = jnp.abs(activation(axis.centre)) + bend.steepest()[0] * axis.reach
     error = error + 8 * eps * norm * bend.steepest()[0] * (scale[0] + axis.length)
     # Beyond: jumps of the slope of psi^2 and of its second derivative, and the window's ends.

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..types import Array, Complex, Float
 from .ball import SIGMAS, Bounded, bounded
-from .domain import Axis, log_geometric, periodic
+from .domain import Domain, log_geometric, periodic
 from .encoder_functions import Bounds
 from .joint_law import LARGEST, Joint, Waves
 
@@ -22,17 +22,17 @@ from .joint_law import LARGEST, Joint, Waves
 class Coefficients(eqx.Module):
     """Windowed functions `g_f` on the box of `y''` as `sum_k c_k exp(i <w_k, y'' - low>)`, all k or half of them.
 
-    `index: [W, t]` of the `kept: [F, W]` (the last not negative; `twice: [W]` is 2 where `-k` counts). `slack: [F]`
-    bounds each coefficient's error, `jitter: [F]` its rounding. `dropped: [F, V]` are sizes of those at `dropped_index:
-    [V, t]` (all signs counted), and `beyond: [F, t]` of all beyond on each axis, from k = `first` on, without damping.
-    `sup` and `slope` are those of `Bounds`.
+    `index: [W, t]` of the `kept: [F, W]` (the last not negative; `twice: [W]` is 2 where `-k` counts). `aliasing: [F]`
+    bounds each coefficient's error, `roundoff: [F]` its rounding. `dropped: [F, V]` are sizes of those at
+    `dropped_index: [V, t]` (all signs counted), and `beyond: [F, t]` of all beyond on each axis, from k = `first` on,
+    without damping. `sup` and `slope` are those of `Bounds`.
     """
 
     index: Float[Array, "W t"]
     twice: Float[Array, " W"]
     kept: Complex[Array, "F W"]
-    slack: Float[Array, " F"]
-    jitter: Float[Array, " F"]
+    aliasing: Float[Array, " F"]
+    roundoff: Float[Array, " F"]
     dropped_index: Float[Array, "V t"]
     dropped: Float[Array, "F V"]
     beyond: Float[Array, "F t"]
@@ -41,7 +41,7 @@ class Coefficients(eqx.Module):
     first: int = eqx.field(static=True)
 
 
-def box_coefficients(axes: tuple[Axis, ...], values: Callable, bounds: Bounds) -> Coefficients:
+def box_coefficients(axes: tuple[Domain, ...], values: Callable, bounds: Bounds) -> Coefficients:
     """The coefficients of `values: [Q, t] -> [F, Q]`, functions of `y''` with those bounds."""
     t, order, dtype = len(axes), axes[0].order, axes[0].low.dtype
     nodes, known = 8 * order, 3 * order  # coefficients beyond the order are computed for their sizes only
@@ -64,8 +64,8 @@ def box_coefficients(axes: tuple[Axis, ...], values: Callable, bounds: Bounds) -
     step = [axis.step * bounds.strips[:, d] for d, axis in enumerate(axes)]
     aliases = [2 * jnp.exp(-(nodes - known) * x) / -jnp.expm1(-nodes * x) for x in step]
     more = aliases[0] if t == 1 else aliases[0] + aliases[1] + aliases[0] * aliases[1]
-    slack = least(jnp.log(more))
-    jitter = (eps * (4 + 2 * t * math.log2(nodes)) * size + bounds.rounding) / math.sqrt(nodes**t)
+    aliasing = least(jnp.log(more))
+    roundoff = (eps * (4 + 2 * t * math.log2(nodes)) * size + bounds.rounding) / math.sqrt(nodes**t)
 
     whole = [1 + 2 / jnp.expm1(x) for x in step]
     beyond = []
@@ -82,10 +82,10 @@ def box_coefficients(axes: tuple[Axis, ...], values: Callable, bounds: Bounds) -
         index=jnp.asarray(index[inside], dtype),
         twice=jnp.asarray(twice[inside], dtype),
         kept=picked[:, inside],
-        slack=slack,
-        jitter=jitter,
+        aliasing=aliasing,
+        roundoff=roundoff,
         dropped_index=jnp.asarray(index[~inside], dtype),
-        dropped=(jnp.abs(picked[:, ~inside]) + slack[:, None]) * jnp.asarray(twice[~inside], dtype)[None],
+        dropped=(jnp.abs(picked[:, ~inside]) + aliasing[:, None]) * jnp.asarray(twice[~inside], dtype)[None],
         beyond=jnp.stack(beyond, axis=1),
         sup=bounds.sup,
         slope=bounds.slope,
@@ -93,7 +93,7 @@ def box_coefficients(axes: tuple[Axis, ...], values: Callable, bounds: Bounds) -
     )
 
 
-def frequencies(axes: tuple[Axis, ...], index: Float[Array, "W t"]) -> Float[Array, "W t"]:
+def frequencies(axes: tuple[Domain, ...], index: Float[Array, "W t"]) -> Float[Array, "W t"]:
     """`w_k`."""
     return index * jnp.stack([axis.step for axis in axes])[None]
 
@@ -118,21 +118,21 @@ def expectations(joint: Joint, found: Waves, given: Coefficients, weighted: int)
     def total(coefficients, phi):
         return (coefficients.real * phi.real[None] - coefficients.imag * phi.imag[None]) @ twice
 
-    def rounding(size, jitter, phi, phi_jitter):
+    def rounding(size, roundoff, phi, phi_jitter):
         squares = (size * (phi_jitter + summed * jnp.abs(phi))[None]) ** 2
-        squares = squares + jitter[:, None] ** 2 * ((twice * jnp.abs(phi)) ** 2)[None]
+        squares = squares + roundoff[:, None] ** 2 * ((twice * jnp.abs(phi)) ** 2)[None]
         return SIGMAS * jnp.sqrt(squares.sum(axis=1))
 
     plain, over = total(kept, found.plain), twice @ jnp.abs(found.plain)
-    error = (size + given.slack[:, None] * twice[None]) @ found.plain_error + given.slack * over
-    error = error + rounding(size, given.jitter, found.plain, found.plain_jitter)
+    error = (size + given.aliasing[:, None] * twice[None]) @ found.plain_error + given.aliasing * over
+    error = error + rounding(size, given.roundoff, found.plain, found.plain_jitter)
     error = error + _tail(joint, given) + 2 * missed * given.sup + given.slope @ moved
     error = jnp.fmin(error, given.sup + jnp.abs(plain))  # no expectation is larger than the function
     one = slice(weighted, weighted + 1)
     value, over = total(kept[one], found.weighted), twice @ jnp.abs(found.weighted)
     _, high = joint.weight_norm
-    more = (size[one] + given.slack[one, None] * twice[None]) @ found.weighted_error + given.slack[one] * over
-    more = more + rounding(size[one], given.jitter[one], found.weighted, found.weighted_jitter)
+    more = (size[one] + given.aliasing[one, None] * twice[None]) @ found.weighted_error + given.aliasing[one] * over
+    more = more + rounding(size[one], given.roundoff[one], found.weighted, found.weighted_jitter)
     more = more + high * _tail(joint, given)[one] + LARGEST * joint.weight_deviation * _tail(joint, given, 0.5)[one]
     more = more + 2 * missed ** (7 / 8) * high * given.sup[one]
     more = more + high * (given.slope[one] @ moved) + weight_moved * given.sup[one]

@@ -7,14 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..model.feature_model import FeatureModel
+from ..moments.codes import block_diagonal
 from ..moments.conditional import state_covariance
-from ..moments.latents import block_diagonal
 from ..spectral.resolution import Resolution
 from ..types import Array, Float
 from .ball import SAFETY, Bounded
 from .joint_law import source_sizes
-from .output_terms import ROUNDING, Whitened
-from .terms import FeatureTerms
+from .output_terms import ROUNDING, WhitenedOutput
+from .terms import LossContribution
 from .units import Units, state_order
 
 
@@ -22,16 +22,16 @@ def carried_terms(
     source: FeatureModel,
     code: Float[Array, "m R K"],
     log_masses: Float[Array, "m K"],
-    parts: Whitened,
+    parts: WhitenedOutput,
     units: Units,
     resolution: Resolution,
-) -> FeatureTerms:
+) -> LossContribution:
     """The terms of features that are the source's, with these codes and log masses in the target."""
     masses = source.prior.masses
     zero = jnp.zeros_like(source.mean[0])
     R1 = _rate(masses, source.prior.log_masses, log_masses)
     T2 = _with_codes(source, parts, units, code, resolution)
-    return FeatureTerms(R1, Bounded(zero, zero), T2, _code_moments(masses, code, parts))
+    return LossContribution(R1, Bounded(zero, zero), T2, _code_moments(masses, code, parts))
 
 
 def _rate(masses, log_masses, target_log_masses) -> Bounded:
@@ -43,7 +43,7 @@ def _rate(masses, log_masses, target_log_masses) -> Bounded:
     return Bounded(-jnp.sum(masses * theirs), jnp.where(jnp.isfinite(sizes), error, jnp.inf))
 
 
-def _with_codes(source, parts: Whitened, units: Units, code, resolution: Resolution) -> Bounded:
+def _with_codes(source, parts: WhitenedOutput, units: Units, code, resolution: Resolution) -> Bounded:
     """`T2 = -2 sum_C E <f, decoder_C> code_C(z)`."""
     eps, owner = ROUNDING * jnp.finfo(source.mean.dtype).eps, np.repeat(np.arange(code.shape[0]), code.shape[1])
     code = code.reshape(-1, code.shape[2])
@@ -66,7 +66,7 @@ def _with_codes(source, parts: Whitened, units: Units, code, resolution: Resolut
     return Bounded(-2 * jnp.sum(code * value), 2 * SAFETY * error)
 
 
-def _code_moments(masses, code: Float[Array, "m R K"], parts: Whitened) -> Bounded:
+def _code_moments(masses, code: Float[Array, "m R K"], parts: WhitenedOutput) -> Bounded:
     """`T3 = sum_CD <decoder_C, decoder_D> E code_C code_D`."""
 
     def second(code):

@@ -10,7 +10,7 @@ import numpy as np
 from ..spectral.box import interval, mirror
 from ..spectral.projected_law import Projection
 from ..types import Array, Float, Scalar
-from .tail_mass import Cells, log_mass_above, sixteenth
+from .tail_mass import RangeCells, log_mass_above, sixteenth
 
 EDGE = 0.18  # of the box, per side, in which the window falls: here more than the engine's, as all of it is charged
 
@@ -21,7 +21,7 @@ RATES = np.geomspace(0.25, 256.0, 61)  # w_K rho, among which the best strip is 
 WIDTHS = np.array([0.0, 1.0, 1.5, 2, 2.5, 3, 3.5, 4, 4.5, 5, 5.5, 6, 7, 8, 9, 10])  # w_K eta, for the smoothing
 
 
-class Axis(eqx.Module):
+class Domain(eqx.Module):
     """A box of one projection and what lies outside of it.
 
     Fields: `low`, `length` of the box; `noise`, the standard deviation given all other axes; `missed`, a bound of
@@ -36,7 +36,7 @@ class Axis(eqx.Module):
     order: int = eqx.field(static=True)
 
     @classmethod
-    def of(cls, law: Projection, noise: Scalar, order: int, bend: Cells | None = None) -> "Axis":
+    def of(cls, law: Projection, noise: Scalar, order: int, bend: RangeCells | None = None) -> "Domain":
         """The axis of a law of one projection Y, or of `Y + h` with the cells of h; boxes carry no derivatives.
 
         Of `Y + h` the `reach` is that of Y alone.
@@ -164,14 +164,14 @@ def edge_steepness(order: int) -> float:
 
 
 def periodic(values: Array, count: int, axis: int) -> Array:
-    """Values at `Axis.nodes(count)` along an axis of an array as one period of their periodic continuation."""
+    """Values at `Domain.nodes(count)` along an axis of an array as one period of their periodic continuation."""
     beyond = (values.shape[axis] - count) // 2
     before, inside, after = jnp.split(values, [beyond, beyond + count], axis=axis)
     start, middle, end = jnp.split(inside, [beyond, count - beyond], axis=axis)
     return jnp.concatenate([start + after, middle, end + before], axis=axis)
 
 
-def smoothed_mass(axis: Axis, law: Projection, places: Float[Array, " P"], eta: Float[Array, " E"]) -> Array:
+def smoothed_mass(axis: Domain, law: Projection, places: Float[Array, " P"], eta: Float[Array, " E"]) -> Array:
     """Bounds `[E, P]` of `E exp(-(Y - t)^2 / (4 eta^2))`, how much of the law is near a kink, for `eta w_K >= 1` or 0.
 
     Poisson's sum over the box's frequencies, where the Gaussian's own transform falls as `exp(-eta^2 w^2)`.

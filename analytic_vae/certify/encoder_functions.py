@@ -12,7 +12,7 @@ from ..moments.statistic import Statistic
 from ..spectral.characteristic import cis
 from ..spectral.fourier import Series
 from ..types import Array, Float
-from .domain import Axis
+from .domain import Domain
 from .functions import Analytic
 
 FEW = 4  # with two statistics every so many-th strip is tried on each axis
@@ -47,17 +47,17 @@ def latent_mean(encoder: AbstractEncoder, atoms: Float[Array, " K"], code: Float
         log_q = jax.vmap(lambda point: encoder.log_masses(point[None], atoms))(jnp.ravel(y))
         return (jnp.exp(log_q) @ (code - middle)).reshape(y.shape)
 
-    def strip(low, high, width):
-        return encoder.strip(low[None], high[None], width[None], atoms)
+    def regularity(low, high, width):
+        return encoder.regularity(low[None], high[None], width[None], atoms)
 
     def sup(low, high, width):
-        turn = strip(low, high, width).turn
-        known = turn < 0.98 * jnp.pi
-        grown = jnp.where(known, half / jnp.cos(jnp.where(known, turn, 0) / 2), jnp.inf)
+        imag_spread = regularity(low, high, width).imag_spread
+        known = imag_spread < 0.98 * jnp.pi
+        grown = jnp.where(known, half / jnp.cos(jnp.where(known, imag_spread, 0) / 2), jnp.inf)
         return jnp.where(width == 0, half, grown)
 
     def rounding(low, high):
-        return half * (8 + 2 * strip(low, high, jnp.zeros_like(low)).size)
+        return half * (8 + 2 * regularity(low, high, jnp.zeros_like(low)).size)
 
     return Analytic(value, sup, jnp.zeros_like(half), rounding=rounding)
 
@@ -69,7 +69,7 @@ def encoder_functions(
     siblings: Float[Array, "R K"],
     log_masses: Float[Array, " K"],
     statistic: Statistic,
-    axes: tuple[Axis, ...],
+    axes: tuple[Domain, ...],
     series: Series | None = None,
 ) -> tuple[Callable, Bounds]:
     """Of one code of a feature, functions of y'': `KL(Q || prior)`, its mean s, and R covariances and products.
@@ -104,14 +104,14 @@ def encoder_functions(
     y, around = statistic.centre + basis @ centre, jnp.abs(basis) @ span
     every = slice(None) if t == 1 else slice(None, None, FEW)
     strips = jnp.stack(jnp.meshgrid(*[axis.strips[every] for axis in axes], indexing="ij"), axis=-1).reshape(-1, t)
-    strip = jax.vmap(lambda rho: encoder.strip(y - around, y + around, jnp.abs(basis) @ rho, atoms))(strips)
-    known = strip.turn < 0.98 * jnp.pi
-    turn = jnp.where(known, strip.turn, 0)
-    sec = 1 / jnp.cos(turn / 2)
+    regularity = jax.vmap(lambda rho: encoder.regularity(y - around, y + around, jnp.abs(basis) @ rho, atoms))(strips)
+    known = regularity.imag_spread < 0.98 * jnp.pi
+    imag_spread = jnp.where(known, regularity.imag_spread, 0)
+    sec = 1 / jnp.cos(imag_spread / 2)
     states, prior = math.log(atoms.shape[0]), jnp.abs(reference).max()
 
-    def sups(sec, turn, rho):
-        rate = sec * (states + jnp.log(sec) + turn + prior)
+    def sups(sec, imag_spread, rho):
+        rate = sec * (states + jnp.log(sec) + imag_spread + prior)
         both = half * halves
         found = [jnp.stack([rate, half * sec]), jnp.outer(both, sec + sec**2), jnp.outer(both, sec**2)]
         if series is not None:
@@ -119,12 +119,12 @@ def encoder_functions(
             found.append((half * sec + grown)[None] ** 2)
         return jnp.concatenate(found)
 
-    log_sup = jnp.where(known[None], jnp.log(sups(sec, turn, strips)), jnp.inf)
+    log_sup = jnp.where(known[None], jnp.log(sups(sec, imag_spread, strips)), jnp.inf)
     sup = sups(jnp.ones(1, half.dtype), jnp.zeros(1, half.dtype), jnp.zeros((1, t), half.dtype))[:, 0]
     eps = jnp.finfo(atoms.dtype).eps
     # Slopes by Cauchy's estimate, and what rounding y and the logits does.
     slope = jnp.min(jnp.exp(log_sup)[:, :, None] / strips[None], axis=1)
     farther = jnp.maximum(jnp.abs(low), jnp.abs(high)) + jnp.abs(statistic.centre) / jnp.abs(jnp.diagonal(basis))
-    size = strip.size.max()
+    size = regularity.size.max()
     rounding = eps * (slope @ farther + sup * (8 + 2 * size))
     return values, Bounds(strips, log_sup, sup, slope, rounding)

@@ -11,23 +11,23 @@ from ..spectral.characteristic import cis
 from ..spectral.projected_law import Projection
 from ..types import Array, Complex, Float, Scalar
 from .ball import HALF
-from .domain import EDGE, WIDTHS, Axis, periodic, smoothed_mass
+from .domain import EDGE, WIDTHS, Domain, periodic, smoothed_mass
 from .functions import Analytic, OneOf, PiecewiseLinear
 
 
 class Factor(NamedTuple):
     """A function of one axis as coefficients of the half-space of frequencies, with what they miss.
 
-    `coefficients: [K + 1]` are those of `exp(i w_k (y - low))`, already smoothed; `slack` bounds the error of each, and
-    `jitter: [K + 1]` its rounding; `tail` bounds the sum of their sizes beyond K, each times what the noise leaves of
-    `phi`, and `half_tail` with half of the noise's variance; `bias` is what smoothing changes, in L1 and (`bias_norm`)
-    L2; `outside` bounds `E |g - P|` and `norm` `(E |g|^8)^(1/8)`; `sup` bounds the smoothed function on the box, and
-    `slope` the slope there.
+    `coefficients: [K + 1]` are those of `exp(i w_k (y - low))`, already smoothed; `aliasing` bounds the error of each,
+    and `roundoff: [K + 1]` its rounding; `tail` bounds the sum of their sizes beyond K, each times what the noise
+    leaves of `phi`, and `half_tail` with half of the noise's variance; `bias` is what smoothing changes, in L1 and
+    (`bias_norm`) L2; `outside` bounds `E |g - P|` and `norm` `(E |g|^8)^(1/8)`; `sup` bounds the smoothed function on
+    the box, and `slope` the slope there.
     """
 
     coefficients: Complex[Array, " K"]
-    slack: Scalar
-    jitter: Float[Array, " K"]
+    aliasing: Scalar
+    roundoff: Float[Array, " K"]
     tail: Scalar
     half_tail: Scalar
     bias: Scalar
@@ -38,7 +38,7 @@ class Factor(NamedTuple):
     slope: Scalar
 
 
-def factor(axis: Axis, law: Projection, function: PiecewiseLinear | Analytic | OneOf) -> Factor:
+def factor(axis: Domain, law: Projection, function: PiecewiseLinear | Analytic | OneOf) -> Factor:
     """The factor of a function of that axis' projection."""
     if isinstance(function, OneOf):
         return jax.lax.switch(function.index, [partial(factor, axis, law, one) for one in function.functions])
@@ -47,7 +47,7 @@ def factor(axis: Axis, law: Projection, function: PiecewiseLinear | Analytic | O
     return _analytic(axis, function)
 
 
-def _analytic(axis: Axis, function: Analytic) -> Factor:
+def _analytic(axis: Domain, function: Analytic) -> Factor:
     nodes, known = 8 * axis.order, 3 * axis.order  # the coefficients beyond K are computed for their sizes only
     v = axis.nodes(nodes)
     values = periodic(function.function(axis.low + axis.length * v) * axis.window(v), nodes, axis=0)
@@ -57,11 +57,11 @@ def _analytic(axis: Axis, function: Analytic) -> Factor:
     steep = function.degree * function.lipschitz * jnp.max(jnp.abs(values)) ** (1 - 1 / function.degree)
     slope = jnp.where(bounded, jnp.min(sup / axis.strips), steep)  # Cauchy's estimate, or as given
     size = jnp.sqrt(jnp.mean(values**2))
-    slack = axis.alias(sup, nodes, known)
+    aliasing = axis.alias(sup, nodes, known)
     rounding = (4 + 2 * math.log2(nodes)) * size + 2 * jnp.max(jnp.abs(values)) + slope * axis.farthest
     rounding = rounding + function.rounding(*axis.extended)
-    jitter = jnp.finfo(v.dtype).eps / math.sqrt(nodes) * rounding
-    beyond = jnp.abs(coefficients[axis.order + 1 :]) + slack
+    roundoff = jnp.finfo(v.dtype).eps / math.sqrt(nodes) * rounding
+    beyond = jnp.abs(coefficients[axis.order + 1 :]) + aliasing
 
     def missing(noise):
         index = jnp.arange(axis.order + 1, known + 1, dtype=v.dtype)
@@ -77,12 +77,12 @@ def _analytic(axis: Axis, function: Analytic) -> Factor:
     kept = coefficients[: axis.order + 1]
     return Factor(
         coefficients=kept,
-        slack=slack,
-        jitter=jnp.full(kept.shape, jitter),
+        aliasing=aliasing,
+        roundoff=jnp.full(kept.shape, roundoff),
         tail=missing(axis.noise),
         half_tail=missing(axis.noise * HALF),
-        bias=jnp.zeros_like(slack),
-        bias_norm=jnp.zeros_like(slack),
+        bias=jnp.zeros_like(aliasing),
+        bias_norm=jnp.zeros_like(aliasing),
         outside=outside,
         norm=norm,
         sup=largest,
@@ -90,7 +90,7 @@ def _analytic(axis: Axis, function: Analytic) -> Factor:
     )
 
 
-def _piecewise_linear(axis: Axis, law: Projection, function: PiecewiseLinear) -> Factor:
+def _piecewise_linear(axis: Domain, law: Projection, function: PiecewiseLinear) -> Factor:
     edge, centre = EDGE * axis.length, axis.centre
     inner_low, inner_high = axis.inner
     places, jumps, intercept, slope = function
@@ -125,8 +125,8 @@ def _piecewise_linear(axis: Axis, law: Projection, function: PiecewiseLinear) ->
     sup = 2 * size(axis.length / 2 + edge / 2)  # the kernel's L1 norm is below 2
     return Factor(
         coefficients=coefficients,
-        slack=jnp.zeros_like(axis.low),
-        jitter=jnp.finfo(w.dtype).eps * rounding,
+        aliasing=jnp.zeros_like(axis.low),
+        roundoff=jnp.finfo(w.dtype).eps * rounding,
         tail=tail[best] + rest * axis.damping(axis.order),
         half_tail=half[best] + rest,
         bias=bias[best],
@@ -152,7 +152,7 @@ class Transform(NamedTuple):
     end_sizes: Float[Array, " W"]
 
     @classmethod
-    def of(cls, axis: Axis, w: Float[Array, " W"], places: Array, jumps: Array, line: Float[Array, " 2"]):
+    def of(cls, axis: Domain, w: Float[Array, " W"], places: Array, jumps: Array, line: Float[Array, " 2"]):
         """The transform of `line_0 + line_1 (y - centre) + sum_i jumps_i relu(y - places_i)`."""
         sigma, half_edge = axis.edge_width, EDGE * axis.length / 2
         first, last = axis.low + half_edge, axis.low + axis.length - half_edge
@@ -180,7 +180,7 @@ class Transform(NamedTuple):
         return cls(kinks / length, ends / length, kink_sizes / length, end_sizes / length)
 
 
-def _end(axis: Axis, w: Array, edge: Array, mean: Array, sigma: Array, power: int) -> tuple[Array, Array]:
+def _end(axis: Domain, w: Array, edge: Array, mean: Array, sigma: Array, power: int) -> tuple[Array, Array]:
     """`-E[e^(-iw(E - low)) sum_{q <= power} X^q (iw)^(q - power - 1)]`, `X = E - origin` of that mean, and its size."""
     iw = 1j * w
     terms = [1 / iw] if power == 0 else [1 / iw**2, (mean - iw * sigma**2) / iw]

@@ -19,11 +19,13 @@ class PiecewiseLinear(NamedTuple):
 
     @classmethod
     def of(cls, activation: Activation, dtype) -> "PiecewiseLinear":
-        """A piecewise linear activation with the jumps of its `strip`, or a linear one."""
+        """A piecewise linear activation with the jumps of its `regularity`, or a linear one."""
         places = jnp.asarray(activation.kinks or (0.0,), dtype)
         left = places[0] - 1
         slope = activation(left) - activation(left - 1)
-        return cls(places, jnp.asarray(activation.strip.jumps or (0.0,), dtype), activation(left) - slope * left, slope)
+        return cls(
+            places, jnp.asarray(activation.regularity.jumps or (0.0,), dtype), activation(left) - slope * left, slope
+        )
 
 
 class Analytic(NamedTuple):
@@ -43,12 +45,12 @@ class Analytic(NamedTuple):
 
     @classmethod
     def of(cls, activation: Activation, dtype) -> "Analytic":
-        """An activation, bounded on the real axis if the bound of its strip does not grow; else of bounded slope."""
-        strip = activation.strip
+        """An activation, bounded on the real axis if the bound of its size does not grow; else of bounded slope."""
+        regularity = activation.regularity
         far = jnp.asarray(jnp.finfo(dtype).max ** 0.5, dtype)
         zero = jnp.zeros_like(far)
-        bounded = strip.sup(-far, far, zero) <= strip.sup(-(far**0.5), far**0.5, zero)
-        return cls(activation, strip.sup, jnp.where(bounded, zero, strip.slope(zero)))
+        bounded = regularity.sup(-far, far, zero) <= regularity.sup(-(far**0.5), far**0.5, zero)
+        return cls(activation, regularity.sup, jnp.where(bounded, zero, regularity.slope(zero)))
 
     def squared(self) -> "Analytic":
         """The square of a function of degree 1."""

@@ -19,11 +19,11 @@ from ..moments.statistic import Statistic, inverse_basis
 from ..spectral.characteristic import times
 from ..spectral.projected_law import Projection
 from ..types import Array, Complex, Float, Scalar
-from .domain import Axis
+from .domain import Domain
 from .phase_series import coefficients, frequencies
 from .phase_tail import Damping, missing
-from .product import Plane
-from .ridge_function import Bend
+from .product import CharacteristicGrid
+from .ridge_function import RidgeFunction
 from .tail_mass import sixteenth
 
 LARGEST = 0.86  # of x exp(-x^2 / 4)
@@ -41,10 +41,10 @@ class Joint(eqx.Module):
 
     law: Projection
     scale: Float[Array, " E"]
-    bend: Bend | None
-    weight_bend: Bend | None
-    ridge: Axis
-    axes: tuple[Axis, ...]
+    bend: RidgeFunction | None
+    weight_bend: RidgeFunction | None
+    ridge: Domain
+    axes: tuple[Domain, ...]
     noise: Float[Array, "D D"]
 
     @classmethod
@@ -71,17 +71,19 @@ class Joint(eqx.Module):
         law = eqx.tree_at(
             lambda one: one.mean, law, jnp.concatenate([statistic.law.mean - statistic.middle, law.mean[D:]])
         )
-        ridge = Axis.of(law.alone(D + 1), _conditional(law.covariance, D), ridge_order)
+        ridge = Domain.of(law.alone(D + 1), _conditional(law.covariance, D), ridge_order)
         psi = activation_size(form, ridge)
         scale = _sizes(source, form, readout, size, offset, statistic, centre, psi)
         cells, bend, weight_bend = [None] * D, None, None
         if form.activation is not None:
-            bend = Bend(statistic.shear, statistic.coefficient, centre, form.activation)
-            weight_bend = Bend(jnp.zeros(1, scale.dtype), (direction @ form.output)[None], centre, form.activation)
+            bend = RidgeFunction(statistic.shear, statistic.coefficient, centre, form.activation)
+            weight_bend = RidgeFunction(
+                jnp.zeros(1, scale.dtype), (direction @ form.output)[None], centre, form.activation
+            )
             cells = bend.cells(law.alone(D + 1), ridge)
         noise = _given_last(law.covariance, D)
         deviation = [jnp.sqrt(_given_other(noise, d)) for d in range(D)]
-        axes = tuple(Axis.of(law.alone(d), deviation[d], order, cells[d]) for d in range(D))
+        axes = tuple(Domain.of(law.alone(d), deviation[d], order, cells[d]) for d in range(D))
         return cls(law, scale, bend, weight_bend, ridge, axes, noise)
 
     @property
@@ -159,11 +161,11 @@ def _block(joint: Joint, frequency: Float[Array, "W D"], weighted: bool) -> Wave
 
     def grids(tau):
         w = jnp.concatenate([frequency, jnp.broadcast_to(tau, frequency[:, :1].shape)], axis=1)
-        plane = Plane.of(joint.law, low, w, omega)
+        plane = CharacteristicGrid.of(joint.law, low, w, omega)
         if joint.bend is None:
             series = jnp.ones_like(plane.phi), jnp.zeros_like(plane.size), jnp.zeros_like(plane.size)
         else:
-            both = Bend(
+            both = RidgeFunction(
                 jnp.concatenate([joint.bend.shear, zero]),
                 jnp.concatenate([joint.bend.coefficient, joint.weight_bend.coefficient]),
                 joint.bend.centre,
@@ -177,16 +179,16 @@ def _block(joint: Joint, frequency: Float[Array, "W D"], weighted: bool) -> Wave
         return jnp.sum(times(series[0], plane.phi), axis=1), (plane, *series)
 
     if not weighted:
-        plain, (plane, series, slack, jitter) = value(zero[0])
+        plain, (plane, series, aliasing, roundoff) = value(zero[0])
         derivative = jnp.zeros_like(plain)
     else:
         found = jax.jvp(value, (zero[0],), (jnp.ones_like(zero[0]),), has_aux=True)
-        plain, derivative, (plane, series, slack, jitter) = found
+        plain, derivative, (plane, series, aliasing, roundoff) = found
         derivative = -1j * derivative
     size, summed = jnp.abs(series), eps * math.log2(omega.size + 1)
     root = lambda *terms: jnp.sqrt(sum(jnp.sum(term**2, axis=1) for term in terms))  # noqa: E731
-    rounding = root(size * plane.rounding, jitter * plane.size, summed * size * plane.size)
-    error = slack[:, 0] * jnp.sum(plane.size, axis=1)
+    rounding = root(size * plane.rounding, roundoff * plane.size, summed * size * plane.size)
+    error = aliasing[:, 0] * jnp.sum(plane.size, axis=1)
     if joint.bend is not None:
         lost = missing(joint.ridge, joint.bend, frequency, joint.weight_bend, joint.ridge_damping(frequency))
         error = error + lost.full + 4 * joint.ridge.missed
@@ -203,8 +205,8 @@ def _block(joint: Joint, frequency: Float[Array, "W D"], weighted: bool) -> Wave
     both, smaller = span + largest, jnp.sqrt(plane.size)  # exp(-x^2 / 4)
     own = (2 * plane.rounding + (8 * eps + summed) * smaller) * span
     # The derivatives of the waves' coefficients are those of a function of that size: in squares, by Parseval.
-    weighted_rounding = root(size * own, largest * plane.rounding, 2 * both * jitter * smaller)
-    weighted_error = 2 * both * slack[:, 0] * jnp.sum(smaller, axis=1)
+    weighted_rounding = root(size * own, largest * plane.rounding, 2 * both * roundoff * smaller)
+    weighted_error = 2 * both * aliasing[:, 0] * jnp.sum(smaller, axis=1)
     if joint.bend is not None:
         weighted_error = weighted_error + lost.weighted + second * lost.full
         weighted_error = weighted_error + LARGEST * joint.weight_deviation * lost.half
@@ -212,11 +214,11 @@ def _block(joint: Joint, frequency: Float[Array, "W D"], weighted: bool) -> Wave
     return Waves(plain, error, rounding, derivative, weighted_error, weighted_rounding)
 
 
-def activation_size(form: RidgeForm, ridge: Axis) -> Scalar:
+def activation_size(form: RidgeForm, ridge: Domain) -> Scalar:
     """A bound of `(E psi(b)^16)^(1/16)`; 0 for a linear layer."""
     if form.activation is None:
         return jnp.zeros_like(ridge.low)
-    slope = form.activation.strip.slope(jnp.zeros_like(ridge.low))
+    slope = form.activation.regularity.slope(jnp.zeros_like(ridge.low))
     return jnp.abs(form.activation(ridge.centre)) + slope * ridge.reach
 
 

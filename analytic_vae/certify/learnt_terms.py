@@ -15,12 +15,14 @@ from .encoder_functions import MEAN, RATE, encoder_functions, middle_and_half
 from .joint_law import Joint, source_sizes, waves
 from .learnt import Learnt
 from .learnt_pairs import _second_moments
-from .output_terms import ROUNDING, OutputTerms, Whitened
-from .terms import FeatureTerms
+from .output_terms import ROUNDING, OutputTerms, WhitenedOutput
+from .terms import LossContribution
 from .units import Units, pair_order, state_expectations, state_order
 
 
-def _learnt_terms(learnt: Learnt, layer, target, parts: Whitened, units: Units, output: OutputTerms) -> FeatureTerms:
+def _learnt_terms(
+    learnt: Learnt, layer, target, parts: WhitenedOutput, units: Units, output: OutputTerms
+) -> LossContribution:
     """The terms of learnt features."""
     source, form, orders, decoder = learnt.source, learnt.form, learnt.orders, parts.decoder
     eps = ROUNDING * jnp.finfo(source.mean.dtype).eps
@@ -67,7 +69,7 @@ def _learnt_terms(learnt: Learnt, layer, target, parts: Whitened, units: Units, 
     blocks, blocks_size = gram[np.arange(C)[:, None], own], gram_size[np.arange(C)[:, None], own]
     S1 = weighted_sum(jax.tree.map(jnp.ravel, spread), blocks.ravel())
     S1 = Bounded(S1.value, S1.error_bound + eps * jnp.sum(blocks_size * jnp.abs(spread.value)))
-    return FeatureTerms(R1, S1, T2, _second_moments(learnt, gram, gram_size, middles, mean, square))
+    return LossContribution(R1, S1, T2, _second_moments(learnt, gram, gram_size, middles, mean, square))
 
 
 def _with_units(learnt: Learnt, bent: Float[Array, "h C"], units: Units, psi: Bounded) -> Bounded:
@@ -82,7 +84,7 @@ def _with_units(learnt: Learnt, bent: Float[Array, "h C"], units: Units, psi: Bo
     return added(whole, weighted_sum(psi, middles.sum(axis=1)))
 
 
-def _between(learnt: Learnt, code: Float[Array, "m R K"], parts: Whitened, first: int) -> FeatureTerms:
+def _between(learnt: Learnt, code: Float[Array, "m R K"], parts: WhitenedOutput, first: int) -> LossContribution:
     """What carried and learnt features add to `T3` together: `2 sum <decoder_C, decoder_j> E code_C s_j`."""
     source, order = learnt.source, state_order(learnt.resolution)
     read = learnt.form.linear
@@ -108,4 +110,4 @@ def _between(learnt: Learnt, code: Float[Array, "m R K"], parts: Whitened, first
     zero = jnp.zeros_like(source.mean[0])
     none = Bounded(zero, zero)
     error = jnp.sum(jnp.abs(gram) * cross_error + eps * gram_size * jnp.abs(cross))
-    return FeatureTerms(none, none, none, Bounded(2 * jnp.sum(gram * cross), 2 * SAFETY * error))
+    return LossContribution(none, none, none, Bounded(2 * jnp.sum(gram * cross), 2 * SAFETY * error))

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..model.feature_model import FeatureModel, code_decoder, whitening
+from ..model.feature_model import FeatureModel, decoder_matrix, whitening
 from ..model.layer import AbstractLayer, DenseLayer
 from ..spectral.resolution import Resolution
 from ..types import Array, Float
@@ -16,7 +16,7 @@ from .units import Units, activations_of, alone_order
 ROUNDING = 8  # units in the last place that a number is charged which is the outcome of a few sums and products
 
 
-class Whitened(eqx.Module):
+class WhitenedOutput(eqx.Module):
     """A layer's output less the target's mean, whitened by the target's noise: `linear x + centre + output psi(x)`.
 
     `decoder: [n2, C]` multiplies the codes; `inverse: [n2, n2]` whitens. `.._size` are what each is summed from.
@@ -34,11 +34,11 @@ class Whitened(eqx.Module):
     decoder_size: Float[Array, "n2 C"]
 
     @classmethod
-    def of(cls, layer: AbstractLayer, target: FeatureModel) -> "Whitened":
+    def of(cls, layer: AbstractLayer, target: FeatureModel) -> "WhitenedOutput":
         """For a layer of any kind."""
         form, units = layer.form(), len(activations_of(layer)[1])
         output = form.output.reshape(layer.outputs, -1)[:, :units]
-        matrix, rest = code_decoder(target)
+        matrix, rest = decoder_matrix(target)
         matrix_size, rest_size = jnp.abs(matrix), jnp.zeros_like(rest)
         if target.decoder.ndim == 3:  # both are summed from vectors
             vectors = jnp.abs(target.decoder)
@@ -54,7 +54,7 @@ class Whitened(eqx.Module):
         sizes = jnp.abs(form.linear), centre_size, jnp.abs(output), matrix_size
         return cls(inverse, *map(whiten, values), size, *(size @ one for one in sizes))
 
-    def of_codes(self, codes: slice) -> "Whitened":
+    def of_codes(self, codes: slice) -> "WhitenedOutput":
         """With these codes alone."""
         return eqx.tree_at(
             lambda one: (one.decoder, one.decoder_size), self, (self.decoder[:, codes], self.decoder_size[:, codes])
@@ -71,7 +71,9 @@ class OutputTerms(eqx.Module):
     roots: Float[Array, " h"]
 
 
-def output_terms(source, layer: AbstractLayer, parts: Whitened, units: Units, resolution: Resolution) -> OutputTerms:
+def output_terms(
+    source, layer: AbstractLayer, parts: WhitenedOutput, units: Units, resolution: Resolution
+) -> OutputTerms:
     """Second moments of the linear part (`U1`), of it with the units, and of the units."""
     eps, order = ROUNDING * jnp.finfo(source.mean.dtype).eps, alone_order(resolution)
     input_mean, covariance = source.moments()

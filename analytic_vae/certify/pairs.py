@@ -42,13 +42,15 @@ def _with_series(joint: Joint, one: Parts, other: Parts, f: int, side: int) -> B
     k = jnp.arange(-axis.order, axis.order + 1, dtype=axis.low.dtype)
     frequency = (axis.step * k)[:, None]
     b = jnp.concatenate([jnp.conj(given.kept[f, :0:-1]), given.kept[f]])
-    slack, jitter = jnp.full(k.shape, given.slack[f]), jnp.full(k.shape, given.jitter[f])
+    aliasing, roundoff = jnp.full(k.shape, given.aliasing[f]), jnp.full(k.shape, given.roundoff[f])
     if side == 0:
         far = full_frequencies(other.series.frequency)
         more = -full_coefficients(other.series.coefficients) * cis(far[:, 0] * axis.low)
         frequency, b = jnp.concatenate([frequency, far]), jnp.concatenate([b, more])
-        slack = jnp.concatenate([slack, jnp.zeros_like(far[:, 0])])
-        jitter = jnp.concatenate([jitter, jnp.abs(more) * jnp.finfo(k.dtype).eps * (8 + jnp.abs(far[:, 0] * axis.low))])
+        aliasing = jnp.concatenate([aliasing, jnp.zeros_like(far[:, 0])])
+        roundoff = jnp.concatenate(
+            [roundoff, jnp.abs(more) * jnp.finfo(k.dtype).eps * (8 + jnp.abs(far[:, 0] * axis.low))]
+        )
     mine = one.series.frequency[:, 0]
     a = one.series.coefficients * cis(mine * joint.axes[side].low)
     F, E = mine.size, b.size
@@ -57,13 +59,13 @@ def _with_series(joint: Joint, one: Parts, other: Parts, f: int, side: int) -> B
     found = waves(joint, at, weighted=False)
     product, over = jnp.outer(a, b).ravel(), jnp.abs(found.plain)
     size = jnp.abs(product)
-    error = (size + jnp.outer(jnp.abs(a), slack).ravel()) @ found.plain_error + jnp.outer(
-        jnp.abs(a), slack
+    error = (size + jnp.outer(jnp.abs(a), aliasing).ravel()) @ found.plain_error + jnp.outer(
+        jnp.abs(a), aliasing
     ).ravel() @ over
     eps = jnp.finfo(k.dtype).eps
     turned = 8 + math.log2(over.size) + jnp.repeat(jnp.abs(mine * joint.axes[side].low), E)
     rounding = jnp.hypot(
-        size * (found.plain_jitter + eps * turned * over), jnp.outer(jnp.abs(a), jitter).ravel() * over
+        size * (found.plain_jitter + eps * turned * over), jnp.outer(jnp.abs(a), roundoff).ravel() * over
     )
     error = error + SIGMAS * jnp.sqrt(jnp.sum(rounding**2))
     # Rounding that moves both statistics alike; dropped coefficients; what is outside of the box.

@@ -7,22 +7,24 @@ import jax.numpy as jnp
 
 from ..spectral.characteristic import cis
 from ..types import Array, Complex, Float
-from .domain import EDGE, Axis, log_geometric, periodic
+from .domain import EDGE, Domain, log_geometric, periodic
 from .functions import PiecewiseLinear
-from .ridge_function import Bend
+from .ridge_function import RidgeFunction
 
 
-def coefficients(axis: Axis, bend: Bend, frequency: Float[Array, "W D"]) -> tuple[Complex[Array, "W R"], Array, Array]:
+def coefficients(
+    axis: Domain, bend: RidgeFunction, frequency: Float[Array, "W D"]
+) -> tuple[Complex[Array, "W R"], Array, Array]:
     """`C_r(w)` of `exp(i omega_r (b - low))`, `r = -K .. K`; bounds of errors, `[W, 1]`, and rounding, `[W, R]`."""
     return _piecewise(axis, bend, frequency) if bend.piecewise else _analytic(axis, bend, frequency)
 
 
-def frequencies(axis: Axis) -> Float[Array, " R"]:
+def frequencies(axis: Domain) -> Float[Array, " R"]:
     """`omega_-K .. omega_K`."""
     return jnp.concatenate([-axis.frequency[:0:-1], axis.frequency])
 
 
-def _analytic(axis: Axis, bend: Bend, frequency):
+def _analytic(axis: Domain, bend: RidgeFunction, frequency):
     nodes = 4 * axis.order
     v = axis.nodes(nodes)
     phase = frequency @ bend(axis.low + axis.length * v)
@@ -37,19 +39,19 @@ def _analytic(axis: Axis, bend: Bend, frequency):
     return kept, alias, jnp.broadcast_to(rounding, kept.shape)
 
 
-def _growth(axis: Axis, bend: Bend, frequency) -> Float[Array, "W rho"]:
+def _growth(axis: Domain, bend: RidgeFunction, frequency) -> Float[Array, "W rho"]:
     # log |exp(i <w, kappa(b + iv)>)| <= sum_d |w_d| |Im kappa_d|
     steep = bend.slopes(axis.strips)[None]
     size = jnp.abs(frequency)[:, :, None]
     return jnp.sum(jnp.where(size > 0, size * steep, 0), axis=1) * axis.strips[None]
 
 
-def _least(axis: Axis, exponent: Float[Array, " rho"], log_sup: Float[Array, "W rho"]) -> Float[Array, " W"]:
+def _least(axis: Domain, exponent: Float[Array, " rho"], log_sup: Float[Array, "W rho"]) -> Float[Array, " W"]:
     log = (exponent + axis.log_share)[None] + log_sup
     return 2 * jnp.exp(jnp.min(jnp.where(jnp.isnan(log), jnp.inf, log), axis=-1))
 
 
-def _pieces(axis: Axis, bend: Bend, frequency):
+def _pieces(axis: Domain, bend: RidgeFunction, frequency):
     """Ends and slopes of the pieces of `<w, kappa(b)>`: places `[P]`, phases there `[W, P]`, slopes `[W, P + 1]`.
 
     Kinks outside of the inner box stand at its ends: the wave is another one where there is no mass, but of size one.
@@ -61,7 +63,7 @@ def _pieces(axis: Axis, bend: Bend, frequency):
     return places, frequency @ bend(places), slopes
 
 
-def _piecewise(axis: Axis, bend: Bend, frequency):
+def _piecewise(axis: Domain, bend: RidgeFunction, frequency):
     places, phases, slopes = _pieces(axis, bend, frequency)
     omega = frequencies(axis)
     sigma, half_edge = axis.edge_width, EDGE * axis.length / 2

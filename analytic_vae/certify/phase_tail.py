@@ -6,10 +6,10 @@ import equinox as eqx
 import jax.numpy as jnp
 
 from ..types import Array, Float, Scalar
-from .domain import Axis, log_geometric
+from .domain import Domain, log_geometric
 from .functions import PiecewiseLinear
 from .phase_series import _growth, _least, _pieces
-from .ridge_function import Bend
+from .ridge_function import RidgeFunction
 
 
 class Missing(NamedTuple):
@@ -36,7 +36,7 @@ class Damping(eqx.Module):
     step: Scalar
 
     @classmethod
-    def of(cls, axis: Axis, covariance: Float[Array, "E E"], frequency: Float[Array, "W D"]) -> "Damping":
+    def of(cls, axis: Domain, covariance: Float[Array, "E E"], frequency: Float[Array, "W D"]) -> "Damping":
         """With the Gaussian covariance of `(a, b)`; the axis has the noise of b given a."""
         own, cross, last = covariance[:-1, :-1], frequency @ covariance[:-1, -1], covariance[-1, -1]
         first = axis.step * (axis.order + 1)
@@ -61,7 +61,9 @@ class Damping(eqx.Module):
         return jnp.sqrt(jnp.sum(jnp.min(each, axis=0), axis=0))
 
 
-def missing(axis: Axis, bend: Bend, frequency: Float[Array, "W D"], weight: Bend, damping: Damping) -> Missing:
+def missing(
+    axis: Domain, bend: RidgeFunction, frequency: Float[Array, "W D"], weight: RidgeFunction, damping: Damping
+) -> Missing:
     """What the series of the waves miss; `weight` is `kappa_F`, one function, with the same psi."""
     least, most = weight.range(*axis.extended)
     largest = jnp.maximum(jnp.abs(least), jnp.abs(most))[0]
@@ -72,7 +74,7 @@ def missing(axis: Axis, bend: Bend, frequency: Float[Array, "W D"], weight: Bend
     return Missing(full, half, weighted)
 
 
-def _smooth(axis: Axis, bend: Bend, frequency, weight: Bend, largest):
+def _smooth(axis: Domain, bend: RidgeFunction, frequency, weight: RidgeFunction, largest):
     growth = _growth(axis, bend, frequency)
     first = axis.step * (axis.order + 1)
     exponent = -first * axis.strips - log_geometric(axis.step * axis.strips)
@@ -81,7 +83,7 @@ def _smooth(axis: Axis, bend: Bend, frequency, weight: Bend, largest):
     return plain, _least(axis, exponent + jnp.log(far), growth)
 
 
-def _kinked(axis: Axis, bend: Bend, frequency, weight: Bend, largest):
+def _kinked(axis: Domain, bend: RidgeFunction, frequency, weight: RidgeFunction, largest):
     _, _, slopes = _pieces(axis, bend, frequency)
     jump = jnp.sum(jnp.abs(slopes[:, 1:] - slopes[:, :-1]), axis=1)
     nearest = axis.top - jnp.max(jnp.abs(slopes), axis=1)  # |nu| beyond the highest frequency, from below

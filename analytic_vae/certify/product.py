@@ -10,11 +10,11 @@ from ..spectral.characteristic import cis, gaussian_factor, product_over_feature
 from ..spectral.projected_law import Projection
 from ..types import Array, Complex, Float, Scalar
 from .ball import SIGMAS, Bounded, bounded
-from .domain import Axis
+from .domain import Domain
 from .factor import factor
 
 
-class Plane(NamedTuple):
+class CharacteristicGrid(NamedTuple):
     """`phi(w, omega) exp(-i <., low>)` of a law of D projections at some `w: [W, D - 1]` and all of `omega: [R]`.
 
     `rounding: [W, R]` bounds its own rounding errors, not those of the law; `size` is that of the Gaussian part alone.
@@ -31,7 +31,7 @@ class Plane(NamedTuple):
         low: Float[Array, " D"],
         frequency: Float[Array, "W C"],
         omega: Float[Array, " R"],
-    ) -> "Plane":
+    ) -> "CharacteristicGrid":
         """The characteristic function."""
         mean, atoms, covariance = law.mean - low, law.atoms, law.covariance
         # Not the recurrence of `waves`: its rounding is larger than what is charged here.
@@ -54,16 +54,16 @@ def product_expectation(law: Projection, scale: Float[Array, " D"], functions: l
     """`E[prod_d g_d(Y_d)]`, D = 1 or 2, of a `PiecewiseLinear`, `Analytic` or `OneOf` each; `scale`: sizes of what
     the projections were summed from, by which their rounding goes."""
     alone = [law.alone(d) for d in range(len(functions))]
-    axes = [Axis.of(one, _conditional(law.covariance, d), order) for d, one in enumerate(alone)]
+    axes = [Domain.of(one, _conditional(law.covariance, d), order) for d, one in enumerate(alone)]
     factors = [factor(axis, jax.lax.stop_gradient(one), g) for axis, one, g in zip(axes, alone, functions, strict=True)]
     low, omega = jnp.stack([axis.low for axis in axes]), axes[-1].frequency
     first = jnp.zeros((1, 0), omega.dtype)
     if len(axes) == 2:  # all frequencies of the first axis, half of the second's
         first = jnp.concatenate([-axes[0].frequency[:0:-1], axes[0].frequency])[:, None]
-    grid = Plane.of(law, low, first, omega)
+    grid = CharacteristicGrid.of(law, low, first, omega)
     b = factors[-1]
     twice = jnp.full(omega.shape, 2.0, omega.dtype).at[0].set(1.0)  # both signs of the half axis
-    value, jitter, slack = (b.coefficients * twice)[None], (b.jitter * twice)[None], (b.slack * twice)[None]
+    value, roundoff, aliasing = (b.coefficients * twice)[None], (b.roundoff * twice)[None], (b.aliasing * twice)[None]
     moved = b.slope * (scale[-1] + axes[-1].length)
     if len(functions) == 1:
         missed = b.outside + b.bias + b.tail
@@ -71,19 +71,19 @@ def product_expectation(law: Projection, scale: Float[Array, " D"], functions: l
         a = factors[0]
         whole, whole_jitter = (
             jnp.concatenate([f(one[:0:-1]), one])[:, None]
-            for f, one in ((jnp.conj, a.coefficients), (jnp.abs, a.jitter))
+            for f, one in ((jnp.conj, a.coefficients), (jnp.abs, a.roundoff))
         )
-        slack = a.slack * (jnp.abs(value) + slack) + jnp.abs(whole) * slack
-        jitter = jnp.hypot(whole_jitter * jnp.abs(value), jnp.abs(whole) * jitter)
+        aliasing = a.aliasing * (jnp.abs(value) + aliasing) + jnp.abs(whole) * aliasing
+        roundoff = jnp.hypot(whole_jitter * jnp.abs(value), jnp.abs(whole) * roundoff)
         value = whole * value
-        size_a, size_b = (2 * jnp.sum(jnp.abs(f.coefficients) + f.slack) for f in factors)
+        size_a, size_b = (2 * jnp.sum(jnp.abs(f.coefficients) + f.aliasing) for f in factors)
         missed = a.tail * size_b + b.tail * size_a + a.half_tail * b.half_tail + a.bias * b.sup + b.bias * a.sup
         missed = missed + 2 * (axes[0].missed ** (3 / 4) + axes[1].missed ** (3 / 4)) * a.norm * b.norm
         moved = moved * a.norm + a.slope * (scale[0] + axes[0].length) * b.norm
     size, phi, eps = jnp.abs(value), jnp.abs(grid.phi), jnp.finfo(omega.dtype).eps
-    missed = missed + jnp.sum(slack * phi) + 4 * eps * moved
+    missed = missed + jnp.sum(aliasing * phi) + 4 * eps * moved
     rounding = jnp.hypot(
-        jnp.hypot(size * grid.rounding, jitter * grid.size), eps * math.log2(size.size + 1) * size * phi
+        jnp.hypot(size * grid.rounding, roundoff * grid.size), eps * math.log2(size.size + 1) * size * phi
     )
     error = missed + SIGMAS * jnp.sqrt(jnp.sum(rounding**2))
     # A bound is not to be differentiated: its gradient is zero, never NaN.

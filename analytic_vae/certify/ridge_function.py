@@ -7,11 +7,11 @@ from ..model.activation import Activation
 from ..spectral.box import mirror
 from ..spectral.projected_law import Projection
 from ..types import Array, Float, Scalar
-from .domain import Axis
-from .tail_mass import CELLS, Cells, log_mass_above
+from .domain import Domain
+from .tail_mass import CELLS, RangeCells, log_mass_above
 
 
-class Bend(eqx.Module):
+class RidgeFunction(eqx.Module):
     """`kappa_d(b) = shear_d (b - centre) + coefficient_d psi(b)`, `d = 1 .. D`."""
 
     shear: Float[Array, " D"]
@@ -32,13 +32,13 @@ class Bend(eqx.Module):
     def slopes(self, width: Float[Array, "*s"]) -> Float[Array, "D *s"]:
         """Bounds of `|kappa_d'|` at `b + i v`, `|v| <= width`; infinite where psi is not analytic."""
         own = jnp.abs(self.coefficient)
-        steep = jnp.multiply.outer(own, jnp.where(self.piecewise, jnp.inf, self.activation.strip.slope(width)))
+        steep = jnp.multiply.outer(own, jnp.where(self.piecewise, jnp.inf, self.activation.regularity.slope(width)))
         none = jnp.expand_dims(own == 0, tuple(range(1, steep.ndim)))
         return jnp.where(none, 0, steep) + jnp.expand_dims(jnp.abs(self.shear), tuple(range(1, steep.ndim)))
 
     def steepest(self) -> Float[Array, " D"]:
         """Bounds of `|kappa_d'|` on the real axis."""
-        return jnp.abs(self.shear) + jnp.abs(self.coefficient) * self.activation.strip.slope(
+        return jnp.abs(self.shear) + jnp.abs(self.coefficient) * self.activation.regularity.slope(
             jnp.zeros_like(self.centre)
         )
 
@@ -47,14 +47,14 @@ class Bend(eqx.Module):
         least, most = self._ranges(low + (high - low) * jnp.linspace(0, 1, 129, dtype=low.dtype))
         return least.min(axis=1), most.max(axis=1)
 
-    def cells(self, law: Projection, axis: Axis) -> list[Cells]:
+    def cells(self, law: Projection, axis: Domain) -> list[RangeCells]:
         """Each `kappa_d` by cells of b, whose law and axis are given."""
         low, high = axis.inner
         ends = low + (high - low) * jnp.linspace(0, 1, CELLS + 1, dtype=low.dtype)
         above, below = log_mass_above(law, ends[:-1]), log_mass_above(mirror(law), -ends[1:])
         least, most = self._ranges(ends)
         mass = jnp.minimum(above, below)
-        return [Cells(least[d], most[d], mass, axis.missed) for d in range(self.shear.size)]
+        return [RangeCells(least[d], most[d], mass, axis.missed) for d in range(self.shear.size)]
 
     def _ranges(self, b: Float[Array, " P"]) -> tuple[Float[Array, "D C"], Float[Array, "D C"]]:
         # By Lipschitz' bound between neighbours.

@@ -6,7 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from ..spectral.box import floor, mirror, spread
+from ..spectral.box import floor, mirror, standard_deviation
 from ..spectral.projected_law import Projection
 from ..types import Array, Float, Scalar
 
@@ -22,7 +22,7 @@ def log_mgf(law: Projection, theta: Float[Array, " T"]) -> Float[Array, " T"]:
     return features + law.covariance[0, 0] * theta**2 / 2
 
 
-class Cells(eqx.Module):
+class RangeCells(eqx.Module):
     """A function `h = kappa(b)` of the ridge variable by cells of b: `least <= h <= most: [C]` in each.
 
     `log_mass: [C]` bounds the probability of each cell, `elsewhere` that of none.
@@ -34,9 +34,9 @@ class Cells(eqx.Module):
     elsewhere: Scalar
 
     @property
-    def mirrored(self) -> "Cells":
+    def mirrored(self) -> "RangeCells":
         """The cells of `-h`."""
-        return Cells(-self.most, -self.least, self.log_mass, self.elsewhere)
+        return RangeCells(-self.most, -self.least, self.log_mass, self.elsewhere)
 
     def shorter(self, law: Projection, mirrored: Projection, low: Scalar, high: Scalar) -> tuple[Scalar, Scalar]:
         """The part of a box of `Y + h` outside of which hardly more than rounding is left, where that can be shown."""
@@ -51,7 +51,7 @@ class Cells(eqx.Module):
         return jnp.where(crossed, low, bottom), jnp.where(crossed, high, top)
 
 
-def log_mass_above(law: Projection, heights: Float[Array, " H"], bend: Cells | None = None) -> Float[Array, " H"]:
+def log_mass_above(law: Projection, heights: Float[Array, " H"], bend: RangeCells | None = None) -> Float[Array, " H"]:
     """Bounds of `log P(Y > h)`, D = 1: Chernoff's, or by the noise beyond the end of the exact support.
 
     With the cells of a function h of the ridge variable, of `P(Y + h > .)` but for what is in no cell: however the two
@@ -61,14 +61,14 @@ def log_mass_above(law: Projection, heights: Float[Array, " H"], bend: Cells | N
         apart = heights[:, None] - bend.most[None]
         each = jnp.minimum(bend.log_mass[None], log_mass_above(law, apart.ravel()).reshape(apart.shape))
         return jnp.minimum(0, jax.nn.logsumexp(each, axis=1))
-    deviation = spread(law)[0]
+    deviation = standard_deviation(law)[0]
     theta = jnp.geomspace(0.02, 400.0, 72, dtype=deviation.dtype) / deviation
     mgf = log_mgf(law, theta)
     highest = law.mean[0] + jnp.max(jnp.where(law.masses > 0, law.atoms[0], -jnp.inf), axis=1).sum()
     noise = jnp.sqrt(law.covariance[0, 0])
-    slack = 8 * jnp.finfo(deviation.dtype).eps * (jnp.abs(highest) + jnp.abs(law.atoms[0]).max(axis=1).sum())
+    aliasing = 8 * jnp.finfo(deviation.dtype).eps * (jnp.abs(highest) + jnp.abs(law.atoms[0]).max(axis=1).sum())
     chernoff = jnp.min(mgf[None] - theta[None] * (heights[:, None] - law.mean[0]), axis=1)
-    gap = heights - highest - slack
+    gap = heights - highest - aliasing
     beyond = jnp.where(noise > 0, -((gap / jnp.where(noise > 0, noise, 1)) ** 2) / 2, -jnp.inf)
     return jnp.minimum(0, jnp.minimum(chernoff, jnp.where(gap > 0, beyond, 0)))
 
@@ -76,7 +76,7 @@ def log_mass_above(law: Projection, heights: Float[Array, " H"], bend: Cells | N
 def sixteenth(law: Projection, centre: Scalar) -> Scalar:
     """`(E (Y - centre)^16)^(1/16)`, from above."""
     # y^16 <= 2 16! cosh(theta y) / theta^16
-    deviation = spread(law)[0]
+    deviation = standard_deviation(law)[0]
     theta = jnp.geomspace(0.02, 40.0, 24, dtype=deviation.dtype) / deviation
     middle = law.total_mean[0] - law.mean[0]
     both = jnp.logaddexp(log_mgf(law, theta) - theta * middle, log_mgf(mirror(law), theta) + theta * middle)

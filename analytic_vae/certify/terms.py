@@ -38,7 +38,7 @@ class Certificate(eqx.Module):
         return cls(R1, R2, R3, S1, S2, T1, T2, T3, U1, U2, U3, added(R1, R2, R3))
 
 
-class FeatureTerms(eqx.Module):
+class LossContribution(eqx.Module):
     """What some of the features add to the terms of the loss; to `T3` with each other."""
 
     R1: Bounded

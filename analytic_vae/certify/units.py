@@ -22,11 +22,11 @@ from ..spectral.resolution import Resolution
 from ..types import Array, Float
 from .activation_moments import activation_square, activation_with
 from .ball import SIGMAS, Bounded, bounded
-from .domain import Axis
+from .domain import Domain
 from .factor import factor
 from .functions import OneOf, as_function
 from .joint_law import source_sizes
-from .product import Plane, product_expectation
+from .product import CharacteristicGrid, product_expectation
 
 
 def alone_order(resolution: Resolution) -> int:
@@ -47,7 +47,8 @@ def state_order(resolution: Resolution) -> int:
 class Units(eqx.Module):
     """The units `psi_i(<weight_i, x> + bias_i)` of any layer, `h` of them, and the law of `x`.
 
-    `size: [h]` are mean sizes of what their arguments are summed from; `which: [h]` tells each one's activation.
+    `size: [h]` are mean sizes of what their arguments are summed from; `activation_index: [h]` tells each one's
+    activation.
     """
 
     source: FeatureModel
@@ -55,23 +56,23 @@ class Units(eqx.Module):
     bias: Float[Array, " h"]
     size: Float[Array, " h"]
     activations: tuple[Activation, ...]
-    which: tuple[int, ...] = eqx.field(static=True)
+    activation_index: tuple[int, ...] = eqx.field(static=True)
 
     @classmethod
     def of(cls, source: FeatureModel, layer: AbstractLayer) -> "Units":
         """Those of a dense layer, the one of a ridge layer, none of a linear layer."""
-        form, (activations, which) = layer.form(), activations_of(layer)
+        form, (activations, activation_index) = layer.form(), activations_of(layer)
         if isinstance(form, DenseForm):
             weight, size, bias = form.weight, jnp.abs(form.weight), form.bias
         else:
             ridge = form.direction, form.direction_size, form.bias
-            weight, size, bias = (one[None][: len(which)] for one in ridge)
-        return cls(source, weight, bias, size @ source_sizes(source) + jnp.abs(bias), activations, which)
+            weight, size, bias = (one[None][: len(activation_index)] for one in ridge)
+        return cls(source, weight, bias, size @ source_sizes(source) + jnp.abs(bias), activations, activation_index)
 
     @property
     def count(self) -> int:
         """`h`."""
-        return len(self.which)
+        return len(self.activation_index)
 
     def means(self, order: int) -> Bounded:
         """`E psi_i: [h]`."""
@@ -105,7 +106,7 @@ class Units(eqx.Module):
 
     def with_rows(
         self,
-        which: np.ndarray,
+        activation_index: np.ndarray,
         rows: Float[Array, "P n1"],
         constants: Float[Array, " P"],
         size: Float[Array, " P"],
@@ -118,7 +119,7 @@ class Units(eqx.Module):
             law = Projection.of(self.source, jnp.stack([row, self.weight[i]]), jnp.stack([constant, self.bias[i]]))
             return self._chosen(i, partial(activation_with, law, jnp.stack([size, self.size[i]])), order)
 
-        return jax.lax.map(one, (jnp.asarray(which), rows, constants, size))
+        return jax.lax.map(one, (jnp.asarray(activation_index), rows, constants, size))
 
     def with_functions(self, readout: Float[Array, "m n1"], function: Callable, order: int) -> Bounded:
         """`E psi_i g_ij(<readout_j, x>): [h, m]`, `g_ij = function(i, j)`."""
@@ -149,27 +150,29 @@ class Units(eqx.Module):
 
     def _function(self, i: Array):
         functions = tuple(as_function(one, self.weight.dtype) for one in self.activations)
-        return functions[0] if len(functions) == 1 else OneOf(functions, jnp.asarray(self.which)[i])
+        return functions[0] if len(functions) == 1 else OneOf(functions, jnp.asarray(self.activation_index)[i])
 
     def _chosen(self, i: Array, of: Callable, order: int) -> Bounded:
         """`of(activation, order)` for the activation of a unit."""
         each = [partial(of, one, order) for one in self.activations]
-        return each[0]() if len(each) == 1 else jax.lax.switch(jnp.asarray(self.which)[i], each)
+        return each[0]() if len(each) == 1 else jax.lax.switch(jnp.asarray(self.activation_index)[i], each)
 
 
 def activations_of(layer: AbstractLayer) -> tuple[tuple[Activation, ...], tuple[int, ...]]:
     """The distinct activations of a layer, and for each of its units the index of its own."""
     if isinstance(layer, DenseLayer):
-        return layer.activations, layer.which
+        return layer.activations, layer.activation_index
     activation = layer.form().activation
     return ((), ()) if activation is None else ((activation,), (0,))
 
 
-def check_strip(layer: AbstractLayer) -> None:
+def check_regularity(layer: AbstractLayer) -> None:
     """Raise an error that names the argument if nothing is known of an activation off the real axis."""
     for one in activations_of(layer)[0]:
-        if one.strip is None:
-            raise ValueError(f"layer: expected an activation with a strip, which bounds need, got {one.name} without.")
+        if one.regularity is None:
+            raise ValueError(
+                f"layer: expected an activation of known regularity, which bounds need, got {one.name} without."
+            )
 
 
 def check_units(source: FeatureModel, units: int, resolution: Resolution) -> None:
@@ -185,10 +188,10 @@ def state_expectations(law: Projection, scale: Array, function, order: int) -> B
 
     What is charged for the box and for smoothing is that of all states together: each has at most as much.
     """
-    axis = Axis.of(law, jnp.sqrt(law.covariance[0, 0]), order)
+    axis = Domain.of(law, jnp.sqrt(law.covariance[0, 0]), order)
     given = factor(axis, jax.lax.stop_gradient(law), function)
     omega, masses = axis.frequency, law.masses
-    plane = Plane.of(law, axis.low[None], jnp.zeros((1, 0), omega.dtype), omega)
+    plane = CharacteristicGrid.of(law, axis.low[None], jnp.zeros((1, 0), omega.dtype), omega)
     wave = cis(law.atoms[0][:, :, None] * omega[None, None])  # [m, K, R]
     others = _product_of_others(jnp.einsum("mk,mkr->mr", masses, wave))
     none = jnp.zeros((1, 0), omega.dtype)
@@ -198,8 +201,10 @@ def state_expectations(law: Projection, scale: Array, function, order: int) -> B
     value = masses * jnp.einsum("r,mr,mkr->mk", given.coefficients * twice * gauss[0], others, wave).real
     size, eps = jnp.abs(given.coefficients) * twice, jnp.finfo(omega.dtype).eps
     summed = eps * math.log2(omega.size + 1)
-    rounding = jnp.hypot(size * (2 * plane.rounding[0] + summed * plane.size[0]), twice * given.jitter * plane.size[0])
-    own = SIGMAS * jnp.sqrt(jnp.sum(rounding**2)) + given.tail + given.slack * (twice @ plane.size[0])
+    rounding = jnp.hypot(
+        size * (2 * plane.rounding[0] + summed * plane.size[0]), twice * given.roundoff * plane.size[0]
+    )
+    own = SIGMAS * jnp.sqrt(jnp.sum(rounding**2)) + given.tail + given.aliasing * (twice @ plane.size[0])
     moved = 4 * eps * given.slope * (scale + axis.length)
     return bounded(value, given.outside + given.bias + moved + masses * own)
 

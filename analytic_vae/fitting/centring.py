@@ -48,7 +48,7 @@ class Centred(NamedTuple):
     outputs: Float[Array, " n2"]
     read: Float[Array, " n"]
 
-    def moved(self, target: FeatureModel | None, encoder):
+    def shifted(self, target: FeatureModel | None, encoder):
         """A target and an encoder of the problem as it was given, for this one."""
         return _moved(target, encoder, -self.outputs, -self.read)
 
@@ -102,5 +102,5 @@ def _moved(target, encoder, outputs, read):
     if target is not None:
         target = eqx.tree_at(lambda model: model.mean, target, target.mean + outputs)
     if isinstance(encoder, AbstractEncoder):
-        encoder = encoder.moved(read)
+        encoder = encoder.shifted(read)
     return target, encoder

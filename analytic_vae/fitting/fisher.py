@@ -73,7 +73,9 @@ def directions(metric: Float[Array, "m P P"]) -> Float[Array, "m P P"]:
 
 
 @exact_products
-def moved(encoder: AbstractEncoder, columns: Float[Array, "m P P"], step: Float[Array, "m P"]) -> AbstractEncoder:
+def step_in_metric(
+    encoder: AbstractEncoder, columns: Float[Array, "m P P"], step: Float[Array, "m P"]
+) -> AbstractEncoder:
     """The encoder with `theta_j + columns_j step_j`."""
     arrays, static = eqx.partition(encoder, eqx.is_inexact_array)
 

@@ -80,7 +80,7 @@ def gaussian_atoms(count: int, dtype) -> tuple[Array, Array]:
 
 
 @exact_products
-def beside_carried(
+def extra_features(
     source: FeatureModel, layer: AbstractLayer, features: int, resolution: Resolution, moments
 ) -> tuple[CarriedEncoder, Float[Array, "m2 K"]]:
     """Carried features and, beside them, some that read x1, or f of a layer that is not dense; and all atoms.

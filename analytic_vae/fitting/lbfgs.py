@@ -8,8 +8,8 @@ from scipy.optimize import minimize
 from .._jit import compiled
 from ..closed_form import profiled
 from ..model.carried_encoder import learnt_part, with_learnt
-from .fisher import directions, fisher, moved
-from .problem import Found, Stop, TooCoarse, believed, expected, misfit_limit
+from .fisher import directions, fisher, step_in_metric
+from .problem import Found, Stop, TooCoarse, believed, expected, moment_error_limit
 
 ROUND = 30  # steps of L-BFGS in one set of coordinates
 
@@ -48,11 +48,11 @@ def profiled_lbfgs(
                 step, columns, begin, source, layer, atoms, noise, floor, resolution, mesh, known
             )
             loss, gradient = float(loss), np.asarray(gradient, float).ravel()
-            misfit = float(found[1].misfit)
-            if not (np.isfinite(loss) and np.all(np.isfinite(gradient)) and believed(misfit, believable)):
+            moment_error = float(found[1].moment_error)
+            if not (np.isfinite(loss) and np.all(np.isfinite(gradient)) and believed(moment_error, believable)):
                 rejected += int(np.isfinite(best[0]))
                 return best[0] + abs(best[0]) + 1, np.zeros_like(gradient)
-            believable = min(believable, float(misfit_limit(misfit)))
+            believable = min(believable, float(moment_error_limit(moment_error)))
             if loss < best[0]:
                 best = loss, found
             return loss, gradient
@@ -97,7 +97,7 @@ def profiled_value_and_grad(
     """`((loss, (encoder, elbo, target)), gradient)` after a step in the coordinates of the Fisher metric."""
 
     def loss(step):
-        after = with_learnt(encoder, moved(learnt_part(encoder), columns, step))
+        after = with_learnt(encoder, step_in_metric(learnt_part(encoder), columns, step))
         elbo, target = profiled(expected(source, layer, atoms, after, resolution, mesh, known), atoms, noise, floor)
         return elbo.loss, (after, elbo, target)
 

@@ -15,7 +15,7 @@ from ..model.feature_model import FeatureModel
 from ..model.prior import Prior
 from ..moments.plan import plan
 from ..types import Array, PyTree
-from .problem import Found, Stop, believed, compiled_elbo, compiled_target, expected, misfit_limit
+from .problem import Found, Stop, believed, compiled_elbo, compiled_target, expected, moment_error_limit
 
 CHUNK = 10  # steps of an optax optimiser in one compiled call
 
@@ -83,7 +83,7 @@ def whole_loss(
 class Walk(NamedTuple):
     """Where an optax optimiser is: the parameters that it tries, and the last ones with a finite loss, `value`.
 
-    A trial whose loss or gradient is not finite, or whose loss is not to be believed (a misfit above `limit`), is
+    A trial whose loss or gradient is not finite, or whose loss is not to be believed (a moment error above `limit`), is
     rejected: the optimiser goes on from the last ones, with steps half as long, `scale` times what it says.
     """
 
@@ -95,10 +95,10 @@ class Walk(NamedTuple):
     rejected: Array
     limit: Array
 
-    def after(self, value, gradient, misfit, optimizer, loss) -> "Walk":
-        """The walk after a look at loss, gradient and misfit of the trial."""
+    def after(self, value, gradient, moment_error, optimizer, loss) -> "Walk":
+        """The walk after a look at loss, gradient and moment error of the trial."""
         finite = jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves((value, gradient))])
-        good = jnp.all(finite) & believed(misfit, self.limit)
+        good = jnp.all(finite) & believed(moment_error, self.limit)
         updates, state = optimizer.update(gradient, self.state, self.trial, value=value, grad=gradient, value_fn=loss)
         ahead = optax.apply_updates(
             self.trial, jax.tree.map(lambda leaf: self.scale.astype(leaf.dtype) * leaf, updates)
@@ -111,7 +111,7 @@ class Walk(NamedTuple):
         return Walk(
             choose(ahead, self.safe), choose(state, self.state), choose(self.trial, self.safe),
             jnp.where(good, value, self.value), scale, self.rejected + ~good,
-            jnp.where(good, jnp.minimum(self.limit, misfit_limit(misfit)), self.limit),
+            jnp.where(good, jnp.minimum(self.limit, moment_error_limit(moment_error)), self.limit),
         )  # fmt: skip
 
 
@@ -124,16 +124,16 @@ def _advance(walk: Walk, static, source, layer, atoms, optimizer, resolution, le
     def judged(p):
         encoder, target = eqx.combine(p, static)
         found = elbo_of(expected(source, layer, atoms, encoder, resolution, mesh, known, boxes), target.model(atoms))
-        return found.loss, found.misfit
+        return found.loss, found.moment_error
 
     loss = lambda p: judged(p)[0]  # noqa: E731
 
     def step(carry, _):
         walk, least_loss, least = carry
-        (value, misfit), gradient = jax.value_and_grad(judged, has_aux=True)(walk.trial)
-        better = (value < least_loss) & jnp.isfinite(value) & believed(misfit, walk.limit)
+        (value, moment_error), gradient = jax.value_and_grad(judged, has_aux=True)(walk.trial)
+        better = (value < least_loss) & jnp.isfinite(value) & believed(moment_error, walk.limit)
         least = jax.tree.map(lambda new, old: jnp.where(better, new, old), walk.trial, least)
-        walk = walk.after(value, gradient, misfit, optimizer, loss)
+        walk = walk.after(value, gradient, moment_error, optimizer, loss)
         return (walk, jnp.where(better, value, least_loss), least), walk.value
 
     (walk, _, least), values = jax.lax.scan(step, (walk, jnp.asarray(np.inf, atoms.dtype), walk.safe), length=length)

@@ -6,7 +6,7 @@ import numpy as np
 import optax
 
 from .._check import require_instance, shown
-from ..certify.units import check_strip
+from ..certify.units import check_regularity
 from ..closed_form import NOISES
 from ..model.carried_encoder import CarriedEncoder, learnt_part
 from ..model.compatibility import check_vectors
@@ -19,7 +19,7 @@ from .initial import ENCODERS
 
 KINDS = ("carried", "learnt", "both", *ENCODERS)
 
-BESIDE = 4  # features that are learnt beside carried ones, if nobody says how many
+EXTRA = 4  # features that are learnt beside carried ones, if nobody says how many
 
 
 def completed(layer, options: dict) -> dict:
@@ -39,7 +39,7 @@ def carries(encoder) -> bool:
 
 def carries_only(encoder) -> bool:
     """Whether they are and nothing is learnt beside them."""
-    return encoder == "carried" if isinstance(encoder, str) else carries(encoder) and encoder.beside is None
+    return encoder == "carried" if isinstance(encoder, str) else carries(encoder) and encoder.extra is None
 
 
 def check_combination(source, layer, options: dict, certify: bool) -> None:
@@ -75,7 +75,7 @@ def check_combination(source, layer, options: dict, certify: bool) -> None:
             )
         check_pairs_memory(source, layer)
     if certify:
-        check_strip(layer)
+        check_regularity(layer)
         if options["split"]:
             raise ValueError("certify: expected False with split; without it the loss is the same, and has a bound.")
         if not carries_only(encoder):

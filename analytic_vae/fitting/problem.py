@@ -18,7 +18,7 @@ from ..model.feature_model import FeatureModel
 from ..moments.units import DenseMoments
 from ..types import Log
 
-BELIEVED = 0.1  # misfit, in units of the spread, up to which a loss is believed whatever the first one was
+BELIEVED = 0.1  # moment error, in units of the spread, up to which a loss is believed whatever the first one was
 
 
 class Stop(enum.Enum):
@@ -71,17 +71,17 @@ class Found(NamedTuple):
         return float(self.elbo.loss)
 
 
-def misfit_limit(misfit):
-    """From a misfit where a fit begins: up to which the loss is believed."""
-    return jnp.maximum(BELIEVED, 2 * misfit)
+def moment_error_limit(moment_error):
+    """From a moment error where a fit begins: up to which the loss is believed."""
+    return jnp.maximum(BELIEVED, 2 * moment_error)
 
 
-def believed(misfit, limit):
+def believed(moment_error, limit):
     """Whether the laws on their boxes have the exact mass, mean and variance, near enough for the loss to be one.
 
     An optimiser finds what a coarse loss has wrong: a law that leaves its box takes its rate and distortion with it.
     """
-    return misfit <= limit
+    return moment_error <= limit
 
 
 class TooCoarse(ValueError):

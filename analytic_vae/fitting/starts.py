@@ -88,10 +88,10 @@ def _start(
     """The first encoder and the atoms `[m2, K]`; checked before, that `finer` fits into the memory."""
     dtype = source.mean.dtype
     if isinstance(encoder, CarriedEncoder):
-        own, beside = source.prior.atoms, encoder.beside
-        more = jnp.broadcast_to(gaussian_atoms(own.shape[1], dtype)[0], (beside.features, own.shape[1]))
+        own, extra = source.prior.atoms, encoder.extra
+        more = jnp.broadcast_to(gaussian_atoms(own.shape[1], dtype)[0], (extra.features, own.shape[1]))
         given = jnp.concatenate([own, more]) if target is None else target.prior.atoms
-        check_memory(source, layer, beside.statistics_read, *given.shape, finer, vectors=vectors)
+        check_memory(source, layer, extra.statistics_read, *given.shape, finer, vectors=vectors)
         return encoder, given
     encoder = "softmax" if encoder == "learnt" else encoder
     read = LinearLayer(layer.read_form().linear) if isinstance(layer, DenseLayer) else layer  # what an encoder reads

@@ -33,7 +33,7 @@ _ENCODERS = {kind.__name__: kind for kind in (SoftmaxEncoder, GaussianEncoder, E
 
 _AUTOENCODER = ("readout", "offset", "decoder", "bias", "threshold")
 
-_ELBO = ("R1", "R2", "R3", "S1", "S2", "T1", "T2", "T3", "U1", "U2", "U3", "rates", "misfit", "accuracy")
+_ELBO = ("R1", "R2", "R3", "S1", "S2", "T1", "T2", "T3", "U1", "U2", "U3", "rates", "moment_error", "accuracy")
 
 
 def save_model(path: str | os.PathLike[str], model: FeatureModel) -> None:
@@ -117,7 +117,7 @@ def load_fit(path: str | os.PathLike[str]) -> Fit:
     def build() -> Fit:
         terms = _under("elbo.", arrays)
         terms = (
-            {"misfit": np.array(np.nan), "accuracy": np.array(np.nan)} | terms if terms else {}
+            {"moment_error": np.array(np.nan), "accuracy": np.array(np.nan)} | terms if terms else {}
         )  # files of before there was one
         target = _model(_under("target.", arrays))
         elbo = _elbo(terms, _under("bounds.", arrays), target.features) if terms else None
@@ -194,9 +194,9 @@ def _encoder_parts(encoder: AbstractEncoder) -> tuple[dict[str, Any], dict[str, 
         return header, {f"leaf{index:03d}": np.asarray(leaf) for index, leaf in enumerate(leaves)}
     if type(encoder) is CarriedEncoder:
         header = {"class": "CarriedEncoder", "carried": encoder.carried}
-        if encoder.beside is None:
+        if encoder.extra is None:
             return header, {}
-        inner, arrays = _encoder_parts(encoder.beside)
+        inner, arrays = _encoder_parts(encoder.extra)
         return header | {"beside": inner}, {f"beside.{name}": array for name, array in arrays.items()}
     name = type(encoder).__name__
     if _ENCODERS.get(name) is not type(encoder):

@@ -27,7 +27,7 @@ from .states import States, without_noise
 
 MOST = {1: 2**15, 2: 2**10}  # states that are all listed, by E
 
-BESIDE = {1: 2**8, 2: 2**4}  # states listed beside a series
+EXTRA = {1: 2**8, 2: 2**4}  # states listed beside a series
 
 ORDERS = {1: 64, 2: 3}  # frequencies of the series, in units of the resolution's
 
@@ -62,7 +62,7 @@ class Image(eqx.Module):
         """The image of a law of Z; None if there are more than two coordinates and too many values, or noise."""
         E = law.mean.size
         law = _told_apart(law) if E == 2 else law
-        states = States.of(law, MOST[min(E, 2)], BESIDE[min(E, 2)])
+        states = States.of(law, MOST[min(E, 2)], EXTRA[min(E, 2)])
         discrete = states.listed and without_noise(law)
         if E > 2 and not discrete:
             return None
@@ -233,12 +233,12 @@ class Image(eqx.Module):
             if self.dimension == 1:
                 return weighted(point[0] + x[:, None], mass * weight)
 
-            def beside(x, weight):
+            def extra(x, weight):
                 inner = self.cells[1]
                 own = jnp.concatenate([inner.breaks, self._inner_places(point[0] + x, kinks)]) - point[1]
                 return self.rest.inner_rule(x, weight, own)
 
-            y, both = jax.vmap(beside)(x, weight)
+            y, both = jax.vmap(extra)(x, weight)
             first = jnp.broadcast_to((point[0] + x)[:, None], y.shape)
             z = jnp.stack([first, point[1] + y], axis=-1).reshape(-1, 2)
             return weighted(z, mass * both.ravel())
@@ -305,8 +305,8 @@ class Image(eqx.Module):
             point, mass = given
             x, weight = self.rest.rule(edges[0] - point[0])
             inside = (point[0] + x > edges[0, 0]) & (point[0] + x < edges[0, 1])
-            beside = jnp.broadcast_to(edges[1][None] - point[1], (x.size, 2))
-            tails = self.rest.inner_tail(x, jnp.where(inside, weight, 0), beside)
+            extra = jnp.broadcast_to(edges[1][None] - point[1], (x.size, 2))
+            tails = self.rest.inner_tail(x, jnp.where(inside, weight, 0), extra)
             return mass * jnp.sum(tails[:, 0] - tails[:, 1])
 
         return self._over_states(one_state)

@@ -156,9 +156,9 @@ class SeriesRest(eqx.Module):
         y, dy = self._nodes(1, splits)
         slab = self._slab(x[None])[0]
         wave = self._waves(1, y - self.low[1], jnp.arange(1, self.count + 1))
-        beside = slab[0].real + 2 * _real_product(slab[1:, None], wave).sum(axis=0)
+        extra = slab[0].real + 2 * _real_product(slab[1:, None], wave).sum(axis=0)
         own = self.density(x[None])[0]
-        return y, dy / self.length[1] * beside * jnp.where(own != 0, weight / jnp.where(own != 0, own, 1), 0)
+        return y, dy / self.length[1] * extra * jnp.where(own != 0, weight / jnp.where(own != 0, own, 1), 0)
 
     def density(self, x: Float[Array, " Q"]) -> Float[Array, " Q"]:
         """Of the first coordinate, where there are two."""

@@ -33,7 +33,7 @@ class LawSeries(eqx.Module):
         """For a readout of at most three rows; of a `DenseLayer` of at most two units."""
         form = layer.form()
         if isinstance(layer, DenseLayer):
-            activations = tuple(layer.activations[i] for i in layer.which)
+            activations = tuple(layer.activations[i] for i in layer.activation_index)
             parts = readout @ form.linear, jnp.zeros_like(readout[:, 0]), readout @ form.output, form.weight, form.bias
             return cls(*unit_law(source, *parts, activations, resolution), resolution)
         axis = RidgeAxis.of(source, form, resolution)
@@ -53,7 +53,7 @@ class LawSeries(eqx.Module):
         else:
             axis = RidgeAxis.of(source, form, resolution)
             mean, covariance = LayerMoments.of(source, form, axis).output()
-            accuracy = axis.misfit
+            accuracy = axis.moment_error
         return readout @ mean, readout @ covariance @ readout.T, accuracy
 
     @property

@@ -29,8 +29,8 @@ class States(eqx.Module):
     listed: bool = eqx.field(static=True)
 
     @classmethod
-    def of(cls, law: Projection, most: int, beside: int) -> "States":
-        """All states if they are at most `most`, else those of the largest features, at most `beside`.
+    def of(cls, law: Projection, most: int, extra: int) -> "States":
+        """All states if they are at most `most`, else those of the largest features, at most `extra`.
 
         Without noise, and outside of every transformation, different values are counted instead: sums of many features
         on a lattice have few.
@@ -39,7 +39,7 @@ class States(eqx.Module):
         whole = m * math.log(K) <= math.log(most) + 1e-9
         if not whole and (few := _values(law)) is not None:
             return few
-        count = m if whole else int(math.log(beside) / math.log(K))
+        count = m if whole else int(math.log(extra) / math.log(K))
         order = jnp.arange(m) if whole else jnp.argsort(-jax.lax.stop_gradient(_share(law)))
         atoms, masses = law.atoms[:, order], law.masses[order]
         points, sizes, mass = law.mean[None], jnp.abs(law.mean)[None], jnp.ones_like(law.mean[:1])

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from .._check import require_instance
 from ..types import Array, Scalar
 from .analyticity import (
-    Strip,
+    Regularity,
     _farthest,
     _gelu_slope,
     _linear,
@@ -28,7 +28,7 @@ class Activation(eqx.Module):
         function: maps an array to an array of the same shape, elementwise; traceable by JAX.
         kinks: the points (floats) between which the function is smooth. ReLU: `(0.0,)`.
         name: how the activation is called in reports and files.
-        strip: what bounds of errors need; without it there are estimates only.
+        regularity: what bounds of errors need; without it there are estimates only.
         turns: the points between which the function rises or falls, kinks included; found on a grid if not given.
         breaks: further points at which quadrature had better be split: about where the function bends.
 
@@ -38,7 +38,7 @@ class Activation(eqx.Module):
     function: Callable[[Array], Array] = eqx.field(static=True)
     kinks: tuple[float, ...] = eqx.field(static=True)
     name: str = eqx.field(static=True)
-    strip: Strip | None = eqx.field(static=True)
+    regularity: Regularity | None = eqx.field(static=True)
     turns: tuple[float, ...] | None = eqx.field(static=True)
     breaks: tuple[float, ...] = eqx.field(static=True)
 
@@ -47,7 +47,7 @@ class Activation(eqx.Module):
         function: Callable[[Array], Array],
         kinks: tuple[float, ...] = (),
         name: str | None = None,
-        strip: Strip | None = None,
+        regularity: Regularity | None = None,
         turns: tuple[float, ...] | None = None,
         breaks: tuple[float, ...] = (),
     ):
@@ -56,21 +56,23 @@ class Activation(eqx.Module):
         self.function = function
         self.kinks = tuple(sorted(float(kink) for kink in kinks))
         self.name = name or getattr(function, "__name__", "activation")
-        self.strip = strip
+        self.regularity = regularity
         self.turns = None if turns is None else tuple(sorted({*map(float, turns), *self.kinks}))
         self.breaks = tuple(sorted(map(float, breaks)))
         if not all(abs(kink) < float("inf") for kink in self.kinks):
             raise ValueError(f"kinks: expected finite numbers, got {self.kinks}.")
-        if strip is not None and len(strip.jumps) != len(self.kinks):
-            raise ValueError(f"strip: expected {len(self.kinks)} jumps, one for each kink, got {len(strip.jumps)}.")
+        if regularity is not None and len(regularity.jumps) != len(self.kinks):
+            raise ValueError(
+                f"regularity: expected {len(self.kinks)} jumps, one for each kink, got {len(regularity.jumps)}."
+            )
 
     def __call__(self, b: Array) -> Array:
         return self.function(b)
 
     @property
     def piecewise_linear(self) -> bool:
-        """Whether its strip says that it is linear between its kinks; the identity is, too."""
-        return self.function is _identity or bool(self.strip and self.strip.jumps)
+        """Whether its regularity says that it is linear between its kinks; the identity is, too."""
+        return self.function is _identity or bool(self.regularity and self.regularity.jumps)
 
 
 def _identity(b: Array) -> Array:
@@ -95,19 +97,19 @@ ACTIVATIONS: dict[str, Activation] = {
             _gelu,
             (),
             "gelu",
-            Strip(lambda low, high, width: jnp.exp(width**2 / 2) * _farthest(low, high, width), _gelu_slope),
+            Regularity(lambda low, high, width: jnp.exp(width**2 / 2) * _farthest(low, high, width), _gelu_slope),
             (-0.7517915246935644,),
             (-5.0, -2.5, 0.0, 2.5, 5.0),
         ),
         Activation(
-            jax.nn.sigmoid, (), "sigmoid", Strip(_sigmoid_sup, _sigmoid_slope), (), tuple(2 * b for b in _BENDS)
+            jax.nn.sigmoid, (), "sigmoid", Regularity(_sigmoid_sup, _sigmoid_slope), (), tuple(2 * b for b in _BENDS)
         ),
-        Activation(jnp.tanh, (), "tanh", Strip(_tanh_sup, _tanh_slope), (), _BENDS),
+        Activation(jnp.tanh, (), "tanh", Regularity(_tanh_sup, _tanh_slope), (), _BENDS),
         Activation(
             jax.nn.softplus,
             (),
             "softplus",
-            Strip(_softplus_sup, lambda width: _sigmoid_sup(0, 0, width)),
+            Regularity(_softplus_sup, lambda width: _sigmoid_sup(0, 0, width)),
             (),
             tuple(2 * b for b in _BENDS),
         ),
@@ -135,13 +137,13 @@ def get_activation(activation: "str | Activation") -> Activation:
 def residual(activation: "str | Activation") -> Activation:
     """`b -> psi(b) - b`: what must be added to a neuron that holds `b` so that it holds `psi(b)`."""
     activation = get_activation(activation)
-    strip = activation.strip
-    if strip is not None:
-        strip = Strip(_ResidualSup(strip.sup), _ResidualSlope(strip.slope), strip.jumps)
+    regularity = activation.regularity
+    if regularity is not None:
+        regularity = Regularity(_ResidualSup(regularity.sup), _ResidualSlope(regularity.slope), regularity.jumps)
     falls = activation is not ACTIVATIONS["gelu"] and activation in ACTIVATIONS.values()  # slopes of at most 1
     turns = () if falls else None
     name = f"{activation.name} - identity"
-    return Activation(_Residual(activation.function), activation.kinks, name, strip, turns, activation.breaks)
+    return Activation(_Residual(activation.function), activation.kinks, name, regularity, turns, activation.breaks)
 
 
 class _Residual(eqx.Module):

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from ..types import Scalar
 
 
-class Strip(NamedTuple):
+class Regularity(NamedTuple):
     """How large an activation is at complex arguments `b + i v`, `|v| <= width`: what a certified error is made of.
 
     Fields:
@@ -34,8 +34,8 @@ def _safe(width: Scalar, limit: float) -> Scalar:
     return jnp.minimum(width, 0.999 * limit)
 
 
-def _linear(largest_slope: float, jumps: tuple[float, ...]) -> Strip:
-    return Strip(
+def _linear(largest_slope: float, jumps: tuple[float, ...]) -> Regularity:
+    return Regularity(
         lambda low, high, width: largest_slope * _farthest(low, high, width),
         lambda width: largest_slope * jnp.ones_like(width),
         jumps,

@@ -23,32 +23,32 @@ class CarriedEncoder(AbstractEncoder):
     """
 
     carried: int = eqx.field(static=True)
-    beside: AbstractEncoder | None = None
+    extra: AbstractEncoder | None = None
 
     def __check_init__(self):
         if isinstance(self.carried, bool) or not isinstance(self.carried, int | np.integer) or self.carried < 1:
             raise ValueError(f"carried: expected the number of features of the source, got {self.carried!r}.")
-        if self.beside is not None and (
-            not isinstance(self.beside, AbstractEncoder) or isinstance(self.beside, CarriedEncoder)
+        if self.extra is not None and (
+            not isinstance(self.extra, AbstractEncoder) or isinstance(self.extra, CarriedEncoder)
         ):
-            raise TypeError(f"beside: expected an encoder that reads statistics, got {type(self.beside).__name__}.")
+            raise TypeError(f"beside: expected an encoder that reads statistics, got {type(self.extra).__name__}.")
 
     @property
     def readout(self):
         """That of the encoder beside the carried features."""
-        return jnp.zeros((0, 1, 0)) if self.beside is None else self.beside.readout
+        return jnp.zeros((0, 1, 0)) if self.extra is None else self.extra.readout
 
-    def moved(self, shift):
-        return CarriedEncoder(self.carried, None if self.beside is None else self.beside.moved(shift))
+    def shifted(self, shift):
+        return CarriedEncoder(self.carried, None if self.extra is None else self.extra.shifted(shift))
 
     @property
     def features(self) -> int:
-        return self.carried + (0 if self.beside is None else self.beside.features)
+        return self.carried + (0 if self.extra is None else self.extra.features)
 
 
 def learnt_part(encoder: AbstractEncoder) -> AbstractEncoder | None:
     """What is there to learn: of a `CarriedEncoder` the one beside."""
-    return encoder.beside if isinstance(encoder, CarriedEncoder) else encoder
+    return encoder.extra if isinstance(encoder, CarriedEncoder) else encoder
 
 
 def with_learnt(encoder: AbstractEncoder, learnt: AbstractEncoder) -> AbstractEncoder:

@@ -48,9 +48,9 @@ def check_encoder(layer, encoder, atoms, name: str = "atoms", source=None) -> No
                 f"{name}: expected {encoder.features} features of {K1} atoms, as many as source has, got "
                 f"{shown(atoms.shape)}."
             )
-        if encoder.beside is None:
+        if encoder.extra is None:
             return
-        encoder, atoms = encoder.beside, atoms[m1:]
+        encoder, atoms = encoder.extra, atoms[m1:]
     read, what = (layer.inputs, "inputs") if isinstance(layer, DenseLayer) else (layer.outputs, "outputs")
     if encoder.readout.shape[2] != read:
         raise ValueError(

@@ -16,14 +16,14 @@ from ..types import Array, ArrayLike, Float, PRNGKeyArray, Scalar
 from .activation import ACTIVATIONS, Activation
 
 
-class LogitStrip(NamedTuple):
+class LogitRegularity(NamedTuple):
     """What an error bound must know of an encoder's logits `l_k` off the real axis.
 
-    `turn` bounds `|Im (l_k - l_k')|` over all pairs of atoms for `y + i v`, `low <= y <= high`, `|v| <= width`:
+    `imag_spread` bounds `|Im (l_k - l_k')|` over all pairs of atoms for `y + i v`, `low <= y <= high`, `|v| <= width`:
     infinite where the logits are not analytic, or not known to be. `size` bounds what is summed to a logit at real y.
     """
 
-    turn: Scalar
+    imag_spread: Scalar
     size: Scalar
 
 
@@ -46,16 +46,16 @@ class AbstractEncoder(eqx.Module):
         """Log masses on the atoms given the statistics, for one feature (all fields without their leading axis)."""
         raise NotImplementedError
 
-    def moved(self, shift: Float[Array, " n"]) -> "AbstractEncoder":
+    def shifted(self, shift: Float[Array, " n"]) -> "AbstractEncoder":
         """The encoder that says of `x` what this one says of `x - shift`."""
         raise NotImplementedError
 
-    def strip(
+    def regularity(
         self, low: Float[Array, " t"], high: Float[Array, " t"], width: Float[Array, " t"], atoms: Float[Array, " K"]
-    ) -> LogitStrip:
-        """The `LogitStrip` of one feature; if it is not known, bounds are infinite."""
+    ) -> LogitRegularity:
+        """The `LogitRegularity` of one feature; if it is not known, bounds are infinite."""
         del low, high, width
-        return LogitStrip(jnp.full((), jnp.inf, atoms.dtype), jnp.zeros((), atoms.dtype))
+        return LogitRegularity(jnp.full((), jnp.inf, atoms.dtype), jnp.zeros((), atoms.dtype))
 
 
 def encode(encoder: AbstractEncoder, y: Float[Array, "m Q t"], atoms: Float[Array, "m K"]) -> Float[Array, "m Q K"]:
@@ -101,13 +101,15 @@ class SoftmaxEncoder(AbstractEncoder):
     def log_masses(self, y, atoms):
         return jax.nn.log_softmax(self.base + y @ self.statistics)
 
-    def moved(self, shift):
+    def shifted(self, shift):
         base = self.base - jnp.einsum("mtn,n,mtk->mk", self.readout, shift, self.statistics)
         return SoftmaxEncoder(self.readout, self.statistics, base)
 
-    def strip(self, low, high, width, atoms):
-        turn = width @ jnp.ptp(self.statistics, axis=1)
-        return LogitStrip(turn, jnp.abs(self.base).max() + _farthest(low, high) @ jnp.abs(self.statistics).max(axis=1))
+    def regularity(self, low, high, width, atoms):
+        imag_spread = width @ jnp.ptp(self.statistics, axis=1)
+        return LogitRegularity(
+            imag_spread, jnp.abs(self.base).max() + _farthest(low, high) @ jnp.abs(self.statistics).max(axis=1)
+        )
 
 
 class GaussianEncoder(AbstractEncoder):
@@ -138,12 +140,12 @@ class GaussianEncoder(AbstractEncoder):
         log_scale = self.log_scale if y.shape[0] == 1 else self.log_scale + y[1]
         return jax.nn.log_softmax(-(((atoms - y[0] - self.offset) * jnp.exp(-log_scale)) ** 2) / 2)
 
-    def moved(self, shift):
+    def shifted(self, shift):
         apart = self.readout @ shift
         log_scale = self.log_scale if apart.shape[1] == 1 else self.log_scale - apart[:, 1]
         return GaussianEncoder(self.readout, self.offset - apart[:, 0], log_scale)
 
-    def strip(self, low, high, width, atoms):
+    def regularity(self, low, high, width, atoms):
         # Up to what all atoms share, l = (a mu - a^2 / 2) / e^(2 ell).
         least = self.log_scale if low.shape[0] == 1 else self.log_scale + low[1]
         ends = jnp.stack([low[0], high[0]]) + self.offset
@@ -151,7 +153,7 @@ class GaussianEncoder(AbstractEncoder):
         turned = 0 if low.shape[0] == 1 else tilted * jnp.sin(jnp.minimum(2 * width[1], jnp.pi / 2))
         precision = jnp.exp(-2 * least)
         farthest = jnp.abs(ends).max() + jnp.abs(atoms).max()
-        return LogitStrip((width[0] * jnp.ptp(atoms) + turned) * precision, farthest**2 * precision)
+        return LogitRegularity((width[0] * jnp.ptp(atoms) + turned) * precision, farthest**2 * precision)
 
 
 class ExponentialEncoder(AbstractEncoder):
@@ -178,12 +180,12 @@ class ExponentialEncoder(AbstractEncoder):
     def log_masses(self, y, atoms):
         return jax.nn.log_softmax(-(y[0] + self.offset) * atoms)
 
-    def moved(self, shift):
+    def shifted(self, shift):
         return ExponentialEncoder(self.readout, self.offset - (self.readout @ shift)[:, 0])
 
-    def strip(self, low, high, width, atoms):
+    def regularity(self, low, high, width, atoms):
         size = (_farthest(low, high)[0] + jnp.abs(self.offset)) * jnp.abs(atoms).max()
-        return LogitStrip(width[0] * jnp.ptp(atoms), size)
+        return LogitRegularity(width[0] * jnp.ptp(atoms), size)
 
 
 class NeuralEncoder(AbstractEncoder):
@@ -227,25 +229,25 @@ class NeuralEncoder(AbstractEncoder):
     def log_masses(self, y, atoms):
         return jax.nn.log_softmax(self.networks(y))
 
-    def moved(self, shift):
+    def shifted(self, shift):
         first = self.networks.layers[0]
         bias = first.bias - jnp.einsum("mht,mtn,n->mh", first.weight, self.readout, shift)
         return NeuralEncoder(self.readout, eqx.tree_at(lambda one: one.layers[0].bias, self.networks, bias))
 
-    def strip(self, low, high, width, atoms):
+    def regularity(self, low, high, width, atoms):
         inner, outer = self.networks.activation, self.networks.final_activation
-        strip = inner.strip if isinstance(inner, Activation) else None
-        if strip is None or strip.jumps or outer != ACTIVATIONS["identity"]:
-            return super().strip(low, high, width, atoms)
+        regularity = inner.regularity if isinstance(inner, Activation) else None
+        if regularity is None or regularity.jumps or outer != ACTIVATIONS["identity"]:
+            return super().regularity(low, high, width, atoms)
         *hidden, last = self.networks.layers
         real = _farthest(low, high)
         for layer in hidden:
             width, real = jnp.abs(layer.weight) @ width, _affine_size(layer, real)
-            # |Im psi(b + iv)| <= |v| times a bound of |psi'| in the strip; the strip of the widest unit holds all.
-            width = jnp.where(width > 0, width * strip.slope(jnp.max(width)), 0)
-            real = jnp.broadcast_to(strip.sup(-real, real, jnp.zeros_like(real)), real.shape)
+            # |Im psi(b + iv)| <= |v| times a bound of |psi'| in a strip; that of the widest unit holds all.
+            width = jnp.where(width > 0, width * regularity.slope(jnp.max(width)), 0)
+            real = jnp.broadcast_to(regularity.sup(-real, real, jnp.zeros_like(real)), real.shape)
         between = jnp.abs(last.weight[:, None] - last.weight[None]) @ width
-        return LogitStrip(between.max(), _affine_size(last, real).max())
+        return LogitRegularity(between.max(), _affine_size(last, real).max())
 
 
 def _affine_size(layer: eqx.nn.Linear, size: Array) -> Array:

@@ -164,7 +164,7 @@ def lower_triangular(factor: Float[Array, "D n"]) -> Float[Array, "D D"]:
     return rotated + jax.lax.stop_gradient(jnp.tril(rotated) - rotated)
 
 
-def code_decoder(target: FeatureModel) -> tuple[Float[Array, "n C"], Float[Array, " n"]]:
+def decoder_matrix(target: FeatureModel) -> tuple[Float[Array, "n C"], Float[Array, " n"]]:
     """What multiplies the codes of a target's features, and what joins the mean.
 
     A direction per feature multiplies its value. Of a vector per atom the first joins the mean, and the others less it

@@ -204,7 +204,7 @@ class DenseLayer(AbstractLayer):
     output: Float[Array, "n2 h"] | None
     skip: Float[Array, "n2 n1"] | None
     activations: tuple[Activation, ...]
-    which: tuple[int, ...] = eqx.field(static=True)  # of the distinct activations, for each unit
+    activation_index: tuple[int, ...] = eqx.field(static=True)  # of the distinct activations, for each unit
 
     def __init__(
         self,
@@ -229,7 +229,7 @@ class DenseLayer(AbstractLayer):
             require_shape("skip", self.skip, (self.outputs, n1), "outputs, inputs of the weight")
         for name, array in arrays.items():
             require_finite(name, array)
-        self.activations, self.which = _distinct(activation, h)
+        self.activations, self.activation_index = _distinct(activation, h)
 
     @property
     def units(self) -> int:
@@ -257,7 +257,7 @@ class DenseLayer(AbstractLayer):
         """`psi` of the unit of that index, which may be traced."""
         if len(self.activations) == 1:
             return self.activations[0](s)
-        return jax.lax.switch(jnp.asarray(self.which)[index], self.activations, s)
+        return jax.lax.switch(jnp.asarray(self.activation_index)[index], self.activations, s)
 
     @property
     def kinks(self) -> tuple[float, ...]:
@@ -268,13 +268,15 @@ class DenseLayer(AbstractLayer):
         """The layer with these units alone."""
         index = jnp.asarray(units, int)
         output = self.form().output[:, index]
-        chosen = [self.activations[self.which[i]] for i in units]
+        chosen = [self.activations[self.activation_index[i]] for i in units]
         return DenseLayer(self.weight[index], self.bias[index], chosen, output, self.skip)
 
     def __call__(self, x: Float[Array, " n1"]) -> Float[Array, " n2"]:
         x = as_input(x, self.inputs, "inputs of the layer")
         s = self.weight @ x + self.bias
-        psi = jnp.stack([one(s) for one in self.activations])[jnp.asarray(self.which), jnp.arange(self.units)]
+        psi = jnp.stack([one(s) for one in self.activations])[
+            jnp.asarray(self.activation_index), jnp.arange(self.units)
+        ]
         y = psi if self.output is None else self.output @ psi
         return y if self.skip is None else y + self.skip @ x
 
@@ -286,9 +288,9 @@ def _distinct(activation, units: int) -> tuple[tuple[Activation, ...], tuple[int
     if len(activation) != units:
         raise ValueError(f"activation: expected one, or one for each of {units} units, got {len(activation)}.")
     found: list[Activation] = []
-    which = []
+    activation_index = []
     for one in map(get_activation, activation):
         if one not in found:
             found.append(one)
-        which.append(found.index(one))
-    return tuple(found), tuple(which)
+        activation_index.append(found.index(one))
+    return tuple(found), tuple(activation_index)

@@ -11,7 +11,7 @@ from ..spectral.projected_law import Projection
 from ..types import Array, Float
 
 
-class Pinned(eqx.Module):
+class StateExpectations(eqx.Module):
     """How an expectation `E[F]` answers to the source, all from one reverse pass.
 
     `states: [m, K]` is `E[1{z_j = a_jk} F]`, and `slope: [D]` is `E[dF / d(rows x)]`.
@@ -21,8 +21,8 @@ class Pinned(eqx.Module):
     slope: Float[Array, " D"]
 
     @classmethod
-    def of(cls, expectation: Callable, masses: Float[Array, "m K"], rows: Float[Array, "D n1"]) -> "Pinned":
-        """From a function that gives `E[F]` with masses `p (1 + tilt): [m, K]` and `rows x` shifted by `[D]`."""
+    def of(cls, expectation: Callable, masses: Float[Array, "m K"], rows: Float[Array, "D n1"]) -> "StateExpectations":
+        """From a function that gives `E[F]` with masses `p (1 + change): [m, K]` and `rows x` shifted by `[D]`."""
         slopes = jax.grad(expectation, argnums=(0, 1))
         return cls(*slopes(jnp.zeros_like(masses), jnp.zeros_like(rows[:, 0])))
 
@@ -35,8 +35,8 @@ class Pinned(eqx.Module):
         return source.mean * value + features + source.covariance @ (rows.T @ self.slope)
 
 
-def tilt(law: Projection, masses_tilt: Float[Array, "m K"], shift: Float[Array, " D"]) -> Projection:
-    """The law with (unnormalised) masses `p (1 + tilt)` and a shifted mean."""
+def perturb_masses(law: Projection, masses_tilt: Float[Array, "m K"], shift: Float[Array, " D"]) -> Projection:
+    """The law with (unnormalised) masses `p (1 + perturb_masses)` and a shifted mean."""
     return Projection(law.mean + shift, law.atoms, law.masses * (1 + masses_tilt), law.covariance)
 
 

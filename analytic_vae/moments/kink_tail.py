@@ -11,10 +11,10 @@ from ..spectral.characteristic import times, waves
 from ..spectral.fourier import window
 from ..spectral.resolution import Resolution
 from ..types import Array, Complex, Float, Scalar
-from .latent import Latent
 from .ridge_axis import RidgeGrid
 from .spectrum import Block
 from .statistic import Statistic
+from .statistic_function import StatisticFunction
 
 TAIL = 16  # times the frequencies of a law, up to which its tail goes
 
@@ -56,17 +56,17 @@ class KinkTail(eqx.Module):
         w = self.frequency[:, 0]
         return -2 / (self.length * w**2) * (jnp.conj(waves(self.frequency, self.places[None])) @ (jumps + 0j))
 
-    def added_to(self, latent: Latent, source: FeatureModel, grid: RidgeGrid) -> Latent:
+    def added_to(self, latent: StatisticFunction, source: FeatureModel, grid: RidgeGrid) -> StatisticFunction:
         """The latent with the tail in its mean, variance and covariances; its short series stays."""
         block = Block.of(latent.statistic, grid, self.frequency)
         phi = block.characteristic()
         expectation = lambda jumps: jnp.sum(times(self.coefficients(jumps), phi).real)  # noqa: E731
-        pinned, _ = block.moments(self.coefficients(self.jumps))
+        conditional, _ = block.moments(self.coefficients(self.jumps))
         mean = expectation(self.jumps)
         scale = latent.statistic.basis[0, 0]
         rest = self.values - latent.mean - latent.slope[0] * scale * self.places
         rows = jnp.concatenate([latent.statistic.rows, jnp.zeros_like(latent.statistic.rows)])
-        input_rest = pinned.with_input(source, rows, mean) - source.moments()[0] * mean
+        input_rest = conditional.with_input(source, rows, mean) - source.moments()[0] * mean
         return eqx.tree_at(
             lambda one: (one.mean, one.variance, one.input_rest, one.states),
             latent,
@@ -74,6 +74,6 @@ class KinkTail(eqx.Module):
                 latent.mean + mean,
                 latent.variance + expectation(2 * rest * self.jumps) - mean**2,
                 latent.input_rest + input_rest,
-                latent.states + pinned.states - source.prior.masses * mean,
+                latent.states + conditional.states - source.prior.masses * mean,
             ),
         )

@@ -8,7 +8,7 @@ from ..model.conditioning import covariance_of, mean_of
 from ..model.feature_model import FeatureModel
 from ..model.layer import RidgeForm
 from ..types import Array, Float, Scalar
-from .conditional import Pinned, tilt
+from .conditional import StateExpectations, perturb_masses
 from .ridge_axis import RidgeAxis
 
 
@@ -40,11 +40,11 @@ class LayerMoments(eqx.Module):
             rule = axis.rule
 
             def expectation(masses_tilt, shift):
-                return rule.weights(tilt(axis.law, masses_tilt, shift)) @ rest
+                return rule.weights(perturb_masses(axis.law, masses_tilt, shift)) @ rest
 
             rows = form.direction[None, :]
-            pinned = Pinned.of(expectation, axis.law.masses, rows)
-            states, psi_covariance = pinned.states, pinned.with_input(source, rows, jnp.zeros_like(psi))
+            conditional = StateExpectations.of(expectation, axis.law.masses, rows)
+            states, psi_covariance = conditional.states, conditional.with_input(source, rows, jnp.zeros_like(psi))
         return cls(form, mean, covariance, psi, axis.weights @ rest**2, psi_covariance, states)
 
     def mixed(self, weights: Float[Array, " c"], sources: FeatureModel) -> "LayerMoments":

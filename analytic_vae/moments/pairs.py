@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from .._sharding import spread
+from .._sharding import sharded_map
 from ..spectral.characteristic import cis, matmul, phases, product_over_features, ridge_table, times, waves
 from ..spectral.fourier import Series
 from ..types import Array, Complex, Float
@@ -100,7 +100,7 @@ def pair_covariances(
     k, start = np.meshgrid(np.arange(features), starts, indexing="ij")
     items = jnp.asarray(k.ravel()), jnp.asarray(start.ravel())
     prepare = partial(_prepare, size=size)
-    values = spread(block, (statistics, cross_covariance, series, grid), items, mesh, batch, prepare)
+    values = sharded_map(block, (statistics, cross_covariance, series, grid), items, mesh, batch, prepare)
     values = values.reshape(features, -1, values.shape[-1])
     row, column = np.indices((features, features))
     ahead, behind = (row - column) % features, (column - row) % features
@@ -168,7 +168,7 @@ def cross_covariances(
 
     k, start = np.meshgrid(np.arange(m2), size * np.arange(blocks), indexing="ij")
     items = jnp.asarray(k.ravel()), jnp.asarray(start.ravel())
-    values = spread(block, (left, right, cross_covariance, grid), items, mesh, prepare=prepare)
+    values = sharded_map(block, (left, right, cross_covariance, grid), items, mesh, prepare=prepare)
     return values.reshape(m2, blocks * size)[:, :h].T
 
 

@@ -22,9 +22,9 @@ class Plan(eqx.Module):
 
     A statistic is measured from its mean in units of its spread, both always new, and its box is in those
     units: a plan stays good while only they change. One that does not fit costs accuracy, not correctness unnoticed:
-    `Expectations.misfit` says how far mass, mean and variance of each law on its box are from the exact ones. Make a
-    new one when it exceeds 1e-4, say, and that of a new plan: the loss may then be off by tens of times that, too low
-    if a box has lost mass, either way if it is too wide.
+    `Expectations.moment_error` says how far mass, mean and variance of each law on its box are from the exact ones.
+    Make a new one when it exceeds 1e-4, say, and that of a new plan: the loss may then be off by tens of times that,
+    too low if a box has lost mass, either way if it is too wide.
 
     Least-squares operators and the rules that stand for wide priors are not kept: the loss is differentiated through
     them, and they take little of its time.
@@ -50,7 +50,7 @@ def plan(
     Arguments as in `expectations`. Jit-able.
 
     >>> boxes = plan(source, layer, encoder)
-    >>> elbo(source, layer, target, encoder, plan=boxes).misfit
+    >>> elbo(source, layer, target, encoder, plan=boxes).moment_error
     """
     resolution = Resolution.of(resolution)
     check_layer(source, layer)

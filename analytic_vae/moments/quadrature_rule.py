@@ -33,11 +33,11 @@ class Nodes(eqx.Module):
     box: Float[Array, "Q t"]
     weights: Float[Array, " Q"]
 
-    def misfit(self, statistic: Statistic, covariance: Float[Array, "t t"]) -> Scalar:
+    def moment_error(self, statistic: Statistic, covariance: Float[Array, "t t"]) -> Scalar:
         """How far mass, mean and covariance of `y''` on the box are from the exact ones. Without derivatives.
 
-        `covariance` is the exact one of `y`. The misfit is small unless the law has left its box, or the resolution is
-        too coarse for it.
+        `covariance` is the exact one of `y`. The moment error is small unless the law has left its box, or the
+        resolution is too coarse for it.
         """
         statistic, weights, covariance = jax.lax.stop_gradient((statistic, self.weights, covariance))
         points = statistic.low[None] + statistic.length[None] * self.box
@@ -208,6 +208,6 @@ def _broad(statistic: Statistic, nodes: Nodes) -> Float[Array, " Q"]:
     apart = nodes.box + jax.lax.stop_gradient(statistic.low / statistic.length)[None]
     bell = jnp.exp(-((apart.reshape(side, side, 2) / BREADTH) ** 2) / 2)
     for axis in range(2):
-        beside = bell[:, :, axis] / bell[:, :, axis].sum(axis=axis, keepdims=True)
-        weights = jnp.where(statistic.still[axis], weights.sum(axis=axis, keepdims=True) * beside, weights)
+        extra = bell[:, :, axis] / bell[:, :, axis].sum(axis=axis, keepdims=True)
+        weights = jnp.where(statistic.still[axis], weights.sum(axis=axis, keepdims=True) * extra, weights)
     return weights.ravel()

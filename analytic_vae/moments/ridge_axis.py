@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from ..model.activation import Activation
 from ..model.feature_model import FeatureModel
 from ..model.layer import RidgeForm
-from ..spectral.box import interval, spread
+from ..spectral.box import interval, standard_deviation
 from ..spectral.fourier import MARGIN, density_weights, full_frequencies, full_operator, half_space, real_basis, widen
 from ..spectral.least_squares import least_squares
 from ..spectral.projected_law import Projection, characteristic
@@ -91,18 +91,18 @@ class RidgeAxis(eqx.Module):
         return None if self.rule is None else (self.rule.low, self.rule.length)
 
     @property
-    def misfit(self) -> Scalar:
+    def moment_error(self) -> Scalar:
         """How far mass, mean and variance on the box are from the exact ones, in units of the spread."""
         mean, variance = self.law.total_mean[0], self.law.total_covariance[0, 0]
         if self.rule is None:
             return jnp.zeros_like(mean)
-        scale = jnp.maximum(spread(self.law)[0], jax.lax.stop_gradient(self.rule.length) / 100)
+        scale = jnp.maximum(standard_deviation(self.law)[0], jax.lax.stop_gradient(self.rule.length) / 100)
         points = (self.nodes - mean) / scale
         exact = jnp.stack([jnp.ones_like(mean), jnp.zeros_like(mean), variance / scale**2])
         return jnp.max(jnp.abs(jnp.stack([points**0, points, points**2]) @ self.weights - exact))
 
     @property
-    def lost(self) -> Scalar:
+    def band_error(self) -> Scalar:
         """What nodes and frequencies of the axis lack of psi, relative to its spread. Without derivatives.
 
         The nodes of pairs are fewer: what their interpolation has wrong at those of the axis, in the mean square. And

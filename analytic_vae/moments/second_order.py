@@ -7,13 +7,13 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from .._sharding import spread
+from .._sharding import sharded_map
 from ..model.feature_model import FeatureModel
 from ..model.layer import DenseLayer
 from ..spectral.characteristic import times
 from ..spectral.resolution import Resolution
 from ..types import Array, Float
-from .conditional import tilt
+from .conditional import perturb_masses
 from .ridge_axis import RidgeAxis
 from .spectrum import Block
 from .statistic import Statistic
@@ -33,7 +33,7 @@ def second_effects(
     read, resolution, units = layer.read_form(), moments.resolution, moments.units
     axis = RidgeAxis.of(source, read, resolution)
     items = layer.weight, units.statistic.low, units.statistic.length, units.series
-    return spread(partial(_one_unit, resolution=resolution), (source, read, axis), items, mesh)
+    return sharded_map(partial(_one_unit, resolution=resolution), (source, read, axis), items, mesh)
 
 
 def _one_unit(everywhere, weight, low, length, series, *, resolution: Resolution) -> Float[Array, "m K m K"]:
@@ -43,8 +43,8 @@ def _one_unit(everywhere, weight, low, length, series, *, resolution: Resolution
     plain, still = Block.of(statistic, grid, series.frequency).plain, jnp.zeros(1, low.dtype)
 
     def expectation(masses_tilt: Float[Array, "m K"]) -> Array:
-        tilted_grid = eqx.tree_at(lambda g: g.law, grid, tilt(grid.law, masses_tilt, still))
-        tilted = eqx.tree_at(lambda s: s.law, statistic, tilt(statistic.law, masses_tilt, still))
+        tilted_grid = eqx.tree_at(lambda g: g.law, grid, perturb_masses(grid.law, masses_tilt, still))
+        tilted = eqx.tree_at(lambda s: s.law, statistic, perturb_masses(statistic.law, masses_tilt, still))
         phi = jnp.sum(times(tilted.joint(series.frequency, tilted_grid), plain), axis=1)
         return jnp.sum(times(series.coefficients, phi).real)
 

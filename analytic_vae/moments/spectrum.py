@@ -10,7 +10,7 @@ from ..spectral.characteristic import matmul, times, waves
 from ..spectral.fourier import Series
 from ..spectral.resolution import Resolution
 from ..types import Array, Complex, Float, Scalar
-from .conditional import Pinned, tilt
+from .conditional import StateExpectations, perturb_masses
 from .ridge_axis import RidgeGrid
 from .statistic import Statistic
 
@@ -35,8 +35,8 @@ class Block(eqx.Module):
         t = statistic.dimension
 
         def joint(masses_tilt, shift):
-            tilted_grid = eqx.tree_at(lambda g: g.law, grid, tilt(grid.law, masses_tilt, shift[t:]))
-            tilted = eqx.tree_at(lambda s: s.law, statistic, tilt(statistic.law, masses_tilt, shift[:t]))
+            tilted_grid = eqx.tree_at(lambda g: g.law, grid, perturb_masses(grid.law, masses_tilt, shift[t:]))
+            tilted = eqx.tree_at(lambda s: s.law, statistic, perturb_masses(statistic.law, masses_tilt, shift[:t]))
             return tilted.joint(frequency, tilted_grid)
 
         masses = grid.law.masses
@@ -50,11 +50,11 @@ class Block(eqx.Module):
         """`E exp(i <w, y''>)`: frequencies on the ridge axis, nodes on it, shift, sum (Lemma 3.4 with no binning)."""
         return jnp.sum(times(self.joint, self.plain), axis=1)
 
-    def moments(self, coefficients: Complex[Array, " W"]) -> tuple[Pinned, Scalar]:
+    def moments(self, coefficients: Complex[Array, " W"]) -> tuple[StateExpectations, Scalar]:
         """Of `r = Re sum_w coefficients_w exp(i <w, y''>)`: `E[r]` pinned, and `E[psi r]`."""
         cotangent = times(coefficients[:, None], self.plain)
         psi = jnp.sum(times(times(coefficients[:, None], self.with_psi), self.joint).real)
-        return Pinned(*self.pull(cotangent)), psi
+        return StateExpectations(*self.pull(cotangent)), psi
 
 
 class Spectrum(eqx.Module):
@@ -81,7 +81,7 @@ class Spectrum(eqx.Module):
         one = jax.checkpoint(lambda w: Block.of(self.statistic, self.grid, w).characteristic())
         return times(jax.lax.map(one, frequency).ravel()[: at_zero.size], at_zero)
 
-    def moments(self, series: Series) -> tuple[Pinned, Scalar]:
+    def moments(self, series: Series) -> tuple[StateExpectations, Scalar]:
         """Of `r`, a series on these frequencies: `E[r]` pinned, and `E[psi(b) r]`."""
         coefficients = series.coefficients
         if self.whole is not None:

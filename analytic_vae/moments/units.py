@@ -15,7 +15,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from .._check import is_concrete, require_instance, shown
-from .._sharding import spread
+from .._sharding import sharded_map
 from ..model.conditioning import covariance_of, mean_of
 from ..model.feature_model import FeatureModel
 from ..model.layer import DenseForm, DenseLayer
@@ -24,16 +24,16 @@ from ..types import Array, Float, Scalar
 from .budget import PAIRS_ON_CPU, pair_values, together
 from .conditional import state_covariance
 from .kink_tail import KinkTail
-from .latent import Latent, compressed_axis, linear_parts
 from .pairs import cross_covariances, pair_covariances
 from .quadrature_rule import Varying, statistic_nodes
 from .ridge_axis import RidgeAxis, RidgeGrid
 from .spectrum import Block, Spectrum
 from .statistic import Statistic
+from .statistic_function import StatisticFunction, compressed_axis, linear_parts
 
 UNRESOLVED = 1e-6  # share of variance that a unit's series may rest on, times what is left of its law
 
-ROUNDING = 64  # times eps: the misfit of a law that lacks nothing, at most
+ROUNDING = 64  # times eps: the moment error of a law that lacks nothing, at most
 
 
 class DenseMoments(eqx.Module):
@@ -41,7 +41,7 @@ class DenseMoments(eqx.Module):
 
     Fields: `input_mean: [n1]`, `input_covariance: [n1, n1]`; `psi: [h]`, `psi_covariance: [h, h]`, `psi_input =
     Cov(x1, psi): [n1, h]`, and `psi_states = E[1{z_l = a_lk} (psi - E psi)]: [h, m1, K1]`; `units`, their laws and
-    series, a leading axis `h`; `misfit: [h]`, how far mass, mean and variance of each law are from the exact
+    series, a leading axis `h`; `moment_error: [h]`, how far mass, mean and variance of each law are from the exact
     ones; `reach: [h]`, the largest square of each unit on its box: one that has all but saturated varies with the far
     tail of its law; `resolution`, at which all that was computed, of which `source`, and what the units `apply`:
     functions, their kinks.
@@ -59,8 +59,8 @@ class DenseMoments(eqx.Module):
     psi_covariance: Float[Array, "h h"]
     psi_input: Float[Array, "n1 h"]
     psi_states: Float[Array, "h m1 K1"]
-    units: Latent
-    misfit: Float[Array, " h"]
+    units: StatisticFunction
+    moment_error: Float[Array, " h"]
     reach: Float[Array, " h"]
     resolution: Resolution = eqx.field(static=True)
     source: FeatureModel
@@ -84,7 +84,7 @@ class DenseMoments(eqx.Module):
             psi_input=covariance_of(weights, parts.psi_input, mean, psi),
             psi_states=mean_of(weights, states),
             units=one.units,
-            misfit=mean_of(weights, parts.misfit),
+            moment_error=mean_of(weights, parts.moment_error),
             reach=mean_of(weights, parts.reach),
             resolution=parts.resolution,
             source=source,
@@ -103,7 +103,7 @@ class DenseMoments(eqx.Module):
         everywhere = source, compressed, read, axis, pair_axis, covariance
         one_unit = jax.checkpoint(partial(_one_unit, layer=layer, resolution=resolution))
         items = layer.weight, layer.bias, jnp.arange(layer.units)
-        units, misfit, reach, kept = spread(one_unit, everywhere, items, mesh)
+        units, moment_error, reach, kept = sharded_map(one_unit, everywhere, items, mesh)
 
         count, needs = layer.units * max(1, layer.units // 2), pair_values(compressed, 1, True, resolution)
         size = together(count, needs, PAIRS_ON_CPU, mean.dtype, mesh)
@@ -121,7 +121,7 @@ class DenseMoments(eqx.Module):
             psi_input=covariance @ gain.T + own.T,
             psi_states=units.states + jnp.einsum("in,nmk->imk", gain, state_covariance(source)),
             units=units,
-            misfit=misfit,
+            moment_error=moment_error,
             reach=reach,
             resolution=resolution,
             source=source,
@@ -162,15 +162,15 @@ class DenseMoments(eqx.Module):
         spread = jnp.sqrt(jnp.where(variance > 0, variance, jnp.inf))
         pairs = self._left_out() / spread[:, None] / spread[None]
         eps = jnp.finfo(variance.dtype).eps
-        beyond = jnp.maximum(self.misfit - ROUNDING * eps, 0) + eps / 4  # a mass that the law lacks, anywhere
-        return jnp.stack([jnp.max(self.misfit), jnp.max(beyond * self.reach / spread**2), jnp.max(pairs)]).max()
+        beyond = jnp.maximum(self.moment_error - ROUNDING * eps, 0) + eps / 4  # a mass that the law lacks, anywhere
+        return jnp.stack([jnp.max(self.moment_error), jnp.max(beyond * self.reach / spread**2), jnp.max(pairs)]).max()
 
     @property
     def overall(self) -> Scalar:
         """The same relative to the largest spread: what matters where all units are summed."""
         largest = jnp.max(jax.lax.stop_gradient(jnp.diagonal(self.psi_covariance)))
         pairs = jnp.max(self._left_out()) / jnp.where(largest > 0, largest, jnp.inf)
-        return jnp.maximum(jnp.max(self.misfit), pairs)
+        return jnp.maximum(jnp.max(self.moment_error), pairs)
 
     def _left_out(self) -> Float[Array, "h h"]:
         """What series leave out of covariances of two units: about `r r'` times their squared correlation."""
@@ -193,7 +193,7 @@ class DenseMoments(eqx.Module):
     def with_latents(
         self,
         source: FeatureModel,
-        latents: Latent,
+        latents: StatisticFunction,
         gain: Float[Array, "C n1"],
         grid: RidgeGrid,
         size: int,
@@ -220,11 +220,13 @@ class DenseMoments(eqx.Module):
 
 def applied(layer: DenseLayer) -> tuple[tuple[Callable, tuple[float, ...]], ...]:
     """What each unit applies to its projection: a function and its kinks."""
-    return tuple((layer.activations[i].function, layer.activations[i].kinks) for i in layer.which)
+    return tuple((layer.activations[i].function, layer.activations[i].kinks) for i in layer.activation_index)
 
 
 def _one_unit(everywhere, weight, bias, index, *, layer: DenseLayer, resolution: Resolution):
-    """A unit as a function of its projection, its misfit and reach, and `E[1{z_l = a_lk} (g - E g)]` of its series."""
+    """A unit as a function of its projection, its moment error and reach, and `E[1{z_l = a_lk} (g - E g)]` of its
+    series.
+    """
     source, compressed, form, axis, pair_axis, covariance = everywhere
     readout, fine = weight[None], resolution.times(FINER)
     grid = axis.law_grid(fine, 1)
@@ -240,17 +242,17 @@ def _one_unit(everywhere, weight, bias, index, *, layer: DenseLayer, resolution:
     last = jnp.mean(jnp.abs(spectrum.characteristic()[-(spectrum.frequency.shape[0] // 8) :]))
     least = UNRESOLVED * last if places.size else 0.0
     tangent = varying.base[0], varying.derivative[0]
-    latent = Latent.of(source, form, spectrum, nodes, fine, values, kinks, order, least, *tangent)
+    latent = StatisticFunction.of(source, form, spectrum, nodes, fine, values, kinks, order, least, *tangent)
     if places.size:
         tail = KinkTail.of(lambda s: layer.one_unit(index, s), places, bias, statistic, fine)
         latent = tail.added_to(latent, source, grid)
-    misfit = nodes.misfit(statistic, readout @ covariance @ readout.T)
+    moment_error = nodes.moment_error(statistic, readout @ covariance @ readout.T)
     series = latent.series
     kept, _ = Block.of(statistic, axis.pair_grid(resolution), series.frequency).moments(series.coefficients)
     kept = kept.states - source.prior.masses * kept.states.sum(axis=1, keepdims=True)
-    latent = latent.for_pairs(compressed, form, readout, pair_axis, resolution)
+    latent = latent.with_compressed_law(compressed, form, readout, pair_axis, resolution)
     reach = jnp.where(statistic.still[0], 0, jnp.max(jax.lax.stop_gradient(values - nodes.weights @ values) ** 2))
-    return latent, misfit, reach, kept
+    return latent, moment_error, reach, kept
 
 
 def main_effects(source: FeatureModel, states: Float[Array, "h m1 K1"]) -> Float[Array, "h h"]:

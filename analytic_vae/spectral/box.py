@@ -21,7 +21,7 @@ def interval(law: Projection, log_inverse_mass: float) -> tuple[Scalar, Scalar]:
     return -_upper(mirror(law), log_inverse_mass), _upper(law, log_inverse_mass)
 
 
-def spread(law: Projection) -> Float[Array, " D"]:
+def standard_deviation(law: Projection) -> Float[Array, " D"]:
     """Standard deviations, floored so that a constant projection still has a box of positive length."""
     return jnp.sqrt(jnp.maximum(jnp.diagonal(law.total_covariance), floor(law) ** 2))
 
@@ -48,7 +48,7 @@ def mirror(law: Projection) -> Projection:
 
 
 def _upper(law: Projection, c: float) -> Scalar:
-    deviation = spread(law)[0]
+    deviation = standard_deviation(law)[0]
     mean, atoms, variance = law.mean[0], law.atoms[0], law.covariance[0, 0]
     # From far below to far above the optimum sqrt(2c)/deviation of a Gaussian: rare features need large thetas least.
     theta = jnp.geomspace(0.02, 20.0, THETAS, dtype=mean.dtype) * (2 * c) ** 0.5 / deviation

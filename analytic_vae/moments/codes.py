@@ -13,17 +13,17 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from .._sharding import spread
+from .._sharding import sharded_map
 from ..model.encoder import AbstractEncoder
 from ..model.feature_model import FeatureModel
 from ..model.layer import RidgeForm
 from ..spectral.resolution import Resolution
 from ..types import Array, Float
-from .latent import Latent
 from .quadrature_rule import Varying, band, statistic_nodes
 from .ridge_axis import RidgeAxis
 from .spectrum import Spectrum
 from .statistic import Statistic
+from .statistic_function import StatisticFunction
 
 
 def codes(atoms: Float[Array, "m K"], vectors: bool) -> Float[Array, "m R K"]:
@@ -34,21 +34,21 @@ def codes(atoms: Float[Array, "m K"], vectors: bool) -> Float[Array, "m R K"]:
     return jnp.broadcast_to(jnp.eye(K, dtype=atoms.dtype)[1:], (m, K - 1, K))
 
 
-class Features(NamedTuple):
+class Codes(NamedTuple):
     """The laws of `m2` features: their codes as `latents`, stacked `[m2 R]`, and expectations of their tables.
 
     Fields: `within: [m2, R, R]`, `E Cov(code(z_j) | y_j)`; `same: [m2, R, R]`, covariances of codes of one feature;
-    `aggregate: [m2, K]`, `E q_j`; `entropy: [m2]`, `E[-sum_k q_jk log q_jk]`; `misfit: [m2]`, as in `Nodes`;
-    `lost: [m2, V]`, `band` of the tables, entropies and variances.
+    `aggregate: [m2, K]`, `E q_j`; `entropy: [m2]`, `E[-sum_k q_jk log q_jk]`; `moment_error: [m2]`, as in `Nodes`;
+    `band_error: [m2, V]`, `band` of the tables, entropies and variances.
     """
 
-    latents: Latent
+    latents: StatisticFunction
     within: Float[Array, "m2 R R"]
     same: Float[Array, "m2 R R"]
     aggregate: Float[Array, "m2 K"]
     entropy: Float[Array, " m2"]
-    misfit: Float[Array, " m2"]
-    lost: Float[Array, "m2 V"]
+    moment_error: Float[Array, " m2"]
+    band_error: Float[Array, "m2 V"]
 
     @classmethod
     def of(
@@ -66,11 +66,11 @@ class Features(NamedTuple):
         batch: int,
         mesh: Mesh | None = None,
         whole: FeatureModel | None = None,
-    ) -> "Features":
+    ) -> "Codes":
         """For an encoder that reads a map `form` of the source, whose values have that covariance.
 
         `pairs` are source and axis that pairs of them are to be computed with (`compressed_axis`), `whole` the source
-        with all its atoms, which is looked at for `lost` alone.
+        with all its atoms, which is looked at for `band_error` alone.
         """
         grid = axis.law_grid(resolution, encoder.statistics_read)
         arrays, static = eqx.partition(encoder, eqx.is_array)
@@ -98,8 +98,10 @@ class Features(NamedTuple):
 
             def make(values, base, derivative):
                 given = spectrum, nodes, resolution, values
-                latent = Latent.of(source, form, *given, base=base, derivative=derivative, shorter=True)
-                return latent.for_pairs(pairs[0], form, one.readout, pairs[1], resolution) if shorter else latent
+                latent = StatisticFunction.of(source, form, *given, base=base, derivative=derivative, shorter=True)
+                return (
+                    latent.with_compressed_law(pairs[0], form, one.readout, pairs[1], resolution) if shorter else latent
+                )
 
             bases = code @ varying.base[:K]
             if R == 1:
@@ -109,18 +111,18 @@ class Features(NamedTuple):
             aggregate, entropy, within = expected[:K], expected[K], expected[K + 1 :].reshape(R, R)
             centred = s - (nodes.weights @ s)[None]
             same = (centred.T * nodes.weights[None]) @ centred
-            misfit = nodes.misfit(statistic, one.readout @ covariance @ one.readout.T)
-            lost = band(spectrum, resolution, varying.values, whole=whole)
-            return latents, within, same, aggregate, entropy, misfit, lost
+            moment_error = nodes.moment_error(statistic, one.readout @ covariance @ one.readout.T)
+            band_error = band(spectrum, resolution, varying.values, whole=whole)
+            return latents, within, same, aggregate, entropy, moment_error, band_error
 
         shorter = pairs[0] is not source
         everywhere = source, form, axis, pairs, grid, covariance, None if whole is source else whole
         given = arrays, atoms, codes(atoms, vectors), boxes
-        latents, *rest = spread(one_feature, everywhere, given, mesh, batch)
+        latents, *rest = sharded_map(one_feature, everywhere, given, mesh, batch)
         flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), latents)
         return cls(flat, *rest)
 
-    def with_same(self, covariance: Float[Array, "C C"]) -> Float[Array, "C C"]:
+    def with_exact_diagonal_blocks(self, covariance: Float[Array, "C C"]) -> Float[Array, "C C"]:
         """Covariances of all codes, with those of two codes of one feature replaced by what its own law says."""
         R = self.same.shape[1]
         if R == 1:

@@ -24,7 +24,7 @@ from .spectrum import Spectrum
 from .statistic import Statistic, inverse_basis
 
 
-class Latent(eqx.Module):
+class StatisticFunction(eqx.Module):
     """A function `s` of one feature's statistics as its regression on them and the rest `r`, of mean zero.
 
     Fields: `mean = E s`; `slope: [t]`, `ds / dy`; the series of `r` and the L2 norm of what it leaves out;
@@ -42,9 +42,9 @@ class Latent(eqx.Module):
     psi_rest: Scalar
     states: Float[Array, "m1 K1"]
 
-    def for_pairs(
+    def with_compressed_law(
         self, source: FeatureModel, form: RidgeForm, readout: Float[Array, "t n2"], axis: RidgeAxis, resolution
-    ) -> "Latent":
+    ) -> "StatisticFunction":
         """The same with the statistics of a source of fewer atoms and the same moments: as good for pairs."""
         box = self.statistic.low, self.statistic.length
         scale = lambda _: jnp.diagonal(self.statistic.basis)  # noqa: E731
@@ -66,7 +66,7 @@ class Latent(eqx.Module):
         base: Scalar | float = 0.0,
         derivative: Float[Array, " t"] | None = None,
         shorter: bool = False,
-    ) -> "Latent":
+    ) -> "StatisticFunction":
         """From the values of `s` less `base` at the nodes; `kinks`, in units of `y`, are where it is not smooth.
 
         The series has frequencies up to `order`, by default the resolution's own; `least` is as in `least_squares`,
@@ -87,14 +87,14 @@ class Latent(eqx.Module):
         rest = values - mean - points @ slope
         rest = rest - weights @ rest / weights.sum()
         whole = law_series(spectrum, resolution, rest, kinks)
-        pinned, psi_rest = spectrum.moments(whole)
+        conditional, psi_rest = spectrum.moments(whole)
         rows = jnp.concatenate([statistic.rows, form.direction[None, :]])
-        input_rest = pinned.with_input(source, rows, weights @ rest)
+        input_rest = conditional.with_input(source, rows, weights @ rest)
         order = order or resolution.series_order(statistic.dimension, form.activation is None)
         series, remainder = least_squares_series(statistic, nodes, rest, order, least, shorter)
         slope = inverse_basis(statistic.basis).T @ slope
         variance = weights @ rest**2
-        return cls(statistic, base + mean, slope, series, remainder, variance, input_rest, psi_rest, pinned.states)
+        return cls(statistic, base + mean, slope, series, remainder, variance, input_rest, psi_rest, conditional.states)
 
 
 def compressed_axis(
@@ -129,7 +129,7 @@ def latent_covariances(
     source: FeatureModel,
     moments: LayerMoments,
     readout: Float[Array, "m t n2"],
-    latents: Latent,
+    latents: StatisticFunction,
     grid: RidgeGrid,
     size: int,
     mesh: Mesh | None = None,
