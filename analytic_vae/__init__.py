@@ -6,10 +6,9 @@ from .bounded_expectation import bounded_expectation
 from .certify.ball import Bounded
 from .closed_form import best_decoder, best_noise, best_prior, best_target, profiled_loss
 from .elbo import Elbo, ErrorBounds, elbo
-from .expectations import Expectations, dense_moments, expectations
+from .expectations import dense_moments, expectations
 from .fit import fit
-from .fitting.problem import Stop
-from .fitting.result import Fit
+from .fitting.result import Fit, Stop
 from .io.checkpoint import load_encoder, load_fit, load_model, save_encoder, save_fit, save_model
 from .io.network_files import load_network
 from .io.source_files import load_source
@@ -22,6 +21,7 @@ from .model.from_data import source_from_data
 from .model.layer import DenseLayer, LinearLayer, RidgeLayer
 from .model.network import Network, from_mlp, from_weights
 from .model.prior import Prior
+from .moments.expected import Expectations
 from .moments.plan import Plan, plan
 from .moments.units import DenseMoments
 from .pushforward import Law, linear_pushforward, pushforward

@@ -136,6 +136,33 @@ def require_instance(name: str, value: Any, kinds: type | tuple[type, ...], expe
         raise TypeError(f"{name}: expected {expected}, got {type(value).__name__}.")
 
 
+def require_flag(name: str, value: Any, optional: bool = False) -> None:
+    """Raise `TypeError` unless `value` is True or False, or None if it is optional."""
+    if not (isinstance(value, bool | np.bool_) or (optional and value is None)):
+        raise TypeError(f"{name}: expected True{', False or None' if optional else ' or False'}, got {value!r}.")
+
+
+def require_count(name: str, value: Any, least: int = 1, optional: bool = False) -> None:
+    """Raise `ValueError` unless `value` is an integer of at least `least`, or None if it is optional."""
+    if value is None and optional:
+        return
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+        what = "a positive integer" if least == 1 else f"an integer of at least {least}"
+        raise ValueError(f"{name}: expected {what}, got {value!r}.")
+
+
+def require_number(name: str, value: Any) -> None:
+    """Raise `ValueError` unless `value` is a number of at least 0."""
+    if not isinstance(value, int | float | np.generic | jax.Array) or not value >= 0:
+        raise ValueError(f"{name}: expected a number of at least 0, got {value!r}.")
+
+
+def require_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
+    """Raise `ValueError` unless `value` is one of the choices."""
+    if value not in choices:
+        raise ValueError(f"{name}: expected one of {', '.join(choices)}, got {value!r}.")
+
+
 def real_array(name: str, array: np.ndarray) -> np.ndarray:
     """An array of real numbers out of a file; half precision and less, a storage format, becomes single.
 

@@ -90,7 +90,7 @@ def replicate(tree, mesh: Mesh):
 
     Every process passes the same values.
 
-    >>> jax.distributed.initialize()
+    >>> jax.distributed.initialize()  # doctest: +SKIP
     >>> mesh = jax.make_mesh((len(jax.devices()),), ("pairs",))
     >>> jax.jit(lambda *parts: elbo(*parts, mesh=mesh).loss)(*replicate((source, layer, target, encoder), mesh))
     """

@@ -20,11 +20,12 @@ from ._check import as_floating, is_concrete, require_instance, require_shape
 from ._jit import exact_products
 from .accuracy import warns
 from .elbo import Elbo, elbo_of
-from .expectations import Expectations, expectations
+from .expectations import expectations
 from .model.encoder import AbstractEncoder
 from .model.feature_model import FeatureModel, lower_triangular
 from .model.layer import AbstractLayer
 from .model.prior import Prior
+from .moments.expected import Expectations
 from .moments.plan import Plan
 from .moments.units import DenseMoments
 from .spectral.resolution import Resolution

@@ -3,20 +3,21 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.sharding import Mesh
 
-from ._check import is_concrete, require_instance
+from ._check import is_concrete, require_flag, require_instance
 from ._jit import exact_products
 from .accuracy import warns
 from .certify.loss import certificate, check_certificate
 from .certify.terms import TERMS
-from .expectations import Expectations, checked_expectations
-from .model.compatibility import check_encoder, check_layer
+from .expectations import expected
+from .model.compatibility import check_layer
 from .model.encoder import AbstractEncoder
 from .model.feature_model import FeatureModel, decoder_matrix, whitening
 from .model.layer import AbstractLayer
+from .moments.expected import Expectations
 from .moments.plan import Plan
+from .moments.problem import Problem
 from .moments.units import DenseMoments
 from .spectral.resolution import Resolution
 from .types import Array, Float, Scalar
@@ -54,10 +55,11 @@ class Elbo(eqx.Module):
     | `T3` | `sum_jk H_jk E[s_j s_k]` |
     | `U1`, `U2`, `U3` | `E |A x1|^2`, `2 E[<A x1, w> psi]`, `|w|^2 E[psi^2]` |
 
-    `f` and `A x1` are taken less the target's mean. For diagonal or full noise `S = L L'`, all of `f`, `A x1`, `w` and
-    `B2` are multiplied by `L^-1` first, and `sigma` is 1. Of a `DenseLayer` `A` is `skip` and `w psi` is `output psi`.
-    With a vector per atom `B2 s` is `sum_jk q_jk B2_jk`; of that the vectors of first atoms join the mean, and `S1`,
-    `T2` and `T3` are sums over the `m2 (K - 1)` codes that are left (`Expectations`).
+    `f` and `A x1` are taken less the target's mean. For noise `S = L L'` of any kind `sigma^2 = det(S)^(1/n2)`, and all
+    of `f`, `A x1`, `w` and `B2` are multiplied by `sigma L^-1` first (by 1 where the noise is scalar). Of a
+    `DenseLayer` `A` is `skip` and `w psi` is `output psi`. With a vector per atom `B2 s` is `sum_jk q_jk B2_jk`; of
+    that the vectors of first atoms join the mean, and `S1`, `T2` and `T3` are sums over the `m2 (K - 1)` codes that are
+    left (`Expectations`).
 
     `accuracy` estimates how far the loss may be off, in nats: from what boxes, bands and short series leave out
     (`Expectations.loss_error`). `rates: [m2]` are the summands of `R1`. `moment_error` is the largest of
@@ -159,6 +161,7 @@ def elbo(
     target: FeatureModel,
     encoder: AbstractEncoder,
     resolution: Resolution | None = None,
+    *,
     plan: Plan | None = None,
     mesh: Mesh | None = None,
     certify: bool = False,
@@ -189,16 +192,14 @@ def elbo(
     >>> elbo(source, layer, target, encoder).loss
     """
     resolution = Resolution.of(resolution)
-    check_layer(source, layer, target)
-    if not isinstance(certify, bool | np.bool_):
-        raise TypeError(f"certify: expected True or False, got {certify!r}.")
     require_instance("target", target, FeatureModel, "a FeatureModel")
+    check_layer(source, layer, target)
+    require_flag("certify", certify)
+    parts = source, layer, target.prior.atoms, encoder, resolution, plan, moments, mesh, target.decoder.ndim == 3
+    problem = Problem(*parts).checked("target")
     if certify:
-        check_encoder(layer, encoder, target.prior.atoms, "target", source)
         check_certificate(source, layer, target, encoder, resolution)
-    vectors, atoms = target.decoder.ndim == 3, target.prior.atoms
-    given = checked_expectations(source, layer, atoms, encoder, resolution, plan, mesh, "target", vectors, moments)
-    found = elbo_of(given, target)
+    found = elbo_of(expected(problem), target)
     return certified(found, source, layer, target, encoder, resolution) if certify else found
 
 

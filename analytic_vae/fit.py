@@ -3,8 +3,6 @@
 import time
 from dataclasses import replace
 
-import jax
-import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
@@ -13,22 +11,19 @@ from .accuracy import warns
 from .certify.loss import check_certificate
 from .closed_form import Noise
 from .elbo import Elbo, certified
-from .fitting.carried import _carried_fit
+from .fitting.carried import carried_fit
 from .fitting.centring import centred
-from .fitting.initial import extra_features
-from .fitting.options import EXTRA, carries_only, check_combination, check_options, completed
-from .fitting.problem import Known, TooCoarse, compiled_elbo
+from .fitting.options import FitOptions
+from .fitting.problem import FitProblem, TooCoarse, compiled_elbo, require_variation
 from .fitting.result import DOUBT, Fit
-from .fitting.starts import _best_of_starts, _known, _require_variation, _start
+from .fitting.starts import best_of_starts, finest, first_encoder
 from .model.carried_encoder import CarriedEncoder, learnt_part
-from .model.compatibility import check_encoder, check_layer
-from .model.conditioning import clusters_of
+from .model.compatibility import check_layer
 from .model.encoder import AbstractEncoder
 from .model.feature_model import FeatureModel
 from .model.layer import AbstractLayer
-from .moments.budget import check_memory
 from .resolve import resolve
-from .spectral.resolution import MOST_FREQUENCIES, Resolution
+from .spectral.resolution import Resolution
 from .types import ArrayLike, Log, PRNGKeyArray
 
 FINEST = 96  # frequencies up to which a fit raises its resolution by itself
@@ -44,6 +39,7 @@ def fit(
     features: int | None = None,
     atoms: int | ArrayLike | None = None,
     encoder: str | AbstractEncoder | None = None,
+    statistics: int | None = None,
     vectors: bool | None = None,
     noise: Noise = "full",
     optimizer: str | optax.GradientTransformation = "lbfgs",
@@ -68,12 +64,13 @@ def fit(
         features: `m2`; as many as the source has, if not given. With `both` those that are learnt beside the carried
             ones; 4 if not given.
         atoms: `[m2, K]`, or a number K of atoms of a Gaussian; the source's own atoms, if not given.
-        encoder: where to start: an encoder, or its kind: `softmax` or `learnt`, `softmax2` (t = 2), `gaussian`,
-            `gaussian2` (t = 2), `exponential`, `neural`, begun as matched filters of the source's features pushed
-            through f (of a `DenseLayer`: of those in x1). Or `carried`: every feature of the source is handed on, with
-            a vector per atom, and nothing is to be optimised; with full noise mean and covariance of the model are
-            those of f. `both`: softmax features beside the carried ones. If not given, `carried` for a `DenseLayer`,
-            else `softmax`.
+        encoder: where to start: an encoder, or its kind: `softmax` or `learnt`, `gaussian`, `exponential`, `neural`,
+            begun as matched filters of the source's features pushed through f (of a `DenseLayer`: of those in x1). Or
+            `carried`: every feature of the source is handed on, with a vector per atom, and nothing is to be optimised;
+            with full noise mean and covariance of the model are those of f. `both`: extra softmax features beside the
+            carried ones. If not given, `carried` for a `DenseLayer`, else `softmax`.
+        statistics: `t`, how many statistics of f each feature reads: 1, or 2 of a `softmax` or `gaussian` encoder; 1 if
+            not given.
         vectors: whether each atom of the target has a vector of its own; if not given, with carried features only.
         noise: `scalar`, `diagonal` or `full`; if a `target` is given, its own kind is kept.
         optimizer: `lbfgs` minimises the profiled loss (prior, decoder, mean and noise at their closed-form best) over
@@ -116,33 +113,63 @@ def fit(
     >>> result = fit(source, layer, noise="scalar")
     >>> print(result)
     """
+    options = FitOptions(
+        features=features,
+        atoms=atoms,
+        encoder=encoder,
+        statistics=statistics,
+        vectors=vectors,
+        noise=noise,
+        optimizer=optimizer,
+        target=target,
+        steps=steps,
+        tolerance=tolerance,
+        starts=starts,
+        floor=floor,
+        resolution=resolution,
+        check=check,
+        certify=certify,
+        split=split,
+        key=key,
+    )
+    return fitted(source, layer, options, log, mesh)
+
+
+def fitted(
+    source: FeatureModel, layer: AbstractLayer, options: FitOptions, log: Log | None = None, mesh: Mesh | None = None
+) -> Fit:
+    """`fit` with its options as one value: what `learn` calls for every layer."""
     begun = time.perf_counter()
-    resolution = Resolution.of(resolution)
-    key = jax.random.key(0) if key is None else key
-    options = {
-        "features": features, "atoms": atoms, "encoder": encoder, "vectors": vectors, "noise": noise,
-        "optimizer": optimizer, "target": target, "steps": steps, "tolerance": tolerance, "starts": starts,
-        "floor": floor, "check": check, "split": split, "key": key,
-    }  # fmt: skip
-    check_options(resolution=resolution, certify=certify, **options)
     check_mesh(mesh)
-    check_layer(source, layer, target)
-    options = completed(layer, options)
-    check_combination(source, layer, options, certify)
+    check_layer(source, layer, options.target)
+    options = options.for_layer(source, layer)
     if mesh is not None:  # what later steps find on all devices is there from the first: one compilation
-        source, layer, target, options["encoder"] = replicate((source, layer, target, options["encoder"]), mesh)
-    near = centred(source, layer) if _movable(options["encoder"]) else None
+        source, layer, target, encoder = replicate((source, layer, options.target, options.encoder), mesh)
+        options = replace(options, target=target, encoder=encoder)
+    near = centred(source, layer) if _movable(options.encoder) else None
     if near is not None:
-        target, options["encoder"] = near.shifted(target, options["encoder"])
-        source, layer = near.source, near.layer
-    options |= {"target": target}
+        target, encoder = near.shifted(options.target, options.encoder)
+        source, layer, options = near.source, near.layer, replace(options, target=target, encoder=encoder)
     say = log or (lambda line: None)
+    problem = FitProblem.of(source, layer, options, mesh)
+    result = _raised(problem, options, say)
+    if options.certify:
+        result = _certified(result, problem, say)
+    if near is not None:
+        target, encoder = near.back(result.target, result.encoder)
+        result = replace(result, target=target, encoder=encoder)
+    return replace(result, seconds=time.perf_counter() - begun)
+
+
+def _raised(problem: FitProblem, options: FitOptions, say: Log) -> Fit:
+    """The fit at the first resolution at which it is not doubtful, or at the finest."""
     result = warm = None  # what was found so far; what to go on from
     while True:
-        may_raise = isinstance(optimizer, str) and 2 * resolution.frequencies <= FINEST
+        resolution = problem.resolution
+        may_raise = isinstance(options.optimizer, str) and 2 * resolution.frequencies <= FINEST
         twice = f"{2 * resolution.frequencies} frequencies"
         try:
-            found = _fit_at(source, layer, resolution, warm, log, mesh, **options)
+            found = _at_one_resolution(problem, warm, options, say)
         except (MemoryError, TooCoarse) as reason:
             if isinstance(reason, TooCoarse) and may_raise:
                 warm = None
@@ -151,22 +178,47 @@ def fit(
                 raise
             else:  # what was found stays, and says that it is doubtful
                 say(str(reason))
-                break
+                return result
         else:
             result = found if result is None else replace(found, start_losses=result.start_losses)
             if not (found.doubtful and may_raise):
-                break
+                return result
             # An encoder that has used the error of a coarse loss may have no finite loss at all at a finer one.
             warm = found if found.error_estimate < BEGIN_ANEW else None
             how = "beginning anew" if warm is None else "going on"
             say(f"the loss moves by {found.error_estimate:.1e} nats at a finer resolution; {how} at {twice}")
-        resolution = Resolution(2 * resolution.frequencies, resolution.nodes)
-    if certify:
-        result = _certified(result, source, layer, mesh, say)
-    if near is not None:
-        target, encoder = near.back(result.target, result.encoder)
-        result = replace(result, target=target, encoder=encoder)
-    return replace(result, seconds=time.perf_counter() - begun)
+        problem = problem.at(Resolution(2 * resolution.frequencies, resolution.nodes))
+
+
+def _at_one_resolution(problem: FitProblem, warm: Fit | None, options: FitOptions, say: Log) -> Fit:
+    """The best of all starts at one resolution, or one start from where the fit `warm` ended."""
+    begun = time.perf_counter()
+    if options.carries_only:
+        return carried_fit(problem, options, say)
+    if warm is None:
+        first, problem = first_encoder(problem, options, say)
+    else:
+        first, problem, options = warm.encoder, problem.with_atoms(warm.target.prior.atoms), replace(options, starts=1)
+        shape = learnt_part(first).statistics_read, *problem.atoms.shape
+        finest(problem, options).require_memory(shape)
+    problem = problem.with_moments(say)
+    if problem.moments is not None:
+        require_variation(*problem.moments.output())
+    found, judged, losses = best_of_starts(problem, first, options, say)
+    error = abs(judged - found.loss) if options.check else None
+    seconds = time.perf_counter() - begun
+    return Fit(
+        found.target,
+        found.encoder,
+        found.elbo,
+        error,
+        found.history,
+        losses,
+        found.stop,
+        seconds,
+        problem.resolution,
+        found.rejected,
+    )
 
 
 def _movable(encoder) -> bool:
@@ -176,14 +228,14 @@ def _movable(encoder) -> bool:
     return not isinstance(encoder, AbstractEncoder) or type(encoder).shifted is not AbstractEncoder.shifted
 
 
-def _certified(found: Fit, source, layer, mesh, say: Log) -> Fit:
+def _certified(found: Fit, problem: FitProblem, say: Log) -> Fit:
     """The fit with bounds of its loss, at a finer resolution if they would say nothing at its own."""
+    source, layer, target, encoder = problem.source, problem.layer, found.target, found.encoder
 
     def loss(resolution: Resolution) -> Elbo:
-        check_certificate(source, layer, found.target, found.encoder, resolution)
-        known = Known(found.target.decoder.ndim == 3, clusters=clusters_of(source))
-        value = compiled_elbo(source, layer, found.target, found.encoder, resolution, mesh, known)
-        return certified(value, source, layer, found.target, found.encoder, resolution)
+        check_certificate(source, layer, target, encoder, resolution)
+        value = compiled_elbo(problem.at(resolution), target, encoder)
+        return certified(value, source, layer, target, encoder, resolution)
 
     log = lambda line: say(f"the bound of the loss: {line}")  # noqa: E731
     first = found.resolution
@@ -194,49 +246,3 @@ def _certified(found: Fit, source, layer, mesh, say: Log) -> Fit:
         return found
     log(str(best))
     return replace(found, elbo=best.result, resolution=best.resolution)
-
-
-def _fit_at(
-    source, layer, resolution, warm, log, mesh, *, features, atoms, encoder, vectors, noise, optimizer, target, steps,
-    tolerance, starts, floor, check, split, key,
-) -> Fit:  # fmt: skip
-    """The best of all starts at one resolution, or one start from where the fit `warm` ended."""
-    begun = time.perf_counter()
-    finer = _finer(resolution) if check else resolution
-    if carries_only(encoder):
-        finer = finer if check else None
-        return _carried_fit(source, layer, vectors, noise, floor, resolution, finer, split, mesh, log)
-    if warm is None:
-        named = "target" if target is not None and atoms is None else "atoms"
-        if encoder == "both":
-            count = EXTRA if features is None else features
-            check_memory(source, layer, 1, source.features + count, source.prior.atoms.shape[1], finer, mesh, vectors)
-            known = _known(source, layer, vectors, resolution, mesh, log)
-            first, atoms = extra_features(source, layer, count, resolution, known.moments)
-            atoms = atoms if target is None else target.prior.atoms
-        else:
-            first, atoms = _start(source, layer, features, atoms, encoder, vectors, resolution, finer, target, key, log)
-        check_encoder(layer, first, atoms, named, source)
-        if target is not None and target.prior.atoms.shape != atoms.shape:
-            raise ValueError(f"target: expected atoms of shape {atoms.shape}, got {target.prior.atoms.shape}.")
-    else:
-        first, atoms, starts = warm.encoder, warm.target.prior.atoms, 1
-        check_memory(source, layer, learnt_part(first).statistics_read, *atoms.shape, finer, mesh, vectors)
-    known = _known(source, layer, vectors, resolution, mesh, log)
-    if known.moments is not None:
-        _require_variation(*known.moments.output())
-    found, judged, losses = _best_of_starts(
-        source, layer, atoms, first, target, noise, jnp.asarray(floor, atoms.dtype), optimizer, steps, tolerance,
-        starts, resolution, finer if check else None, log, key, mesh, known,
-    )  # fmt: skip
-    error = abs(judged - found.loss) if check else None
-    seconds = time.perf_counter() - begun
-    return Fit(
-        found.target, found.encoder, found.elbo, error, found.history, losses, found.stop, seconds, resolution,
-        found.rejected,
-    )  # fmt: skip
-
-
-def _finer(resolution: Resolution) -> Resolution:
-    """1.5 times the frequencies, as far as there are more."""
-    return Resolution(min(2 * int(0.75 * resolution.frequencies), MOST_FREQUENCIES), resolution.nodes)

@@ -1,12 +1,11 @@
 """Learning a network layer after layer: each layer's model is the next layer's source."""
 
-import inspect
 import os
 import time
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -16,20 +15,18 @@ from jax.sharding import Mesh
 from ._check import require_instance, require_precision
 from ._sharding import check_mesh
 from .accuracy import warns
-from .fit import fit
-from .fitting.options import check_combination, check_options, completed
-from .fitting.problem import Stop
+from .fit import fitted
+from .fitting.options import FitOptions
 from .fitting.progress import kept_talking
-from .fitting.result import Fit
+from .fitting.result import Fit, Stop
 from .io.checkpoint import load_fit, savable_parts, save_fit, save_model
 from .io.run_folder import run_folder
 from .model.encoder import AbstractEncoder
 from .model.feature_model import FeatureModel
-from .model.layer import LinearLayer
+from .model.layer import AbstractLayer
 from .model.network import Network
 from .pushforward import linear_pushforward
 from .samples import SampledErrors, SampledMoments, sampled_moments
-from .spectral.resolution import Resolution
 from .types import Log
 
 SAMPLES_KEY = 2**31 - 1  # folded into the key of a run for its samples: no start has this number
@@ -118,17 +115,17 @@ def learn(
     if source.neurons != network.inputs:
         raise ValueError(f"source: expected {network.inputs} neurons, the inputs of network, got {source.neurons}.")
     _check_samples(samples)
-    options = _checked_options(options)
-    check_options(**options)
+    asked = FitOptions.of(options)
     for layer in network.layers:
-        if not isinstance(layer, LinearLayer):
-            check_combination(source, layer, completed(layer, options), options["certify"])
+        if layer.units:
+            asked.for_layer(source, layer)
     check_mesh(mesh)
-    if folder is not None and isinstance(options["encoder"], AbstractEncoder):
-        _require_savable(options["encoder"])  # better refused now than after it is learnt
-    with nullcontext() if folder is None else run_folder(Path(folder), source, network, options) as checkpoints:
-        moments = _sampled(source, network, samples, options["key"], log)
-        fits, errors = _learn_layers(source, network, checkpoints, log, mesh, options, moments)
+    if folder is not None and isinstance(asked.encoder, AbstractEncoder):
+        _require_savable(asked.encoder)  # better refused now than after it is learnt
+    with nullcontext() if folder is None else run_folder(Path(folder), source, network, vars(asked)) as checkpoints:
+        moments = _sampled(source, network, samples, asked.random_key, log)
+        learning = _Learning(asked, mesh, log, checkpoints)
+        fits, errors = _learn_layers(source, network, learning, moments)
     return Trajectory(source, network, tuple(fits), tuple(errors) if samples else None)
 
 
@@ -136,19 +133,27 @@ def _sampled(source, network, samples: int, key, log: Log | None) -> list[Sample
     """The moments of every layer over samples, if there are to be any."""
     if not samples:
         return [None] * len(network.layers)
-    key = jax.random.key(0) if key is None else key
     with kept_talking(log) as say:
         say(f"pushing {samples} samples through the network, to compare every layer's model with")
         return sampled_moments(source, network, samples, jax.random.fold_in(key, SAMPLES_KEY))[0]
 
 
+class _Learning(NamedTuple):
+    """How every layer is learnt."""
+
+    options: FitOptions
+    mesh: Mesh | None
+    log: Log | None
+    checkpoints: Path | None
+
+
 def _learn_layers(
-    source, network, checkpoints: Path | None, log, mesh, options: dict[str, Any], moments: list[SampledMoments | None]
+    source: FeatureModel, network: Network, learning: _Learning, moments: list[SampledMoments | None]
 ) -> tuple[list[Fit], list[SampledErrors | None]]:
     """A fit per layer, and its errors; fits that are in the folder are read, the others written to it."""
     fits: list[Fit] = []
     errors: list[SampledErrors | None] = []
-    total = len(network.layers)
+    total, log, checkpoints = len(network.layers), learning.log, learning.checkpoints
     for index, layer in enumerate(network.layers):
         path = None if checkpoints is None else checkpoints / f"layer_{index:03d}.npz"
         say = _prefixed(log, f"layer {index} ({index + 1}/{total}): ")
@@ -157,7 +162,7 @@ def _learn_layers(
         else:
             model = fits[-1].target if fits else source
             with kept_talking(None if log is None else say) as talk:
-                found, where = _learn_layer(model, layer, talk, mesh, options), ""
+                found, where = _learn_layer(model, layer, talk, learning), ""
             if path is not None:
                 save_fit(path, found)
         fits.append(found)
@@ -185,14 +190,14 @@ def _read_layer(path: Path, layer) -> Fit:
     return found
 
 
-def _learn_layer(model: FeatureModel, layer, say: Log, mesh: Mesh | None, options: dict[str, Any]) -> Fit:
-    if not isinstance(layer, LinearLayer):
-        return fit.__wrapped__(model, layer, log=say, mesh=mesh, **options)  # learn itself warns
+def _learn_layer(model: FeatureModel, layer: AbstractLayer, say: Log, learning: _Learning) -> Fit:
+    if layer.units:
+        return fitted(model, layer, learning.options, say, learning.mesh)
     begun = time.perf_counter()
     target = jax.block_until_ready(eqx.filter_jit(linear_pushforward)(model, layer))
     none = np.zeros(0)
-    resolution = Resolution.of(options.get("resolution"))
-    return Fit(target, None, None, None, none, none, Stop.EXACT, time.perf_counter() - begun, resolution)
+    seconds, resolution = time.perf_counter() - begun, learning.options.resolution
+    return Fit(target, None, None, None, none, none, Stop.EXACT, seconds, resolution)
 
 
 def _require_savable(encoder: AbstractEncoder) -> None:
@@ -209,15 +214,3 @@ def _prefixed(log: Log | None, prefix: str) -> Log:
 def _check_samples(samples: int) -> None:
     if isinstance(samples, bool) or not isinstance(samples, int | np.integer) or samples < 0 or samples == 1:
         raise ValueError(f"samples: expected 0 for none, or at least 2, got {samples!r}.")
-
-
-def _checked_options(options: dict[str, Any]) -> dict[str, Any]:
-    """The options of `fit` with its defaults. Raises `TypeError` for one that `fit` does not have."""
-    parameters = inspect.signature(fit).parameters
-    known = {
-        name: p.default for name, p in parameters.items() if p.kind is p.KEYWORD_ONLY and name not in ("log", "mesh")
-    }
-    for name in options:
-        if name not in known:
-            raise TypeError(f"{name}: expected an option of fit ({', '.join(known)}), got an unknown one.")
-    return known | options

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ._check import as_floating, is_concrete, require_finite, require_instance, require_shape
+from ._check import as_floating, is_concrete, require_finite, require_flag, require_instance, require_shape
 from ._jit import compiled, exact_products
 from .accuracy import warns
 from .certify.output_moments import output_moments
@@ -18,7 +18,7 @@ from .laws.series import LawSeries
 from .model.activation import ACTIVATIONS
 from .model.compatibility import check_layer
 from .model.feature_model import FeatureModel
-from .model.layer import AbstractLayer, DenseLayer, LinearLayer, RidgeLayer
+from .model.layer import AbstractLayer, LinearLayer
 from .moments.budget import require_memory
 from .spectral.projected_law import Projection
 from .spectral.resolution import Resolution
@@ -47,7 +47,7 @@ class Law(eqx.Module):
     | how far all that may be off | `.accuracy` |
 
     `accuracy` is an estimate: of probabilities as they are, of means relative to the spread. With
-    `pushforward(certify=True)` `error_bound` bounds the errors of mean and covariance.
+    `pushforward(certify=True)` `bounds` holds for mean and covariance, and `error_bound` is the largest of it.
 
     Laws of one projection of a linear or ridge layer, or of one or two units, are computed as images of the law of what
     these are functions of, so atoms and jumps cost nothing (`laws/image.py`). Others (three projections, two of a
@@ -61,7 +61,14 @@ class Law(eqx.Module):
     length: Float[Array, " D"]
     image: Image | None
     series: LawSeries | None
-    error_bound: LawBounds | None = None
+    bounds: LawBounds | None = None
+
+    @property
+    def error_bound(self) -> Scalar | None:
+        """The largest of `bounds`; None unless they were asked for."""
+        if self.bounds is None:
+            return None
+        return jnp.maximum(self.bounds.mean.max(axis=-1), self.bounds.covariance.max(axis=(-2, -1)))
 
     @property
     def dimension(self) -> int:
@@ -75,8 +82,8 @@ class Law(eqx.Module):
             return f"Laws of {self.dimension} projections, a batch of shape {list(self.mean.shape[:-1])}"
         spread = np.sqrt(np.maximum(np.diagonal(self.covariance), 0))
         bounds = [""] * self.dimension
-        if self.error_bound is not None:
-            bounds = [f" (+- {bound:.1e})" for bound in np.asarray(self.error_bound.mean)]
+        if self.bounds is not None:
+            bounds = [f" (+- {bound:.1e})" for bound in np.asarray(self.bounds.mean)]
         lines = [
             f"projection {d}: mean {mean:.6g}{bounds[d]}, spread {spread[d]:.6g}, box {low:.4g} to {low + length:.4g}"
             for d, (mean, low, length) in enumerate(zip(self.mean, self.low, self.length, strict=True))
@@ -242,7 +249,7 @@ def pushforward(
         layer: `f`.
         readout: `V: [D, n2]`; of a `DenseLayer` it may involve one or two units, `V output` having other columns zero.
         resolution: how fine; `Resolution()` if not given.
-        certify: whether to bound the errors of mean and covariance, too (`Law.error_bound`). Of `E[g(Y)]` for a given
+        certify: whether to bound the errors of mean and covariance, too (`Law.bounds`). Of `E[g(Y)]` for a given
             activation g, `bounded_expectation` bounds the error.
 
     Raises `ValueError` that names the argument if the parts do not fit together, `MemoryError` before anything is
@@ -260,14 +267,13 @@ def pushforward(
     require_finite("readout", readout)
     if readout.shape[0] > 3:
         raise ValueError(f"readout: expected 1, 2 or 3 projections, got {readout.shape[0]}.")
-    if not isinstance(certify, bool | np.bool_):
-        raise TypeError(f"certify: expected True or False, got {certify!r}.")
+    require_flag("certify", certify)
     if certify:
         check_regularity(layer)
     _require_grid_memory(readout.shape[0], source, resolution)
     readout = readout.astype(source.mean.dtype)
-    if isinstance(layer, DenseLayer):
-        layer = _units_read(layer, readout)
+    if layer.reads_input:
+        layer = layer.involved(readout, MOST_UNITS)
         _require_grid_memory(readout.shape[0], source, resolution, layer.units)
         if certify:
             check_units(source, layer.units, resolution)
@@ -283,7 +289,7 @@ def _with_bounds(law: Law, source, layer, readout, resolution) -> Law:
     exact = output_moments(*jax.lax.stop_gradient((source, layer, readout)), resolution)
     errors = (jnp.abs(a - b.value) + b.error_bound for a, b in zip(found, exact, strict=True))
     bounds = LawBounds(*(jnp.where(jnp.isnan(error), jnp.inf, error) for error in errors))
-    return eqx.tree_at(lambda one: one.error_bound, law, bounds, is_leaf=lambda leaf: leaf is None)
+    return eqx.tree_at(lambda one: one.bounds, law, bounds, is_leaf=lambda leaf: leaf is None)
 
 
 def _as_image(source: FeatureModel, layer: AbstractLayer, readout: Float[Array, "D n2"]):
@@ -291,13 +297,10 @@ def _as_image(source: FeatureModel, layer: AbstractLayer, readout: Float[Array, 
     form = layer.form()
     D, identity = readout.shape[0], ACTIVATIONS["identity"]
     rows, offset, output = readout @ form.linear, readout @ form.offset, readout @ form.output
-    if isinstance(layer, DenseLayer):
-        units, bias, functions = form.weight, form.bias, [layer.activations[i] for i in layer.activation_index]
-    else:
-        ridge = isinstance(layer, RidgeLayer) and _may_be_some(output)
-        units, bias, output = form.direction[None][: int(ridge)], form.bias[None][: int(ridge)], output[:, None]
-        output, functions = output[:, : int(ridge)], [form.activation] * ridge
-    if _may_be_some(rows) and (not isinstance(layer, DenseLayer) or layer.skip is not None):
+    units, bias, functions = form.weight, form.bias, [layer.activations[i] for i in layer.activation_index]
+    if not (layer.reads_input or _may_be_some(output)):
+        units, bias, output, functions = units[:0], bias[:0], output[:, :0], []
+    if layer.has_linear_part and _may_be_some(rows):
         units, bias = jnp.concatenate([units, rows]), jnp.concatenate([bias, offset])
         output, functions = jnp.concatenate([output, jnp.eye(D, dtype=output.dtype)], 1), [*functions, *[identity] * D]
     if not functions:  # constant
@@ -333,26 +336,6 @@ def _law(source, layer, readout, image: Image | None, resolution) -> Law:
         length = high - low
         accuracy = jnp.maximum(accuracy, image.accuracy)
     return Law(mean, covariance, jax.lax.stop_gradient(accuracy), low, length, image, series)
-
-
-def _units_read(layer: DenseLayer, readout: Float[Array, "D n2"]) -> DenseLayer:
-    """The layer with the units alone that the readout involves."""
-    gain = readout if layer.output is None else readout @ layer.output
-    if not is_concrete(gain):
-        if layer.units <= MOST_UNITS:
-            return layer
-        raise ValueError(
-            f"readout: expected a concrete one, and a layer of a concrete output, which say what units of a "
-            f"DenseLayer of {layer.units} are involved, got traced ones; inside of jit and grad pass a layer of at "
-            f"most {MOST_UNITS} units (layer.of_units)."
-        )
-    units = np.flatnonzero(np.any(np.asarray(gain) != 0, axis=0))
-    if units.size > MOST_UNITS:
-        raise ValueError(
-            f"readout: expected projections that involve at most {MOST_UNITS} units of a DenseLayer, got "
-            f"{units.size}; av.dense_moments has mean and covariance of all."
-        )
-    return layer if units.size == layer.units else layer.of_units([int(i) for i in units] or [0])
 
 
 @exact_products

@@ -27,12 +27,10 @@ from .model.feature_model import FeatureModel
 from .model.layer import AbstractLayer
 from .moments.budget import Batches, check_memory
 from .moments.layer_moments import LayerMoments
-from .moments.quadrature_rule import Varying, statistic_nodes, wandering
-from .moments.ridge_axis import RidgeAxis
-from .moments.spectrum import Spectrum
+from .moments.quadrature_rule import StatisticLaw, Varying, wandering
+from .moments.reading import Reading
 from .moments.statistic import Statistic
 from .moments.statistic_function import StatisticFunction, latent_covariances
-from .spectral.gauss_rule import compress
 from .spectral.projected_law import Projection
 from .spectral.resolution import Resolution
 from .types import Array, ArrayLike, Float, Scalar
@@ -168,7 +166,7 @@ def sparse_loss(
     _, t, n = autoencoder.readout.shape
     if n != layer.outputs:
         raise ValueError(f"autoencoder: expected {layer.outputs} neurons, the outputs of layer, got {n}.")
-    check_memory(source, layer, t, autoencoder.readout.shape[0], 1, resolution)
+    check_memory(source, layer, (t, autoencoder.readout.shape[0], 1), resolution)
     return _sparse_loss(source, layer, autoencoder, resolution, clusters_of(source))
 
 
@@ -197,7 +195,7 @@ def _sparse_loss(source, layer, autoencoder, resolution, clusters) -> SparseLoss
 
 def _firing(source, layer, autoencoder, resolution):
     """P(e_j > 0) of every latent, from the law of its statistic as an image: jumps and atoms cost nothing there."""
-    form = layer.form()
+    form = layer.read_form()
 
     def one_latent(given):
         readout, offset, threshold = given
@@ -222,36 +220,34 @@ def _firing(source, layer, autoencoder, resolution):
 def _sparse_parts(source, layer, autoencoder, resolution):
     """Reconstruction, `E e: [m]`, mean and total variance of f; how far reconstruction and means may be off."""
     t = autoencoder.readout.shape[1]
-    source = compress(source, resolution.law_atoms)
-    form = layer.form()
-    axis = RidgeAxis.of(source, form, resolution)
+    reading = Reading.of(source, layer, resolution, resolution.law_atoms)
+    source, axis = reading.source, reading.axis
     grid = axis.law_grid(resolution, t)
     pair_grid = axis.pair_grid(resolution)
 
     @jax.checkpoint
     def one_feature(everywhere, readout, offset, threshold):
-        source, form, axis, grid, covariance = everywhere
-        statistic = Statistic.of(source, form, readout, axis, resolution, aligned=True)
+        reading, grid, covariance = everywhere
+        statistic = Statistic.of(reading, readout, aligned=True)
         kinks = (threshold if autoencoder.kind == "jumprelu" else 0) - offset
-        spectrum = Spectrum.of(statistic, grid, resolution)
-        nodes = statistic_nodes(spectrum, resolution, kinks[:, None])
+        law = StatisticLaw.of(statistic, grid, resolution, kinks[:, None])
+        nodes = law.nodes
         varying = Varying.of(statistic, nodes, lambda y: autoencoder._point(y + offset, threshold)[None])
-        given = varying.values[:, 0], kinks[:, None]
-        tangent = {"base": varying.base[0], "derivative": varying.derivative[0]}
-        latent = StatisticFunction.of(source, form, spectrum, nodes, resolution, *given, **tangent)
+        tangent = varying.base[0], varying.derivative[0]
+        latent = StatisticFunction.of(reading, law, varying.values[:, 0], tangent)
         e = varying.values - (nodes.weights @ varying.values)[None]
-        lost = wandering(spectrum, resolution, jnp.concatenate([e, e**2], axis=1), kinks[:, None])
+        lost = wandering(law, jnp.concatenate([e, e**2], axis=1))
         return latent, nodes.moment_error(statistic, readout @ covariance @ readout.T), lost
 
     arguments = (autoencoder.readout, autoencoder.offset, autoencoder.threshold)
-    batches = Batches.of(source, len(autoencoder.readout), 1, t, axis.linear, resolution)
-    moments = LayerMoments.of(source, form, axis)
+    batches = Batches.of(source, (t, len(autoencoder.readout), 1), axis.linear, resolution)
+    moments = LayerMoments.of_ridge(source, reading.form, axis)
     mean, covariance = moments.output()
-    given = source, form, axis, grid, covariance
+    given = reading, grid, covariance
     latents, moment_error, lost = sharded_map(one_feature, given, arguments, batch=batches.laws)
     found = latent_covariances(source, moments, autoencoder.readout, latents, pair_grid, batches.pairs)
     offset = mean - autoencoder.bias - autoencoder.decoder @ latents.mean
-    explained = form.mapped(found.input_latent, found.psi_latent)
+    explained = moments.form.mapped(found.input_latent, found.psi_latent)
     gram = autoencoder.decoder.T @ autoencoder.decoder
     missed = jnp.trace(covariance) - 2 * jnp.sum(autoencoder.decoder * explained) + jnp.sum(gram * found.latent)
     reconstruction = missed + jnp.sum(offset**2)

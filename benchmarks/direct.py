@@ -31,7 +31,7 @@ class Axis(NamedTuple):
 
 def loss(source, layer, target, encoder, frequencies=FREQUENCIES, half_width=HALF_WIDTH):
     """The loss of Theorem 3.1 in nats."""
-    form, masses = layer.form(), source.prior.masses
+    form, masses = layer.read_form(), source.prior.masses
     covariance = source.covariance
     full = jnp.arange(-(frequencies // 2), (frequencies + 1) // 2).astype(masses.dtype)
     half = jnp.arange(frequencies // 2 + 1).astype(masses.dtype)  # the others are complex conjugates

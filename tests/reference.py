@@ -314,21 +314,12 @@ def encoded_moments(log_masses: np.ndarray, target: Model) -> tuple[np.ndarray, 
     return s, v, r
 
 
-def _units(target: Model, whitened: bool | None) -> tuple[np.ndarray, float, float]:
-    """The matrix W that f - mean2, w and B2 are multiplied by, the variance that is left, and R2.
-
-    Isotropic noise sigma^2 I: W = 1 and the variance sigma^2, as in the paper. Otherwise S2 = L L', W = L^-1, and the
-    variance is 1.
-    """
-    covariance = target.covariance_matrix
-    n2 = covariance.shape[0]
-    if whitened is None:
-        whitened = not np.array_equal(covariance, covariance[0, 0] * np.eye(n2))
-    if not whitened:
-        variance = covariance[0, 0]
-        return np.eye(n2), variance, n2 / 2 * math.log(2 * math.pi * variance)
-    factor = np.linalg.cholesky(covariance)
-    return np.linalg.inv(factor), 1.0, n2 / 2 * math.log(2 * math.pi) + np.log(np.diag(factor)).sum()
+def _units(target: Model) -> tuple[np.ndarray, float, float]:
+    """The matrix `sigma L^-1` that f - mean2, w and B2 are multiplied by, `sigma^2 = det(L L')^(1/n2)`, and R2."""
+    factor = np.linalg.cholesky(target.covariance_matrix)
+    n2, log_det = factor.shape[0], np.log(np.diag(factor)).sum()
+    sigma = np.exp(log_det / n2)
+    return sigma * np.linalg.inv(factor), sigma**2, n2 / 2 * math.log(2 * math.pi) + log_det
 
 
 def elbo_terms(
@@ -338,7 +329,6 @@ def elbo_terms(
     readout: np.ndarray,
     log_q: Callable,
     rule: Rule | None = None,
-    whitened: bool | None = None,
 ) -> dict[str, float]:
     """Every term of the loss of Theorem 3.1, each by its own definition as an expectation over x1.
 
@@ -349,12 +339,11 @@ def elbo_terms(
         T1 = E|g|^2 = U1 + U2 + U3      T2 = -2 sum_j E[<g, u_j> s_j]      T3 = sum_jk H_jk E[s_j s_k]
         U1 = E|a|^2                     U2 = 2 E[<a, w> psi(b)]            U3 = |w|^2 E[psi(b)^2]
 
-    These are for `S2 = sigma^2 I`. For any other target covariance `S2 = L L'`, replace g, a, w and B2 by L^-1 times
-    themselves, sigma^2 by 1, and R2 by `n2/2 log(2 pi) + log det L`. Which of the two is taken follows the covariance;
-    `whitened` overrides it, for a diagonal or full noise that happens to be a multiple of the identity.
+    These are for `S2 = sigma^2 I`. For any other target covariance `S2 = L L'`, `sigma^2 = det(S2)^(1/n2)`, and g, a, w
+    and B2 are replaced by `sigma L^-1` times themselves.
     The sums S2 = T1 + T2 + T3 and T1 = U1 + U2 + U3 are not used here, so they are checks.
     """
-    units, variance, r2 = _units(target, whitened)
+    units, variance, r2 = _units(target)
     decoder, w = units @ target.decoder, units @ layer.output
     gram = decoder.T @ decoder
 
@@ -492,7 +481,8 @@ def input_points(source: Model, layer: Dense, rule: Rule) -> tuple[np.ndarray, n
 def dense_terms(points, weights, f, tables, vectors, log_masses, mean, noise) -> dict[str, float]:
     """Terms of the loss from tables `q_j: [P, K]` of every feature and a vector `[n2, K]` for each of its atoms."""
     n2 = f.shape[1]
-    whitened = np.linalg.solve(noise, np.eye(n2))
+    sigma = np.exp(np.linalg.slogdet(noise)[1] / n2)
+    whitened = sigma * np.linalg.solve(noise, np.eye(n2))
     rate = sum(
         weights @ np.sum(np.where(q > 0, xlogy(q, q) - q * log_p, 0), axis=1)
         for q, log_p in zip(tables, log_masses, strict=True)
@@ -505,7 +495,7 @@ def dense_terms(points, weights, f, tables, vectors, log_masses, mean, noise) ->
         within += weights @ (q @ np.sum(own**2, axis=0) - np.sum(predicted**2, axis=1))
     R2 = n2 / 2 * math.log(2 * math.pi) + np.linalg.slogdet(noise)[1]
     S2 = weights @ np.sum(rest**2, axis=1)
-    return {"R1": rate, "R2": R2, "S1": within, "S2": S2, "loss": rate + R2 + (within + S2) / 2}
+    return {"R1": rate, "R2": R2, "S1": within, "S2": S2, "loss": rate + R2 + (within + S2) / (2 * sigma**2)}
 
 
 def unit_pair(source: Model, layer: Dense, i: int, k: int, rule: Rule) -> float:

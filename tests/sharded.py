@@ -22,6 +22,8 @@ jax.config.update("jax_enable_x64", True)
 import analytic_vae as av  # noqa: E402
 from analytic_vae.cli.commands import main  # noqa: E402
 from analytic_vae.fitting.lbfgs import coordinates as compiled_coordinates  # noqa: E402
+from analytic_vae.fitting.options import FitOptions  # noqa: E402
+from analytic_vae.fitting.problem import FitProblem  # noqa: E402
 
 RESOLUTION = av.Resolution(8)
 
@@ -95,9 +97,11 @@ def coordinates():
     layer = av.RidgeLayer(np.eye(8), rng.normal(size=8), rng.normal(size=8) / 3)
     atoms = rng.normal(size=(16, 12))
     encoder = av.SoftmaxEncoder(rng.normal(size=(16, 1, 8)), atoms[:, None], -(atoms**2))
-    given = av.replicate((source, layer, jnp.asarray(atoms), encoder), jax.make_mesh((2,), ("pairs",)))
+    mesh = jax.make_mesh((2,), ("pairs",))
+    source, layer, atoms, encoder = av.replicate((source, layer, jnp.asarray(atoms), encoder), mesh)
+    problem = FitProblem.of(source, layer, FitOptions(vectors=False), mesh).with_atoms(atoms)
     for _ in range(10):
-        columns = compiled_coordinates(*given).block_until_ready()
+        columns = compiled_coordinates(problem, encoder).block_until_ready()
     assert np.isfinite(columns).all()
 
 

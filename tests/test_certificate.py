@@ -121,9 +121,9 @@ def test_bounds_of_a_law():
         mean = reference.expectation(given, f, lambda x, f=f: f(x))
         second = reference.expectation(given, f, lambda x, f=f: np.einsum("pi,pj->pij", f(x), f(x)))
         mean, covariance = readout @ mean, readout @ (second - np.outer(mean, mean)) @ readout.T
-        assert np.all(np.abs(law.mean - mean) <= law.error_bound.mean)
-        assert np.all(np.abs(law.covariance - covariance) <= law.error_bound.covariance)
-        assert np.max(law.error_bound.covariance) < 1e-3
+        assert np.all(np.abs(law.mean - mean) <= law.bounds.mean)
+        assert np.all(np.abs(law.covariance - covariance) <= law.bounds.covariance)
+        assert np.max(law.bounds.covariance) < 1e-3
 
 
 @pytest.mark.parametrize("seed", [2])
@@ -137,7 +137,7 @@ def test_a_direction_that_cancels(seed):
         given, f = cases.cast((source, layer), dtype)
         law = av.pushforward(given, f, np.eye(3, dtype=dtype), av.Resolution(8), certify=True)
         exact = reference.expectation(cases.oracle_model(given), cases.oracle_layer(f), cases.oracle_layer(f))
-        assert np.all(np.abs(law.mean - exact) <= law.error_bound.mean)
+        assert np.all(np.abs(law.mean - exact) <= law.bounds.mean)
 
 
 @pytest.mark.parametrize(("threshold", "exact"), [(104, 26.028838179485620987), (300, 0.20149510110269576326)])

@@ -73,10 +73,7 @@ def both(vectors=False, extra=True):
 
 def assert_terms(found, exact, tolerance):
     for name, value in exact.items():
-        scale = (
-            2 * float(found.R3) / float(found.S1 + found.S2) if name in ("S1", "S2") else 1
-        )  # S1, S2 are not whitened
-        np.testing.assert_allclose(getattr(found, name) * scale, value, atol=tolerance * (1 + abs(value)), err_msg=name)
+        np.testing.assert_allclose(getattr(found, name), value, atol=tolerance * (1 + abs(value)), err_msg=name)
 
 
 # ------------------------------------------------------------------------------------------------------- the layer
@@ -208,10 +205,10 @@ def test_the_laws_of_one_and_two_units():
         np.testing.assert_allclose(law.mean, weights @ y, atol=1e-8)
         if len(readout) == 2:
             bounds = av.pushforward(source, layer, readout, av.Resolution(12), certify=True)
-            assert np.all(np.abs(bounds.mean - weights @ y) <= bounds.error_bound.mean)
+            assert np.all(np.abs(bounds.mean - weights @ y) <= bounds.bounds.mean)
             covariance = (y - weights @ y).T @ ((y - weights @ y) * weights[:, None])
-            assert np.all(np.abs(bounds.covariance - covariance) <= bounds.error_bound.covariance)
-            assert 0 < np.max(bounds.error_bound.covariance) < 1e-3
+            assert np.all(np.abs(bounds.covariance - covariance) <= bounds.bounds.covariance)
+            assert 0 < np.max(bounds.bounds.covariance) < 1e-3
         value = law.expectation(lambda y: jnp.cos(y[0]) * jnp.tanh(y[-1]))
         np.testing.assert_allclose(value, weights @ (np.cos(y[:, 0]) * np.tanh(y[:, -1])), atol=5e-5)
     with pytest.raises(ValueError, match="readout: expected projections that involve at most 2 units"):
@@ -393,7 +390,9 @@ def test_two_features_at_an_angle_as_one_of_four_atoms():
     [
         (dict(encoder="none"), "encoder: expected"),
         (dict(vectors=1), "vectors: expected"),
-        (dict(certify=True, encoder="softmax2"), "certify: expected False: with two statistics"),
+        (dict(encoder="neural", statistics=2), "statistics: expected 1 of this encoder"),
+        (dict(encoder="both", statistics=2), "statistics: expected 1 of this encoder"),
+        (dict(certify=True, encoder="softmax", statistics=2), "certify: expected False: with two statistics"),
     ],
 )
 def test_bad_options(options, message):
@@ -412,7 +411,7 @@ def test_bad_encoders():
     (source, layer, target, encoder), _ = problem(6)
     with pytest.raises(ValueError, match="carried: expected the number of features"):
         av.CarriedEncoder(0)
-    with pytest.raises(TypeError, match="beside: expected an encoder that reads statistics"):
+    with pytest.raises(TypeError, match="extra: expected an encoder that reads statistics"):
         av.CarriedEncoder(3, av.CarriedEncoder(3))
     with pytest.raises(ValueError, match="encoder: expected 3 carried features"):
         av.elbo(source, layer, target, av.CarriedEncoder(2))

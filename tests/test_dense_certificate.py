@@ -34,8 +34,8 @@ def ridge(activation):
     source, layer, *_ = cases.problem(1, activation=activation)
     form = layer.form()
     target = cases.model(np.random.default_rng(3), cases.N2, cases.M1, cases.K1)
-    arrays = form.direction[None], form.bias[None], form.output[:, None], form.linear
-    oracle = reference.Dense(*(np.asarray(array) for array in arrays), [(np.tanh, ())])
+    arrays = form.weight, form.bias, form.output, form.linear
+    oracle = reference.Dense(*(np.asarray(array) for array in arrays), [(np.tanh, ())] * layer.units)
     if activation is None:  # its offset as that of the mean of what is modelled
         layer = av.LinearLayer(layer.weight)
     return (source, layer, target, av.CarriedEncoder(cases.M1)), oracle, reference.Rule(12, 12)

@@ -33,8 +33,9 @@ elbo = eqx.filter_jit(av.elbo)  # compiled once per encoder class, activation, k
 def sizes(terms: dict, target: av.FeatureModel) -> dict:
     """What the error of each term is relative to: the sum of the sizes of the parts that it is a sum of."""
     size = {name: abs(value) for name, value in terms.items()}
-    whitened = target.noise.ndim > 0
-    variance = 1.0 if whitened else float(target.noise) ** 2
+    noise = np.asarray(target.noise)
+    scales = np.diagonal(noise) if noise.ndim == 2 else np.atleast_1d(noise)
+    variance = float(np.exp(2 * np.mean(np.log(scales))))
     size["S2"] = size["T2"] = size["T3"] = terms["T1"] + terms["T3"]  # |f|^2, |B s|^2 and twice their inner product
     size["U2"] = size["U3"] = terms["U1"] + terms["U3"]  # a unit that is hardly ever on has a U3 of rounding size
     size["R2"] = target.neurons * (1 + abs(math.log(variance)))

@@ -16,9 +16,10 @@ def test_a_layer_is_its_formula_and_its_form(activation):
     expected = cases.oracle_layer(layer, activation)(x)
     np.testing.assert_allclose(jax.vmap(layer)(x), expected, rtol=1e-12, atol=1e-13)
     form = layer.form()
-    b = jnp.asarray(x) @ form.direction + form.bias
-    psi = form.activation(b) if form.activation else np.zeros(len(x))
-    by_form = x @ np.asarray(form.linear).T + np.asarray(form.offset) + np.outer(psi, form.output)
+    psi = jnp.asarray(x) @ form.weight.T + form.bias[None]
+    psi = layer.activations[0](psi) if layer.units else psi
+    assert psi.shape == (len(x), 0 if activation is None else 1)
+    by_form = x @ np.asarray(form.linear).T + np.asarray(form.offset) + psi @ form.output.T
     np.testing.assert_allclose(by_form, expected, rtol=1e-12, atol=1e-13)
     assert (layer.inputs, layer.outputs) == (cases.N1, cases.N2)
 

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import analytic_vae as av
-from analytic_vae.moments import statistic
-from analytic_vae.moments.quadrature_rule import law_series, least_squares_series, statistic_nodes
+from analytic_vae.moments.quadrature_rule import StatisticLaw, law_series, least_squares_series
+from analytic_vae.moments.reading import Reading
 from analytic_vae.moments.ridge_axis import RidgeAxis
-from analytic_vae.moments.spectrum import Spectrum
+from analytic_vae.moments.statistic import Statistic
 from analytic_vae.spectral import box, characteristic, fourier, projected_law, quadrature
 from analytic_vae.spectral.least_squares import least_squares
 from analytic_vae.spectral.projected_law import Projection
@@ -204,12 +204,12 @@ def test_directions_that_the_law_does_not_know_are_left_alone():
 def test_the_window_is_one_inside_and_zero_at_the_ends(order):
     v = jnp.linspace(0, 1, 1001)
     value = np.asarray(fourier.window(v, order))
-    inside = (v >= series.MARGIN) & (v <= 1 - series.MARGIN)
+    inside = (v >= fourier.MARGIN) & (v <= 1 - fourier.MARGIN)
     # The steepness squared is pi MARGIN order / 2, at most 32: an error function leaves exp(-that) at its ends.
-    left_over = np.exp(-np.clip(np.pi * series.MARGIN * order / 2, 3, 32))
+    left_over = np.exp(-np.clip(np.pi * fourier.MARGIN * order / 2, 3, 32))
     assert np.all(np.abs(value[inside] - 1) <= left_over) and value[0] <= left_over and value[-1] <= left_over
     low, length = fourier.widen(jnp.array(-1.0), jnp.array(3.0))
-    np.testing.assert_allclose([low + series.MARGIN * length, low + (1 - series.MARGIN) * length], [-1, 3], rtol=1e-12)
+    np.testing.assert_allclose([low + fourier.MARGIN * length, low + (1 - fourier.MARGIN) * length], [-1, 3], rtol=1e-12)
 
 
 def test_panels_are_split_at_the_kinks():
@@ -235,13 +235,13 @@ def test_the_weights_of_statistics_give_expectations(activation, t, frequencies,
     """`grid_weights` on the box of `y = C f(x)`, against enumeration; the series of a smooth function of y."""
     source, layer, *_ = cases.problem(3, activation=activation)
     readout = RNG(1).normal(size=(t, cases.N2)) / np.sqrt(cases.N2)
-    resolution, form = av.Resolution(frequencies), layer.form()
+    resolution = av.Resolution(frequencies)
 
     @jax.jit
     def rule(source):
-        axis = RidgeAxis.of(source, form, resolution)
-        one = statistic.Statistic.of(source, form, jnp.asarray(readout), axis, resolution)
-        nodes = statistic_nodes(Spectrum.of(one, axis.law_grid(resolution, t), resolution), resolution)
+        reading = Reading.of(source, layer, resolution)
+        one = Statistic.of(reading, jnp.asarray(readout))
+        nodes = StatisticLaw.of(one, reading.axis.law_grid(resolution, t), resolution).nodes
         _, remainder = least_squares_series(one, nodes, jnp.tanh(nodes.points.sum(axis=1)), order=10)
         return nodes, remainder
 
@@ -262,18 +262,19 @@ def test_the_series_of_a_law_has_the_expectation_of_its_values(t, frequencies):
     """`Re sum_p gamma_p phi(w_p) = weights . values`, with phi by enumeration; the values are any, step or noise."""
     source, layer, *_ = cases.problem(3)
     readout = RNG(1).normal(size=(t, cases.N2)) / np.sqrt(cases.N2)
-    resolution, form = av.Resolution(frequencies), layer.form()
+    resolution = av.Resolution(frequencies)
 
     @jax.jit
     def law(source):
-        axis = RidgeAxis.of(source, form, resolution)
-        one = statistic.Statistic.of(source, form, jnp.asarray(readout), axis, resolution)
-        spectrum = Spectrum.of(one, axis.law_grid(resolution, t), resolution)
-        return one, spectrum, statistic_nodes(spectrum, resolution)
+        reading = Reading.of(source, layer, resolution)
+        return StatisticLaw.of(
+            Statistic.of(reading, jnp.asarray(readout)), reading.axis.law_grid(resolution, t), resolution
+        )
 
-    one, spectrum, nodes = law(source)
+    found = law(source)
+    one, nodes = found.statistic, found.nodes
     values = jnp.stack([jnp.sign(nodes.points[:, 0]), RNG(2).normal(size=len(nodes.weights))])
-    series = jax.jit(jax.vmap(lambda v: law_series(spectrum, resolution, v)))(values)
+    series = jax.jit(jax.vmap(lambda v: law_series(found, v)))(values)
     frequency, coefficients = np.asarray(series.frequency[0]), np.asarray(series.coefficients)
     oracle_layer = cases.oracle_layer(layer)
 
@@ -293,7 +294,7 @@ def ridge_expectation(prior, decoder, noise: float, mean: float, frequencies: in
 
     @jax.jit
     def expectation(source):
-        axis = RidgeAxis.of(source, layer.form(), av.Resolution(frequencies))
+        axis = RidgeAxis.of(source, layer.read_form(), av.Resolution(frequencies))
         return axis.weights @ axis.values
 
     return float(expectation(source))

@@ -1,5 +1,8 @@
 """The same numbers with proofs: grids of their own, and a bound of every error.
 
+Every inequality is in `docs/bounds.md`, numbered: `B12` in a comment or docstring is item B12 there. It says of each
+constant whether it is proved, an assumption (of roundings alone), or a choice that no proof depends on.
+
 ball.py                  a number and how wrong it may be
 functions.py             what can be certified: analytic, or continuous and linear between kinks
 tail_mass.py             mass beyond a place

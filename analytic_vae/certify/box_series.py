@@ -1,7 +1,7 @@
 """Expectations of functions of a feature's statistics with bounds of their errors.
 
-A bounded function g of `y''`, analytic in a strip, is windowed and made periodic on the box (`axis.py`): with its
-coefficients `c_k` and `phi` of `certified_law.py`, `E g = sum_k c_k phi(w_k)` up to what is bounded here.
+A bounded function g of `y''`, analytic in a strip, is windowed and made periodic on the box (`domain.py`): with its
+coefficients `c_k` and `phi` of `joint_law.py`, `E g = sum_k c_k phi(w_k)` up to what is bounded here.
 """
 
 import itertools
@@ -14,7 +14,7 @@ import numpy as np
 
 from ..types import Array, Complex, Float
 from .ball import SIGMAS, Bounded, bounded
-from .domain import Domain, log_geometric, periodic
+from .domain import KNOWN, NODES, Domain, log_geometric, periodic
 from .encoder_functions import Bounds
 from .joint_law import LARGEST, Joint, Waves
 
@@ -42,36 +42,12 @@ class Coefficients(eqx.Module):
 
 
 def box_coefficients(axes: tuple[Domain, ...], values: Callable, bounds: Bounds) -> Coefficients:
-    """The coefficients of `values: [Q, t] -> [F, Q]`, functions of `y''` with those bounds."""
+    """The coefficients of `values: [Q, t] -> [F, Q]`, functions of `y''` with those bounds (B57)."""
     t, order, dtype = len(axes), axes[0].order, axes[0].low.dtype
-    nodes, known = 8 * order, 3 * order  # coefficients beyond the order are computed for their sizes only
-    v = axes[0].nodes(nodes)
-    grid = jnp.stack(jnp.meshgrid(*[axis.low + axis.length * v for axis in axes], indexing="ij"), axis=-1)
-    window = axes[0].window(v)
-    for axis in axes[1:]:
-        window = window[:, None] * axis.window(v)[None]
-    found = (values(grid.reshape(-1, t)) * window.ravel()[None]).reshape(-1, *[v.size] * t)
-    for d in range(t):
-        found = periodic(found, nodes, axis=1 + d)
-    spectrum = jnp.fft.fftn(found, axes=tuple(range(1, t + 1))) / nodes**t
-    size = jnp.sqrt(jnp.mean(found**2, axis=tuple(range(1, t + 1))))
-    eps = jnp.finfo(dtype).eps
-
-    log = (
-        bounds.log_sup + sum(jnp.interp(bounds.strips[:, d], axes[d].strips, axes[d].log_share) for d in range(t))[None]
-    )
-    least = lambda exponent: jnp.exp(jnp.min(_no_nan(log + exponent[None]), axis=1))  # noqa: E731
-    step = [axis.step * bounds.strips[:, d] for d, axis in enumerate(axes)]
-    aliases = [2 * jnp.exp(-(nodes - known) * x) / -jnp.expm1(-nodes * x) for x in step]
-    more = aliases[0] if t == 1 else aliases[0] + aliases[1] + aliases[0] * aliases[1]
-    aliasing = least(jnp.log(more))
-    roundoff = (eps * (4 + 2 * t * math.log2(nodes)) * size + bounds.rounding) / math.sqrt(nodes**t)
-
-    whole = [1 + 2 / jnp.expm1(x) for x in step]
-    beyond = []
-    for d in range(t):
-        others = sum((jnp.log(whole[e]) for e in range(t) if e != d), jnp.zeros_like(step[d]))
-        beyond.append(2 * least(-(known + 1) * step[d] - log_geometric(step[d]) + others))
+    nodes, known = NODES * order, KNOWN * order  # coefficients beyond the order are computed for their sizes only
+    spectrum, size = _spectrum(axes, values, nodes)
+    roundoff = (jnp.finfo(dtype).eps * (4 + 2 * t * math.log2(nodes)) * size + bounds.rounding) / math.sqrt(nodes**t)
+    aliasing, beyond = _aliasing_and_beyond(axes, bounds, nodes, known)
 
     box = itertools.product(*[range(-known, known + 1)] * (t - 1), range(known + 1))
     index = np.array(list(box))
@@ -86,11 +62,48 @@ def box_coefficients(axes: tuple[Domain, ...], values: Callable, bounds: Bounds)
         roundoff=roundoff,
         dropped_index=jnp.asarray(index[~inside], dtype),
         dropped=(jnp.abs(picked[:, ~inside]) + aliasing[:, None]) * jnp.asarray(twice[~inside], dtype)[None],
-        beyond=jnp.stack(beyond, axis=1),
+        beyond=beyond,
         sup=bounds.sup,
         slope=bounds.slope,
         first=known + 1,
     )
+
+
+def _spectrum(axes: tuple[Domain, ...], values: Callable, nodes: int) -> tuple[Complex[Array, "F *n"], Array]:
+    """Discrete coefficients of the windowed, periodic functions, and root mean squares of those."""
+    t = len(axes)
+    v = axes[0].nodes(nodes)
+    grid = jnp.stack(jnp.meshgrid(*[axis.low + axis.length * v for axis in axes], indexing="ij"), axis=-1)
+    window = axes[0].window(v)
+    for axis in axes[1:]:
+        window = window[:, None] * axis.window(v)[None]
+    found = (values(grid.reshape(-1, t)) * window.ravel()[None]).reshape(-1, *[v.size] * t)
+    for d in range(t):
+        found = periodic(found, nodes, axis=1 + d)
+    spectrum = jnp.fft.fftn(found, axes=tuple(range(1, t + 1))) / nodes**t
+    return spectrum, jnp.sqrt(jnp.mean(found**2, axis=tuple(range(1, t + 1))))
+
+
+def _aliasing_and_beyond(
+    axes: tuple[Domain, ...], bounds: Bounds, nodes: int, known: int
+) -> tuple[Float[Array, " F"], Float[Array, "F t"]]:
+    """Bounds of each coefficient's error (B57), and of the sum of all beyond `known` on each axis (B58)."""
+    t = len(axes)
+    log = (
+        bounds.log_sup + sum(jnp.interp(bounds.strips[:, d], axes[d].strips, axes[d].log_share) for d in range(t))[None]
+    )
+    least = lambda exponent: jnp.exp(jnp.min(_no_nan(log + exponent[None]), axis=1))  # noqa: E731
+    step = [axis.step * bounds.strips[:, d] for d, axis in enumerate(axes)]
+    aliases = [2 * jnp.exp(-(nodes - known) * x) / -jnp.expm1(-nodes * x) for x in step]
+    more = aliases[0] if t == 1 else aliases[0] + aliases[1] + aliases[0] * aliases[1]
+    aliasing = least(jnp.log(more))
+
+    whole = [1 + 2 / jnp.expm1(x) for x in step]
+    beyond = []
+    for d in range(t):
+        others = sum((jnp.log(whole[e]) for e in range(t) if e != d), jnp.zeros_like(step[d]))
+        beyond.append(2 * least(-(known + 1) * step[d] - log_geometric(step[d]) + others))
+    return aliasing, jnp.stack(beyond, axis=1)
 
 
 def frequencies(axes: tuple[Domain, ...], index: Float[Array, "W t"]) -> Float[Array, "W t"]:
@@ -99,26 +112,28 @@ def frequencies(axes: tuple[Domain, ...], index: Float[Array, "W t"]) -> Float[A
 
 
 def _tail(joint: Joint, given: Coefficients, share: float = 1.0) -> Float[Array, " F"]:
-    """Bound of what the dropped coefficients add, each times what the noise leaves of phi."""
+    """Bound of what the dropped coefficients add, each times what the noise leaves of phi (B58)."""
     known = given.dropped @ joint.damping(frequencies(joint.axes, given.dropped_index), share)
     last = jnp.stack([jnp.exp(-share * (axis.noise * axis.step * given.first) ** 2 / 2) for axis in joint.axes])
     return known + given.beyond @ last
 
 
 def expectations(joint: Joint, found: Waves, given: Coefficients, weighted: int) -> tuple[Bounded, Bounded]:
-    """`E g_f`, and `E F g` for the function of index `weighted`."""
+    """`E g_f` (B59), and `E F g` for the function of index `weighted` (B60)."""
     kept, twice = given.kept, given.twice
     size = jnp.abs(kept) * twice[None]
     eps, missed = jnp.finfo(twice.dtype).eps, joint.axes[0].missed
     for axis in joint.axes[1:]:
         missed = missed + axis.missed
     moved, weight_moved = joint.moved
-    summed = eps * math.log2(twice.size + 1)
+    summed = eps * math.log2(twice.size + 1)  # B36
 
     def total(coefficients, phi):
+        """`Re sum_k c_k phi(w_k)`."""
         return (coefficients.real * phi.real[None] - coefficients.imag * phi.imag[None]) @ twice
 
     def rounding(size, roundoff, phi, phi_jitter):
+        """B2."""
         squares = (size * (phi_jitter + summed * jnp.abs(phi))[None]) ** 2
         squares = squares + roundoff[:, None] ** 2 * ((twice * jnp.abs(phi)) ** 2)[None]
         return SIGMAS * jnp.sqrt(squares.sum(axis=1))
@@ -126,13 +141,14 @@ def expectations(joint: Joint, found: Waves, given: Coefficients, weighted: int)
     plain, over = total(kept, found.plain), twice @ jnp.abs(found.plain)
     error = (size + given.aliasing[:, None] * twice[None]) @ found.plain_error + given.aliasing * over
     error = error + rounding(size, given.roundoff, found.plain, found.plain_jitter)
-    error = error + _tail(joint, given) + 2 * missed * given.sup + given.slope @ moved
+    error = error + _tail(joint, given) + 2 * missed * given.sup + given.slope @ moved  # B58, B18, B5
     error = jnp.fmin(error, given.sup + jnp.abs(plain))  # no expectation is larger than the function
     one = slice(weighted, weighted + 1)
     value, over = total(kept[one], found.weighted), twice @ jnp.abs(found.weighted)
     _, high = joint.weight_norm
     more = (size[one] + given.aliasing[one, None] * twice[None]) @ found.weighted_error + given.aliasing[one] * over
     more = more + rounding(size[one], given.roundoff[one], found.weighted, found.weighted_jitter)
+    # B60: the tail by B37, what is outside of the box by B14, rounding by B5.
     more = more + high * _tail(joint, given)[one] + LARGEST * joint.weight_deviation * _tail(joint, given, 0.5)[one]
     more = more + 2 * missed ** (7 / 8) * high * given.sup[one]
     more = more + high * (given.slope[one] @ moved) + weight_moved * given.sup[one]
@@ -141,4 +157,5 @@ def expectations(joint: Joint, found: Waves, given: Coefficients, weighted: int)
 
 
 def _no_nan(log: Array) -> Array:
+    """A bound that is not a number is none."""
     return jnp.where(jnp.isnan(log), jnp.inf, log)

@@ -35,7 +35,7 @@ def carried_terms(
 
 
 def _rate(masses, log_masses, target_log_masses) -> Bounded:
-    """`sum_l E -log P2(z_l)`."""
+    """`sum_l E -log P2(z_l)` (B69)."""
     possible = masses > 0
     own, theirs = (jnp.where(possible, log, 0) for log in (log_masses, target_log_masses))
     sizes = jnp.sum(masses * (jnp.abs(theirs) + 1) * (jnp.abs(own) + 1))
@@ -44,7 +44,7 @@ def _rate(masses, log_masses, target_log_masses) -> Bounded:
 
 
 def _with_codes(source, parts: WhitenedOutput, units: Units, code, resolution: Resolution) -> Bounded:
-    """`T2 = -2 sum_C E <f, decoder_C> code_C(z)`."""
+    """`T2 = -2 sum_C E <f, decoder_C> code_C(z)` (B70)."""
     eps, owner = ROUNDING * jnp.finfo(source.mean.dtype).eps, np.repeat(np.arange(code.shape[0]), code.shape[1])
     code = code.reshape(-1, code.shape[2])
     masses = source.prior.masses
@@ -67,9 +67,10 @@ def _with_codes(source, parts: WhitenedOutput, units: Units, code, resolution: R
 
 
 def _code_moments(masses, code: Float[Array, "m R K"], parts: WhitenedOutput) -> Bounded:
-    """`T3 = sum_CD <decoder_C, decoder_D> E code_C code_D`."""
+    """`T3 = sum_CD <decoder_C, decoder_D> E code_C code_D` (B70)."""
 
     def second(code):
+        """Mean and covariance of the codes of independent features."""
         mean = jnp.einsum("mrk,mk->mr", code, masses)
         centred = code - mean[:, :, None]
         own = jnp.einsum("mrk,mk,msk->mrs", centred, masses, centred)

@@ -12,20 +12,36 @@ from ..spectral.projected_law import Projection
 from ..types import Array, Float, Scalar
 from .tail_mass import RangeCells, log_mass_above, sixteenth
 
-EDGE = 0.18  # of the box, per side, in which the window falls: here more than the engine's, as all of it is charged
+# of the box, per side, in which the window falls: here more than the engine's, as all of it is charged (B15: a choice)
+EDGE = 0.18
 
-LAYERS = 8  # in which the fall of the window is charged
+LAYERS = 8  # in which the fall of the window is charged (B16: a choice)
 
-RATES = np.geomspace(0.25, 256.0, 61)  # w_K rho, among which the best strip is chosen
+RATES = np.geomspace(0.25, 256.0, 61)  # w_K rho, among which the best strip is chosen (B19: a choice)
 
-WIDTHS = np.array([0.0, 1.0, 1.5, 2, 2.5, 3, 3.5, 4, 4.5, 5, 5.5, 6, 7, 8, 9, 10])  # w_K eta, for the smoothing
+# w_K eta, for the smoothing of kinks (B23: a choice, but each 0 or from 1 to 10, which B25 needs)
+WIDTHS = np.array([0.0, 1.0, 1.5, 2, 2.5, 3, 3.5, 4, 4.5, 5, 5.5, 6, 7, 8, 9, 10])
+
+FLATTEST, STEEPEST = 6, 32  # s^2 of the window's error function; at least 6, which B15 to B19 and B39 need
+
+CROSSING = 0.02  # in the logarithm of a strip's share: for points that both ends of the window reach (B19)
+
+SMOOTHING = 0.2  # at least phi(0) / 2 = 0.19947: what smoothing a unit kink by eta changes, in eta (B23)
+
+# Coefficients come from so many times K nodes, and so many times K of them are looked at (B27, B57: choices).
+NODES, KNOWN = 8, 3
+
+KNOWN_KINKS = 8  # so many times K are the terms of a kink's tail that are summed one by one (B24: a choice)
+
+KNOWN_MASS = 4  # so many times K are the frequencies of the mass near a kink (B25: a choice)
 
 
 class Domain(eqx.Module):
     """A box of one projection and what lies outside of it.
 
     Fields: `low`, `length` of the box; `noise`, the standard deviation given all other axes; `missed`, a bound of
-    `E |1 - W(Y)|`; `reach`, of `(E |Y - centre|^16)^(1/16)`; `order`, the highest frequency index K.
+    `E |1 - W(Y)|` (B16) and of the copies of W (B17); `reach`, of `(E |Y - centre|^16)^(1/16)` (B13); `order`, the
+    highest frequency index K.
     """
 
     low: Scalar
@@ -49,7 +65,7 @@ class Domain(eqx.Module):
             inner_low, inner_high = bend.shorter(law, mirrored, *full)
             elsewhere = bend.elsewhere
         length = (inner_high - inner_low) / (1 - 2 * EDGE)
-        # Per side: 1 - W is at most 1 beyond the inner box, and half of erfc(s (1 + 2 x)) at x edges inside of it.
+        # B16. Per side: 1 - W is at most 1 beyond the inner box, and half of erfc(s (1 + 2 x)) at x edges inside of it.
         s, x = edge_steepness(order), np.arange(1, LAYERS + 1) / LAYERS
         lacks = jnp.asarray([1, *(math.erfc(s * (1 + 2 * (one - 1 / LAYERS))) / 2 for one in x)], length.dtype)
         depths = EDGE * length * jnp.asarray([0, *x], length.dtype)
@@ -97,17 +113,17 @@ class Domain(eqx.Module):
 
     @property
     def extended(self) -> tuple[Scalar, Scalar]:
-        """The box and once more its edges: beyond, the window is nothing."""
+        """The box and once more its edges: beyond, the window is below `erfc(3 s) / 2`, which is nothing (B15)."""
         edge = EDGE * self.length
         return self.low - edge, self.low + self.length + edge
 
     @property
     def strips(self) -> Float[Array, " rho"]:
-        """The half-widths `rho` that are tried."""
+        """The half-widths `rho` that are tried (B19)."""
         return jnp.asarray(RATES, self.low.dtype) / self.top
 
     def window(self, v: Float[Array, " Q"]) -> Float[Array, " Q"]:
-        """`W` in box coordinates."""
+        """`W` in box coordinates (B15)."""
         s = edge_steepness(self.order)
         erf = jax.scipy.special.erf
         return (1 + erf(s * (2 * v / EDGE - 1))) * (1 + erf(s * (2 * (1 - v) / EDGE - 1))) / 4
@@ -118,49 +134,53 @@ class Domain(eqx.Module):
         return jnp.arange(-beyond, count + beyond, dtype=self.low.dtype) / count
 
     def damping(self, index: Array | int, noise: Array | None = None) -> Array:
-        """`exp(-noise^2 w_k^2 / 2)`; with the axis' own noise, the default, a bound of `|phi(w_k)|`."""
+        """`exp(-noise^2 w_k^2 / 2)`; with the axis' own noise, the default, a bound of `|phi(w_k)|` (B22)."""
         noise = self.noise if noise is None else noise
         return jnp.exp(-((noise * self.step * index) ** 2) / 2)
 
     @property
     def log_share(self) -> Float[Array, " rho"]:
-        """`log (1 / length) int |W(y + i rho)| dy` in the `strips`, by `|erfc(x + iv)| <= e^(v^2) erfc(x)`."""
+        """`log (1 / length) int |W(y + i rho)| dy` in the `strips`, by `|erfc(x + iv)| <= e^(v^2) erfc(x)` (B19)."""
         s = edge_steepness(self.order)
         shift = 2 * s / (EDGE * self.length) * self.strips
-        return jnp.logaddexp(0.0, shift**2 + math.log(EDGE / (s * math.sqrt(math.pi))) + 0.02)
+        share = jnp.logaddexp(0.0, shift**2 + math.log(EDGE / (s * math.sqrt(math.pi))) + CROSSING)
+        # In wide strips the points that both ends of the window reach are more than CROSSING provides for.
+        apart = 2 * (s * (1 - EDGE) / EDGE) ** 2
+        both = 2 * shift**2 - apart + math.log(EDGE / (8 * s) * math.sqrt(math.pi / 2))
+        return jnp.where(shift**2 <= apart - 3, share, jnp.logaddexp(share, both))
 
     def analytic_tail(self, sup: Float[Array, " rho"], noise: Array, order: int) -> Scalar:
-        """Bound of `sum_{|k| > order} |c_k| exp(-noise^2 w_k^2 / 2)` of a function at most `sup` in the `strips`."""
+        """Bound of `sum_{|k| > order} |c_k| exp(-noise^2 w_k^2 / 2)` for functions up to `sup` in the strips (B20)."""
         first = self.step * (order + 1)
         return self._least(-first * self.strips - log_geometric(self.step * self.strips), sup) * jnp.exp(
             -((noise * first) ** 2) / 2
         )
 
     def alias(self, sup: Float[Array, " rho"], nodes: int, order: int) -> Scalar:
-        """Bound of the error of every coefficient up to `order` from a rule of that many equal nodes."""
+        """Bound of the error of every coefficient up to `order` from a rule of that many equal nodes (B21)."""
         apart = self.step * (nodes - order) * self.strips
         return self._least(-apart - log_geometric(self.step * nodes * self.strips), sup)
 
     def _least(self, exponent: Float[Array, " rho"], sup: Float[Array, " rho"]) -> Scalar:
-        # Twice, for both signs of k.
+        # The least over the strips of B19; twice, for both signs of k.
         log = exponent + self.log_share + jnp.log(jnp.maximum(sup, jnp.finfo(sup.dtype).tiny))
         return 2 * jnp.exp(jnp.min(jnp.where(jnp.isnan(log), jnp.inf, log)))
 
     def kink_tail(self, eta: Float[Array, " E"], noise: Array) -> Float[Array, " E"]:
-        """`sum_{|k| > K} (1 / length) w_k^-2 F(eta w_k) exp(-noise^2 w_k^2 / 2)`: the tail of a unit jump of the slope.
+        """The tail of a unit jump of the slope: `sum_{|k| > K} (1 / length) w_k^-2 F(eta w_k) exp(-noise^2 w_k^2 / 2)`.
 
-        `F(x) = (1 + x^2 / 2) exp(-x^2 / 2)` smooths: its kernel has the moments of a point mass up to the third.
+        B24. `F(x) = (1 + x^2 / 2) exp(-x^2 / 2)` smooths: its kernel has a point mass' moments up to the third (B23).
         """
-        last = 8 * self.order
+        last = KNOWN_KINKS * self.order
         w = self.step * jnp.arange(self.order + 1, last + 1, dtype=self.low.dtype)
         x = (eta[:, None] * w[None]) ** 2 / 2
         term = (1 + x) * jnp.exp(-x - ((noise * w) ** 2 / 2)[None]) / (w**2)[None] / self.length
-        return 2 * (term.sum(axis=1) + term[:, -1] * last)  # sum_{k > n} k^-2 <= 1 / n
+        return 2 * (term.sum(axis=1) + term[:, -1] * last)  # B24: sum_{k > n} k^-2 <= 1 / n
 
 
 def edge_steepness(order: int) -> float:
-    """Of the window's error function: that of `series.window`, but never as flat as it is for few frequencies."""
-    return float(np.clip(np.pi * EDGE * order / 2, 6, 32)) ** 0.5
+    """`s` of the window (B15): that of `fourier.window`, but never as flat as it is for few frequencies."""
+    return float(np.clip(np.pi * EDGE * order / 2, FLATTEST, STEEPEST)) ** 0.5
 
 
 def periodic(values: Array, count: int, axis: int) -> Array:
@@ -172,11 +192,11 @@ def periodic(values: Array, count: int, axis: int) -> Array:
 
 
 def smoothed_mass(axis: Domain, law: Projection, places: Float[Array, " P"], eta: Float[Array, " E"]) -> Array:
-    """Bounds `[E, P]` of `E exp(-(Y - t)^2 / (4 eta^2))`, how much of the law is near a kink, for `eta w_K >= 1` or 0.
+    """Bounds `[E, P]` of `E exp(-(Y - t)^2 / (4 eta^2))`, how much of the law is near a kink, for the `WIDTHS` (B25).
 
     Poisson's sum over the box's frequencies, where the Gaussian's own transform falls as `exp(-eta^2 w^2)`.
     """
-    top = 4 * axis.order
+    top = KNOWN_MASS * axis.order
     w = axis.step * jnp.arange(top + 1, dtype=axis.low.dtype)
     phi = jax.vmap(lambda one: _characteristic(law, one))(w)
     eta = eta[:, None]
@@ -184,13 +204,13 @@ def smoothed_mass(axis: Domain, law: Projection, places: Float[Array, " P"], eta
     wave = phi[None] * jnp.exp(-1j * w[None] * (places[:, None] - law.mean[0]))
     doubled = transform * jnp.where(w == 0, 1, 2)[None]
     value = jnp.einsum("ew,pw->ep", doubled, wave.real)
-    beyond = 2 * transform[:, -1:] * top / jnp.maximum(1, 2 * (eta * w[-1]) ** 2)  # by an integral
-    rounding = doubled @ (jnp.finfo(w.dtype).eps * (64 + 64 * axis.length * w))
+    beyond = 2 * transform[:, -1:] * top / jnp.maximum(1, 2 * (eta * w[-1]) ** 2)  # B25: by an integral
+    rounding = doubled @ (jnp.finfo(w.dtype).eps * (64 + 64 * axis.length * w))  # B4
     return jnp.clip(value + beyond + rounding[:, None], 0, 1)
 
 
 def _characteristic(law: Projection, w: Scalar) -> Array:
-    # less the phase of the mean
+    """`phi(w)` less the phase of the mean."""
     features = jnp.sum(law.masses * jnp.exp(1j * w * law.atoms[0]), axis=1)
     return jnp.exp(-law.covariance[0, 0] * w**2 / 2) * jnp.prod(features)
 

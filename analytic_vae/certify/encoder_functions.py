@@ -15,12 +15,14 @@ from ..types import Array, Float
 from .domain import Domain
 from .functions import Analytic
 
-FEW = 4  # with two statistics every so many-th strip is tried on each axis
+FEW = 4  # with two statistics every so many-th strip is tried on each axis (B63: a choice)
+
+WIDEST = 0.98 * math.pi  # of the spreads of logits that are used, all below pi (B63: a choice)
 
 
 class Bounds(NamedTuple):
     """Of functions `g_f`: `log_sup: [F, S]` of their sizes in `strips: [S, t]` of half-widths; `sup: [F]` at real y,
-    `slope: [F, t]` of their derivatives there; and `rounding: [F]` of their values, point by point.
+    `slope: [F, t]` of their derivatives there (B28); and `rounding: [F]` of their values, point by point.
     """
 
     strips: Float[Array, "S t"]
@@ -28,6 +30,15 @@ class Bounds(NamedTuple):
     sup: Float[Array, " F"]
     slope: Float[Array, "F t"]
     rounding: Float[Array, " F"]
+
+
+class CodeTables(NamedTuple):
+    """What belongs to one code of a feature: atoms, the code, all codes of the feature, log masses of the target."""
+
+    atoms: Float[Array, " K"]
+    code: Float[Array, " K"]
+    siblings: Float[Array, "R K"]
+    log_masses: Float[Array, " K"]
 
 
 RATE, MEAN = 0, 1  # which functions of `encoder_functions` these are
@@ -44,6 +55,7 @@ def latent_mean(encoder: AbstractEncoder, atoms: Float[Array, " K"], code: Float
     middle, half = middle_and_half(code)
 
     def value(y):
+        """`sum_k q_k(y) (code_k - middle)`."""
         log_q = jax.vmap(lambda point: encoder.log_masses(point[None], atoms))(jnp.ravel(y))
         return (jnp.exp(log_q) @ (code - middle)).reshape(y.shape)
 
@@ -51,12 +63,14 @@ def latent_mean(encoder: AbstractEncoder, atoms: Float[Array, " K"], code: Float
         return encoder.regularity(low[None], high[None], width[None], atoms)
 
     def sup(low, high, width):
+        """B61; at real y half of the range."""
         imag_spread = regularity(low, high, width).imag_spread
-        known = imag_spread < 0.98 * jnp.pi
+        known = imag_spread < WIDEST
         grown = jnp.where(known, half / jnp.cos(jnp.where(known, imag_spread, 0) / 2), jnp.inf)
         return jnp.where(width == 0, half, grown)
 
     def rounding(low, high):
+        """B4: of logits of that size."""
         return half * (8 + 2 * regularity(low, high, jnp.zeros_like(low)).size)
 
     return Analytic(value, sup, jnp.zeros_like(half), rounding=rounding)
@@ -64,10 +78,7 @@ def latent_mean(encoder: AbstractEncoder, atoms: Float[Array, " K"], code: Float
 
 def encoder_functions(
     encoder: AbstractEncoder,
-    atoms: Float[Array, " K"],
-    code: Float[Array, " K"],
-    siblings: Float[Array, "R K"],
-    log_masses: Float[Array, " K"],
+    tables: CodeTables,
     statistic: Statistic,
     axes: tuple[Domain, ...],
     series: Series | None = None,
@@ -77,15 +88,22 @@ def encoder_functions(
     A code is a number for each atom; its mean is less the middle of the code. The covariances given y, and the products
     of means, are those with each of the `siblings`: all codes of the feature. With a series for s there is one more,
     the square of what that leaves out.
-    Returns values and their bounds.
-    If `l_k` are logits with `|Im (l_k - l_k')| <= theta < pi`, then `|q_k| <= sec(theta / 2) p_k` with masses `p` of
-    the real parts, as `|sum_k exp(l_k)| >= cos(theta / 2) sum_k |exp(l_k)|`.
+    Returns values and their bounds (B61, B62).
     """
-    (middle, half), (middles, halves) = middle_and_half(code), middle_and_half(siblings)
-    reference = jnp.where(jnp.isfinite(log_masses), log_masses, 0)
-    t, basis = statistic.dimension, statistic.basis
+    reference = jnp.where(jnp.isfinite(tables.log_masses), tables.log_masses, 0)  # B67
+    return (
+        _values(encoder, tables, reference, statistic, series),
+        _bounds(encoder, tables, reference, statistic, axes, series),
+    )
+
+
+def _values(encoder: AbstractEncoder, tables: CodeTables, reference, statistic: Statistic, series) -> Callable:
+    atoms, code, siblings, _ = tables
+    (middle, _), (middles, _) = middle_and_half(code), middle_and_half(siblings)
+    basis = statistic.basis
 
     def values(points):
+        """`[Q, t] -> [F, Q]`."""
         log_q = jax.vmap(lambda y: encoder.log_masses(y, atoms))(statistic.centre[None] + points @ basis.T)
         q = jnp.exp(log_q)
         own, others = code - middle, siblings - middles[:, None]
@@ -98,6 +116,17 @@ def encoder_functions(
             found.append((mean - (cis(points @ series.frequency.T) @ series.coefficients).real)[None] ** 2)
         return jnp.concatenate(found)
 
+    return values
+
+
+def _bounds(
+    encoder: AbstractEncoder, tables: CodeTables, reference, statistic: Statistic, axes: tuple[Domain, ...], series
+) -> Bounds:
+    """If `l_k` are logits with `|Im (l_k - l_k')| <= theta < pi`, then `|q_k| <= sec(theta / 2) p_k` with masses `p` of
+    the real parts, as `|sum_k exp(l_k)| >= cos(theta / 2) sum_k |exp(l_k)|` (B61)."""
+    atoms, code, siblings, _ = tables
+    (_, half), (_, halves) = middle_and_half(code), middle_and_half(siblings)
+    t, basis = statistic.dimension, statistic.basis
     low, high = (jnp.stack(ends) for ends in zip(*[axis.extended for axis in axes], strict=True))
     corners = jnp.stack([low, high])
     centre, span = (corners[0] + corners[1]) / 2, (corners[1] - corners[0]) / 2
@@ -105,12 +134,13 @@ def encoder_functions(
     every = slice(None) if t == 1 else slice(None, None, FEW)
     strips = jnp.stack(jnp.meshgrid(*[axis.strips[every] for axis in axes], indexing="ij"), axis=-1).reshape(-1, t)
     regularity = jax.vmap(lambda rho: encoder.regularity(y - around, y + around, jnp.abs(basis) @ rho, atoms))(strips)
-    known = regularity.imag_spread < 0.98 * jnp.pi
+    known = regularity.imag_spread < WIDEST
     imag_spread = jnp.where(known, regularity.imag_spread, 0)
     sec = 1 / jnp.cos(imag_spread / 2)
     states, prior = math.log(atoms.shape[0]), jnp.abs(reference).max()
 
     def sups(sec, imag_spread, rho):
+        """B62."""
         rate = sec * (states + jnp.log(sec) + imag_spread + prior)
         both = half * halves
         found = [jnp.stack([rate, half * sec]), jnp.outer(both, sec + sec**2), jnp.outer(both, sec**2)]
@@ -122,9 +152,9 @@ def encoder_functions(
     log_sup = jnp.where(known[None], jnp.log(sups(sec, imag_spread, strips)), jnp.inf)
     sup = sups(jnp.ones(1, half.dtype), jnp.zeros(1, half.dtype), jnp.zeros((1, t), half.dtype))[:, 0]
     eps = jnp.finfo(atoms.dtype).eps
-    # Slopes by Cauchy's estimate, and what rounding y and the logits does.
+    # Slopes by Cauchy's estimate (B28), and what rounding y and the logits does (B4).
     slope = jnp.min(jnp.exp(log_sup)[:, :, None] / strips[None], axis=1)
     farther = jnp.maximum(jnp.abs(low), jnp.abs(high)) + jnp.abs(statistic.centre) / jnp.abs(jnp.diagonal(basis))
     size = regularity.size.max()
     rounding = eps * (slope @ farther + sup * (8 + 2 * size))
-    return values, Bounds(strips, log_sup, sup, slope, rounding)
+    return Bounds(strips, log_sup, sup, slope, rounding)

@@ -11,18 +11,18 @@ from ..spectral.characteristic import cis
 from ..spectral.projected_law import Projection
 from ..types import Array, Complex, Float, Scalar
 from .ball import HALF
-from .domain import EDGE, WIDTHS, Domain, periodic, smoothed_mass
+from .domain import EDGE, KNOWN, NODES, SMOOTHING, WIDTHS, Domain, periodic, smoothed_mass
 from .functions import Analytic, OneOf, PiecewiseLinear
 
 
 class Factor(NamedTuple):
-    """A function of one axis as coefficients of the half-space of frequencies, with what they miss.
+    """A function g of one axis as coefficients of the half-space of frequencies, with what they miss (B27 to B32).
 
     `coefficients: [K + 1]` are those of `exp(i w_k (y - low))`, already smoothed; `aliasing` bounds the error of each,
     and `roundoff: [K + 1]` its rounding; `tail` bounds the sum of their sizes beyond K, each times what the noise
     leaves of `phi`, and `half_tail` with half of the noise's variance; `bias` is what smoothing changes, in L1 and
-    (`bias_norm`) L2; `outside` bounds `E |g - P|` and `norm` `(E |g|^8)^(1/8)`; `sup` bounds the smoothed function on
-    the box, and `slope` the slope there.
+    (`bias_norm`) L2; `outside` bounds `E |g - P|`, P the windowed periodic g, and `norm` `(E |g|^8)^(1/8)`, for a g of
+    degree 1 also `(E |g|^16)^(1/16)`; `sup` bounds P, also smoothed, and `slope` the slope of g on the box.
     """
 
     coefficients: Complex[Array, " K"]
@@ -48,31 +48,33 @@ def factor(axis: Domain, law: Projection, function: PiecewiseLinear | Analytic |
 
 
 def _analytic(axis: Domain, function: Analytic) -> Factor:
-    nodes, known = 8 * axis.order, 3 * axis.order  # the coefficients beyond K are computed for their sizes only
+    """B27."""
+    nodes, known = NODES * axis.order, KNOWN * axis.order
     v = axis.nodes(nodes)
     values = periodic(function.function(axis.low + axis.length * v) * axis.window(v), nodes, axis=0)
     coefficients = jnp.fft.rfft(values)[: known + 1] / nodes
     sup = jax.vmap(lambda rho: function.sup(*axis.extended, rho))(axis.strips)
     bounded = function.lipschitz == 0
     steep = function.degree * function.lipschitz * jnp.max(jnp.abs(values)) ** (1 - 1 / function.degree)
-    slope = jnp.where(bounded, jnp.min(sup / axis.strips), steep)  # Cauchy's estimate, or as given
+    slope = jnp.where(bounded, jnp.min(sup / axis.strips), steep)  # B28: Cauchy's estimate, or as given
     size = jnp.sqrt(jnp.mean(values**2))
-    aliasing = axis.alias(sup, nodes, known)
+    aliasing = axis.alias(sup, nodes, known)  # B21
     rounding = (4 + 2 * math.log2(nodes)) * size + 2 * jnp.max(jnp.abs(values)) + slope * axis.farthest
     rounding = rounding + function.rounding(*axis.extended)
-    roundoff = jnp.finfo(v.dtype).eps / math.sqrt(nodes) * rounding
+    roundoff = jnp.finfo(v.dtype).eps / math.sqrt(nodes) * rounding  # B4
     beyond = jnp.abs(coefficients[axis.order + 1 :]) + aliasing
 
     def missing(noise):
+        """B20."""
         index = jnp.arange(axis.order + 1, known + 1, dtype=v.dtype)
         return 2 * beyond @ axis.damping(index, noise) + axis.analytic_tail(sup, noise, known)
 
     far = jnp.asarray(jnp.finfo(v.dtype).max ** 0.5, v.dtype)
     low, high = (jnp.where(bounded, side * far, end) for side, end in zip((-1, 1), axis.extended, strict=True))
     largest = function.sup(low, high, jnp.zeros_like(low))
-    root = jnp.abs(function.function(axis.centre)) ** (1 / function.degree)
+    root = jnp.abs(function.function(axis.centre)) ** (1 / function.degree)  # B13 and B32
     norm = jnp.where(bounded, largest, (root + function.lipschitz * axis.reach) ** function.degree)
-    # E |g - P|: of g itself beyond the window, and of the windowed copies that stand there.
+    # B18, E |g - P|: of the windowed copies that stand beyond the window, and of g itself there.
     outside = axis.missed * largest + jnp.where(bounded, axis.missed * largest, axis.missed ** (7 / 8) * norm)
     kept = coefficients[: axis.order + 1]
     return Factor(
@@ -90,39 +92,62 @@ def _analytic(axis: Domain, function: Analytic) -> Factor:
     )
 
 
+class Inside(NamedTuple):
+    """A piecewise linear function as one with no kinks outside of the inner box (B30).
+
+    `line` is in powers of `y - centre`; `dropped` bounds the L16 norm, outside of the inner box, of what that changes.
+    """
+
+    places: Float[Array, " P"]
+    jumps: Float[Array, " P"]
+    line: Float[Array, " 2"]
+    dropped: Scalar
+
+    @classmethod
+    def of(cls, axis: Domain, function: PiecewiseLinear) -> "Inside":
+        """Below the inner box a kink is a change of the line on all of it; above, it is nothing there."""
+        centre, (inner_low, inner_high) = axis.centre, axis.inner
+        places, jumps, intercept, slope = function
+        below, above = places <= inner_low, places >= inner_high
+        intercept = intercept - jnp.sum(jnp.where(below, jumps * places, 0))
+        slope = slope + jnp.sum(jnp.where(below, jumps, 0))
+        dropped = jnp.sum(jnp.where(below | above, jnp.abs(jumps) * (jnp.abs(places - centre) + axis.reach), 0))
+        jumps, places = jnp.where(below | above, 0, jumps), jnp.clip(places, inner_low, inner_high)
+        return cls(places, jumps, jnp.stack([intercept + slope * centre, slope]), dropped)
+
+    def size(self, centre: Scalar, radius: Scalar) -> Scalar:
+        """A bound of the function at `|y - centre| <= radius`, part by part (B32)."""
+        return (
+            jnp.abs(self.line[0])
+            + jnp.abs(self.line[1]) * radius
+            + jnp.abs(self.jumps) @ (radius + jnp.abs(self.places - centre))
+        )
+
+
 def _piecewise_linear(axis: Domain, law: Projection, function: PiecewiseLinear) -> Factor:
+    """B29 to B32."""
     edge, centre = EDGE * axis.length, axis.centre
-    inner_low, inner_high = axis.inner
-    places, jumps, intercept, slope = function
-    steepest = jnp.abs(slope) + jnp.sum(jnp.abs(jumps))
-    # Below the inner box a kink is a change of the line on all of it; above, it is nothing there; but not outside.
-    below, above = places <= inner_low, places >= inner_high
-    intercept = intercept - jnp.sum(jnp.where(below, jumps * places, 0))
-    slope = slope + jnp.sum(jnp.where(below, jumps, 0))
-    dropped = jnp.sum(jnp.where(below | above, jnp.abs(jumps) * (jnp.abs(places - centre) + axis.reach), 0))
-    jumps, places = jnp.where(below | above, 0, jumps), jnp.clip(places, inner_low, inner_high)
-    line = jnp.stack([intercept + slope * centre, slope])  # in powers of y - centre
+    steepest = jnp.abs(function.slope) + jnp.sum(jnp.abs(function.jumps))
+    inside = Inside.of(axis, function)
+    places, jumps, line = inside.places, inside.jumps, inside.line
     transform = Transform.of(axis, axis.frequency, places, jumps, line)
 
     w = axis.frequency
     eta = jnp.asarray(WIDTHS, w.dtype) / axis.top
     mass = smoothed_mass(axis, law, places, eta)
-    bias, bias_norm = (0.2 * eta * (near @ jnp.abs(jumps)) for near in (mass, jnp.sqrt(mass)))
-    tail, half = (jnp.sum(jnp.abs(jumps)) * axis.kink_tail(eta, axis.noise * share) for share in (1, HALF))
-    best = jnp.argmin(bias + tail)
+    bias, bias_norm = (SMOOTHING * eta * (near @ jnp.abs(jumps)) for near in (mass, jnp.sqrt(mass)))  # B23
+    tail, half = (jnp.sum(jnp.abs(jumps)) * axis.kink_tail(eta, axis.noise * share) for share in (1, HALF))  # B24
+    best = jnp.argmin(bias + tail)  # a choice: each of them is a bound
     x = (eta[best] * w) ** 2 / 2
     # Only the kinks are smoothed: smoothed ends of the window could reach into the law.
     coefficients = transform.ends + (1 + x) * jnp.exp(-x) * transform.kinks
-    # What the window's ends leave beyond K falls by `exp(-sigma^2 w_1 w_k)` and more from one frequency to the next.
+    # B31: what the window's ends leave beyond K falls by `exp(-sigma^2 w_1 w_k)` or more from each w_k to the next.
     ratio = jnp.exp(-(axis.edge_width**2) * axis.step * axis.top)
     rest = 2 * Transform.of(axis, axis.top[None] + axis.step, places, jumps, line).end_sizes[0] / (1 - ratio)
+    # B4: of phases up to w times the box, and of a few sums and products.
     rounding = (transform.kink_sizes + transform.end_sizes) * (8 + w * jnp.maximum(axis.length, axis.farthest))
-
-    def size(radius):
-        return jnp.abs(line[0]) + jnp.abs(line[1]) * radius + jnp.abs(jumps) @ (radius + jnp.abs(places - centre))
-
-    norm = size(axis.reach) + dropped
-    sup = 2 * size(axis.length / 2 + edge / 2)  # the kernel's L1 norm is below 2
+    norm = inside.size(centre, axis.reach) + inside.dropped  # B13 and B32
+    sup = 2 * inside.size(centre, axis.length / 2 + edge / 2)  # B32: the 2 is for copies and for smoothing
     return Factor(
         coefficients=coefficients,
         aliasing=jnp.zeros_like(axis.low),
@@ -131,7 +156,7 @@ def _piecewise_linear(axis: Domain, law: Projection, function: PiecewiseLinear) 
         half_tail=half[best] + rest,
         bias=bias[best],
         bias_norm=bias_norm[best],
-        outside=2 * axis.missed ** (7 / 8) * norm + axis.missed * sup,
+        outside=2 * axis.missed ** (7 / 8) * norm + axis.missed * sup,  # B14 and B18
         norm=norm,
         sup=sup,
         slope=steepest,
@@ -139,7 +164,7 @@ def _piecewise_linear(axis: Domain, law: Projection, function: PiecewiseLinear) 
 
 
 class Transform(NamedTuple):
-    """Coefficients of the windowed function at some frequencies: the part of its kinks, that of the window's ends.
+    """Coefficients of the windowed function at some frequencies: of its kinks, and of the window's ends (B29).
 
     `int_t^E (y - t)^p e^(-iwy) dy = e^(-iwt) / (iw)^(p + 1) - e^(-iwE) sum_q (E - t)^q (iw)^(q - p - 1)`, p = 0 or 1,
     averaged over an end E that is Gaussian: then the step that ends the box is an error function. At `w = 0` all is
@@ -163,6 +188,7 @@ class Transform(NamedTuple):
         kink_sizes = jnp.where(zero, 0, jnp.sum(jnp.abs(jumps)) / safe**2)
 
         def end(edge, origin, power):
+            """One end's part; at `w = 0` its limit, `E X` or `E X^2 / 2`."""
             mean = edge - origin
             value, size = _end(axis, safe, edge, mean, sigma, power)
             moment = mean if power == 0 else (mean**2 + sigma**2) / 2
@@ -181,7 +207,7 @@ class Transform(NamedTuple):
 
 
 def _end(axis: Domain, w: Array, edge: Array, mean: Array, sigma: Array, power: int) -> tuple[Array, Array]:
-    """`-E[e^(-iw(E - low)) sum_{q <= power} X^q (iw)^(q - power - 1)]`, `X = E - origin` of that mean, and its size."""
+    """`-E[e^(-iw(E - low)) sum_{q <= power} X^q (iw)^(q - power - 1)]`, `X = E - origin` of that mean; its size."""
     iw = 1j * w
     terms = [1 / iw] if power == 0 else [1 / iw**2, (mean - iw * sigma**2) / iw]
     damp = jnp.exp(-((sigma * w) ** 2) / 2)

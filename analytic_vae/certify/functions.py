@@ -10,7 +10,7 @@ from ..types import Array, Float, Scalar
 
 
 class PiecewiseLinear(NamedTuple):
-    """The continuous function `intercept + slope y + sum_i jumps_i relu(y - places_i)`; `places`, `jumps: [P]`."""
+    """The continuous function `intercept + slope y + sum_i jumps_i relu(y - places_i)`; arrays `[P]` (B6)."""
 
     places: Float[Array, " P"]
     jumps: Float[Array, " P"]
@@ -21,7 +21,7 @@ class PiecewiseLinear(NamedTuple):
     def of(cls, activation: Activation, dtype) -> "PiecewiseLinear":
         """A piecewise linear activation with the jumps of its `regularity`, or a linear one."""
         places = jnp.asarray(activation.kinks or (0.0,), dtype)
-        left = places[0] - 1
+        left = places[0] - 1  # any two points left of all kinks give the line there
         slope = activation(left) - activation(left - 1)
         return cls(
             places, jnp.asarray(activation.regularity.jumps or (0.0,), dtype), activation(left) - slope * left, slope
@@ -29,7 +29,7 @@ class PiecewiseLinear(NamedTuple):
 
 
 class Analytic(NamedTuple):
-    """A function that is analytic near the real axis.
+    """A function that is analytic near the real axis (B7).
 
     `sup(low, high, width)` bounds its size at `y + i v`, `low <= y <= high`, `|v| <= width`, by infinity where it is
     not analytic; `lipschitz` bounds the slope of its root of that `degree` on the real axis, and is 0 if `sup` bounds
@@ -47,13 +47,15 @@ class Analytic(NamedTuple):
     def of(cls, activation: Activation, dtype) -> "Analytic":
         """An activation, bounded on the real axis if the bound of its size does not grow; else of bounded slope."""
         regularity = activation.regularity
+        # B7. The root of the largest number, so that squares are still numbers; a bound that is the same up to the root
+        # of that and up to that is taken for one on the whole axis.
         far = jnp.asarray(jnp.finfo(dtype).max ** 0.5, dtype)
         zero = jnp.zeros_like(far)
         bounded = regularity.sup(-far, far, zero) <= regularity.sup(-(far**0.5), far**0.5, zero)
         return cls(activation, regularity.sup, jnp.where(bounded, zero, regularity.slope(zero)))
 
     def squared(self) -> "Analytic":
-        """The square of a function of degree 1."""
+        """The square of a function of degree 1: `|psi^2| = |psi|^2` (B7)."""
         return Analytic(
             lambda y: self.function(y) ** 2,
             lambda low, high, width: self.sup(low, high, width) ** 2,

@@ -19,16 +19,27 @@ from ..moments.statistic import Statistic, inverse_basis
 from ..spectral.characteristic import times
 from ..spectral.projected_law import Projection
 from ..types import Array, Complex, Float, Scalar
+from .ball import DOUBT
 from .domain import Domain
-from .phase_series import coefficients, frequencies
-from .phase_tail import Damping, missing
+from .phase_series import coefficients, frequencies, weighted_aliasing
+from .phase_tail import Damping, Missing, missing
 from .product import CharacteristicGrid
 from .ridge_function import RidgeFunction
 from .tail_mass import sixteenth
 
-LARGEST = 0.86  # of x exp(-x^2 / 4)
+LARGEST = 0.86  # at least the largest x exp(-x^2 / 4), which is (2 / e)^(1/2) = 0.8578 (B37)
 
-AT_ONCE = 2**21  # complex numbers of all features that are held together
+ELIMINATED = 256  # of the root of the unit in the last place: the share of a variance doubted after elimination (B56)
+
+AT_ONCE = 2**21  # complex numbers of all features that are held together (memory alone)
+
+
+class Weight(NamedTuple):
+    """`F = <direction, f(x)> + offset`; `size: [n2]` are the sizes that the direction was summed from."""
+
+    direction: Float[Array, " n2"]
+    size: Float[Array, " n2"]
+    offset: Scalar
 
 
 class Joint(eqx.Module):
@@ -53,17 +64,13 @@ class Joint(eqx.Module):
         source: FeatureModel,
         form: RidgeForm,
         readout: Float[Array, "D n2"],
-        weight: tuple[Float[Array, " n2"], Float[Array, " n2"], Scalar],
+        weight: Weight,
         statistic: Statistic,
         centre: Scalar,
-        order: int,
-        ridge_order: int,
+        orders: tuple[int, int],
     ) -> "Joint":
-        """For `y = readout f(x)` in the coordinates of `statistic`, and `F = <weight_0, f(x)> + weight_2`.
-
-        `weight_1` are the sizes that `weight_0` was summed from.
-        """
-        direction, size, offset = weight
+        """For `y = readout f(x)` in the coordinates of `statistic`; orders: of the axes of `y''`, of the ridge axis."""
+        (direction, _, offset), (order, ridge_order) = weight, orders
         rows = jnp.concatenate([statistic.rows, jnp.stack([direction @ form.linear, form.direction])])
         constant = jnp.stack([direction @ form.offset + offset, form.bias])
         law = Projection.of(source, rows, jnp.concatenate([jnp.zeros_like(statistic.centre), constant]))
@@ -73,7 +80,7 @@ class Joint(eqx.Module):
         )
         ridge = Domain.of(law.alone(D + 1), _conditional(law.covariance, D), ridge_order)
         psi = activation_size(form, ridge)
-        scale = _sizes(source, form, readout, size, offset, statistic, centre, psi)
+        scale = _sizes(source, form, readout, weight, statistic, centre, psi)
         cells, bend, weight_bend = [None] * D, None, None
         if form.activation is not None:
             bend = RidgeFunction(statistic.shear, statistic.coefficient, centre, form.activation)
@@ -93,7 +100,7 @@ class Joint(eqx.Module):
 
     @property
     def moved(self) -> tuple[Float[Array, " D"], Scalar]:
-        """How far rounding may move `y''`, all states and frequencies alike, and F."""
+        """How far rounding may move `y''`, all states and frequencies alike, and F (B5)."""
         eps = jnp.finfo(self.scale.dtype).eps
         own = self.scale[:-1] + jnp.stack([*[axis.length for axis in self.axes], jnp.zeros_like(self.scale[0])])
         if self.bend is not None:
@@ -108,7 +115,7 @@ class Joint(eqx.Module):
 
     @property
     def weight_norm(self) -> tuple[Scalar, Scalar]:
-        """`(E a_F^2)^(1/2)`, and `(E F^16)^(1/16)`, from above."""
+        """`(E a_F^2)^(1/2)`, and `(E F^16)^(1/16)`, from above (B13)."""
         alone = self.law.alone(len(self.axes))
         second = jnp.sqrt(alone.total_covariance[0, 0] + alone.total_mean[0] ** 2)
         centre = jnp.zeros_like(second)
@@ -120,19 +127,19 @@ class Joint(eqx.Module):
         return second, high
 
     def damping(self, frequency: Float[Array, "W D"], share: float = 1.0) -> Float[Array, " W"]:
-        """`exp(-share <w, noise w> / 2)`, a bound of `|phi(w)|`."""
+        """`exp(-share <w, noise w> / 2)`, a bound of `|phi(w)|` (B22)."""
         quadratic = jnp.einsum("wd,de,we->w", frequency, self.noise, frequency)
         return jnp.exp(-share * jnp.maximum(quadratic, 0) / 2)
 
     def ridge_damping(self, frequency: Float[Array, "W D"]) -> Damping:
-        """What the noise leaves beyond the ridge axis' frequencies."""
+        """What the noise leaves beyond the ridge axis' frequencies (B48)."""
         D = len(self.axes)
         without_weight = np.array([*range(D), D + 1])
         return Damping.of(self.ridge, self.law.covariance[without_weight][:, without_weight], frequency)
 
 
 class Waves(NamedTuple):
-    """`phi(w)` and `phi_F(w)`, `[W]` each; bounds of their errors, and of their rounding."""
+    """`phi(w)` and `phi_F(w)`, `[W]` each; bounds of their errors (B52, B53), and of their rounding (B54)."""
 
     plain: Complex[Array, " W"]
     plain_error: Float[Array, " W"]
@@ -153,129 +160,154 @@ def waves(joint: Joint, frequency: Float[Array, "W D"], weighted: bool) -> Waves
     return Waves(*(leaf.reshape(-1)[: frequency.shape[0]] for leaf in found))
 
 
-def _block(joint: Joint, frequency: Float[Array, "W D"], weighted: bool) -> Waves:
-    eps = jnp.finfo(frequency.dtype).eps
-    zero = jnp.zeros((1,), frequency.dtype)
-    omega = zero if joint.bend is None else frequencies(joint.ridge)
-    low = jnp.concatenate([joint.low, zero, joint.ridge.low[None]])
+class Grids(NamedTuple):
+    """What `phi(w)` is summed from: `phi` of `(a'', a_F, b)`, and the coefficients of the waves of the ridge axis."""
 
-    def grids(tau):
+    plane: CharacteristicGrid
+    series: Complex[Array, "W R"]
+    aliasing: Float[Array, "W 1"]
+    roundoff: Float[Array, "W R"]
+
+    @classmethod
+    def of(cls, joint: Joint, frequency: Float[Array, "W D"], omega: Float[Array, " R"], tau: Scalar) -> "Grids":
+        """At frequencies `(w, tau)`, tau that of F."""
+        zero = jnp.zeros((1,), frequency.dtype)
+        low = jnp.concatenate([joint.low, zero, joint.ridge.low[None]])
         w = jnp.concatenate([frequency, jnp.broadcast_to(tau, frequency[:, :1].shape)], axis=1)
         plane = CharacteristicGrid.of(joint.law, low, w, omega)
         if joint.bend is None:
-            series = jnp.ones_like(plane.phi), jnp.zeros_like(plane.size), jnp.zeros_like(plane.size)
-        else:
-            both = RidgeFunction(
-                jnp.concatenate([joint.bend.shear, zero]),
-                jnp.concatenate([joint.bend.coefficient, joint.weight_bend.coefficient]),
-                joint.bend.centre,
-                joint.bend.activation,
-            )
-            series = coefficients(joint.ridge, both, w)
-        return plane, series
+            return cls(plane, jnp.ones_like(plane.phi), jnp.zeros_like(plane.size), jnp.zeros_like(plane.size))
+        both = RidgeFunction(
+            jnp.concatenate([joint.bend.shear, zero]),
+            jnp.concatenate([joint.bend.coefficient, joint.weight_bend.coefficient]),
+            joint.bend.centre,
+            joint.bend.activation,
+        )
+        return cls(plane, *coefficients(joint.ridge, both, w))
+
+
+def _root(*terms: Float[Array, "W R"]) -> Float[Array, " W"]:
+    """The root of the sum of all squares: of independent roundings (B2)."""
+    return jnp.sqrt(sum(jnp.sum(term**2, axis=1) for term in terms))
+
+
+def _block(joint: Joint, frequency: Float[Array, "W D"], weighted: bool) -> Waves:
+    """`waves` of a few frequencies (B52, B53)."""
+    zero = jnp.zeros((), frequency.dtype)
+    omega = zero[None] if joint.bend is None else frequencies(joint.ridge)
 
     def value(tau):
-        plane, series = grids(tau)
-        return jnp.sum(times(series[0], plane.phi), axis=1), (plane, *series)
+        """`E exp(i <w, y''> + i tau F)`."""
+        grids = Grids.of(joint, frequency, omega, tau)
+        return jnp.sum(times(grids.series, grids.plane.phi), axis=1), grids
 
     if not weighted:
-        plain, (plane, series, aliasing, roundoff) = value(zero[0])
+        plain, grids = value(zero)
         derivative = jnp.zeros_like(plain)
     else:
-        found = jax.jvp(value, (zero[0],), (jnp.ones_like(zero[0]),), has_aux=True)
-        plain, derivative, (plane, series, aliasing, roundoff) = found
+        plain, derivative, grids = jax.jvp(value, (zero,), (jnp.ones_like(zero),), has_aux=True)
         derivative = -1j * derivative
-    size, summed = jnp.abs(series), eps * math.log2(omega.size + 1)
-    root = lambda *terms: jnp.sqrt(sum(jnp.sum(term**2, axis=1) for term in terms))  # noqa: E731
-    rounding = root(size * plane.rounding, roundoff * plane.size, summed * size * plane.size)
-    error = aliasing[:, 0] * jnp.sum(plane.size, axis=1)
+    size, summed = jnp.abs(grids.series), jnp.finfo(frequency.dtype).eps * math.log2(omega.size + 1)  # B36
+    plane = grids.plane
+    rounding = _root(size * plane.rounding, grids.roundoff * plane.size, summed * size * plane.size)
+    error, lost = grids.aliasing[:, 0] * jnp.sum(plane.size, axis=1), None
     if joint.bend is not None:
         lost = missing(joint.ridge, joint.bend, frequency, joint.weight_bend, joint.ridge_damping(frequency))
-        error = error + lost.full + 4 * joint.ridge.missed
+        error = error + lost.full + 4 * joint.ridge.missed  # B45, B52
     if not weighted:
         return Waves(plain, error, rounding, derivative, jnp.zeros_like(error), jnp.zeros_like(error))
+    return Waves(plain, error, rounding, derivative, *_weighted_errors(joint, frequency, grids, lost, summed))
 
-    # Of the derivative: F is at most so large, and its Gaussian part adds at most x exp(-x^2 / 2) of its deviation.
+
+def _weighted_errors(
+    joint: Joint, frequency: Float[Array, "W D"], grids: Grids, lost: Missing | None, summed: float
+) -> tuple[Float[Array, " W"], Float[Array, " W"]]:
+    """Bounds of the derivative's error (B53) and rounding (B54)."""
+    # B37: F is at most so large, and its Gaussian part adds at most x exp(-x^2 / 2) of its deviation.
+    plane, eps = grids.plane, jnp.finfo(frequency.dtype).eps
     second, high = joint.weight_norm
     span = jnp.abs(joint.law.atoms[-2]).max(axis=1).sum() + jnp.abs(joint.law.mean[-2]) + 8 * joint.weight_deviation
-    largest = jnp.zeros_like(span)
-    if joint.bend is not None:
-        least, most = joint.weight_bend.range(*joint.ridge.extended)
-        largest = jnp.maximum(jnp.abs(least), jnp.abs(most))[0]
+    largest = jnp.zeros_like(span) if joint.bend is None else joint.weight_bend.largest(joint.ridge)[0]
     both, smaller = span + largest, jnp.sqrt(plane.size)  # exp(-x^2 / 4)
     own = (2 * plane.rounding + (8 * eps + summed) * smaller) * span
     # The derivatives of the waves' coefficients are those of a function of that size: in squares, by Parseval.
-    weighted_rounding = root(size * own, largest * plane.rounding, 2 * both * roundoff * smaller)
-    weighted_error = 2 * both * aliasing[:, 0] * jnp.sum(smaller, axis=1)
+    rounding = _root(jnp.abs(grids.series) * own, largest * plane.rounding, 2 * both * grids.roundoff * smaller)
+    error = 2 * both * grids.aliasing[:, 0] * jnp.sum(smaller, axis=1)
     if joint.bend is not None:
-        weighted_error = weighted_error + lost.weighted + second * lost.full
-        weighted_error = weighted_error + LARGEST * joint.weight_deviation * lost.half
-        weighted_error = weighted_error + 4 * joint.ridge.missed ** (7 / 8) * high
-    return Waves(plain, error, rounding, derivative, weighted_error, weighted_rounding)
+        aliasing = weighted_aliasing(joint.ridge, joint.bend, frequency, joint.weight_bend, largest)
+        error = error + aliasing * jnp.sum(plane.size, axis=1)
+        error = error + lost.weighted + second * lost.full
+        error = error + LARGEST * joint.weight_deviation * lost.half
+        error = error + 4 * joint.ridge.missed ** (7 / 8) * high  # B14, B45
+    return error, rounding
 
 
 def activation_size(form: RidgeForm, ridge: Domain) -> Scalar:
-    """A bound of `(E psi(b)^16)^(1/16)`; 0 for a linear layer."""
+    """A bound of `(E psi(b)^16)^(1/16)` (B13); 0 for a linear layer."""
     if form.activation is None:
         return jnp.zeros_like(ridge.low)
     slope = form.activation.regularity.slope(jnp.zeros_like(ridge.low))
     return jnp.abs(form.activation(ridge.centre)) + slope * ridge.reach
 
 
-def _sizes(source, form, readout, weight_size, offset, statistic, centre, psi) -> Float[Array, " E"]:
-    """Mean sizes of what the projections of `Joint.law` are summed from: their roundings are relative to these."""
+def _sizes(source, form, readout, weight: Weight, statistic, centre, psi) -> Float[Array, " E"]:
+    """Mean sizes of what the projections of `Joint.law` are summed from: their roundings are relative to these (B5)."""
     inverse = jnp.abs(inverse_basis(statistic.basis))
     shear = jnp.abs(statistic.basis @ statistic.shear)
     bent = form.direction_size
     of_y = jnp.abs(readout) @ jnp.abs(form.linear) + shear[:, None] * bent[None]
-    terms = jnp.concatenate([inverse @ of_y, jnp.stack([weight_size @ jnp.abs(form.linear), bent])])
+    terms = jnp.concatenate([inverse @ of_y, jnp.stack([weight.size @ jnp.abs(form.linear), bent])])
     states = terms @ source_sizes(source)
     offsets = jnp.abs(readout) @ jnp.abs(form.offset) + jnp.abs(statistic.centre) + shear * jnp.abs(centre)
     coefficient = jnp.abs(readout) @ jnp.abs(form.output)
-    of_weight = weight_size @ (jnp.abs(form.offset) + psi * jnp.abs(form.output)) + jnp.abs(offset)
+    of_weight = weight.size @ (jnp.abs(form.offset) + psi * jnp.abs(form.output)) + jnp.abs(weight.offset)
     of_rest = jnp.stack([of_weight, jnp.abs(form.bias)])
     constants = jnp.concatenate([inverse @ (offsets + coefficient * psi), of_rest])
     return states + constants
 
 
 def source_sizes(source: FeatureModel) -> Float[Array, " n1"]:
-    """The mean sizes of what each input is summed from."""
+    """The mean sizes of what each input is summed from (B5)."""
     states = jnp.einsum("nmk,mk->n", jnp.abs(source.atom_vectors), source.prior.masses)
     return states + jnp.abs(source.mean) + jnp.sqrt(jnp.diagonal(source.covariance))
 
 
 def root_sizes(source: FeatureModel) -> Float[Array, " n1"]:
-    """Root mean squares of what each input is summed from, one feature after another."""
+    """Root mean squares of what each input is summed from, one feature after another (B42)."""
     states = jnp.sqrt(jnp.einsum("nmk,mk->nm", source.atom_vectors**2, source.prior.masses)).sum(axis=1)
     return states + jnp.abs(source.mean) + jnp.sqrt(jnp.diagonal(source.covariance))
 
 
 def _given_last(covariance: Float[Array, "E E"], D: int) -> Float[Array, "D D"]:
-    """Covariance of the first D Gaussians given the last, from below."""
+    """Covariance of the first D Gaussians given the last, from below (B55)."""
     own, shared, last = covariance[:D, :D], covariance[:D, -1], covariance[-1, -1]
     rest = own - jnp.where(last > 0, jnp.outer(shared, shared) / jnp.where(last > 0, last, 1), 0)
-    return rest - 64 * jnp.finfo(own.dtype).eps * jnp.diag(jnp.diagonal(own))
+    return rest - DOUBT * jnp.finfo(own.dtype).eps * jnp.diag(jnp.diagonal(own))
 
 
 def _given_other(covariance: Float[Array, "D D"], d: int) -> Scalar:
-    """Variance of one of two Gaussians (or of the only one) given the other, from below; of one of more, 0."""
+    """Variance of one of two Gaussians (or of the only one) given the other, from below; of one of more, 0 (B55)."""
     own = covariance[d, d]
     if covariance.shape[0] > 2:
         return jnp.zeros_like(own)
     if covariance.shape[0] == 2:
         other, shared = covariance[1 - d, 1 - d], covariance[0, 1]
         own = own - jnp.where(other > 0, shared**2 / jnp.where(other > 0, other, 1), jnp.where(shared == 0, 0, own))
-    return jnp.maximum(own - 64 * jnp.finfo(own.dtype).eps * covariance[d, d], 0)
+    return jnp.maximum(own - DOUBT * jnp.finfo(own.dtype).eps * covariance[d, d], 0)
 
 
 def _conditional(covariance: Float[Array, "E E"], D: int) -> Scalar:
-    """Standard deviation of the last Gaussian given the first D, from below."""
+    """Standard deviation of the last Gaussian given the first D, from below, by elimination (B56)."""
     order = jnp.asarray([*range(D), covariance.shape[0] - 1])
     rest = covariance[order][:, order]
-    own, least, sure = jnp.diagonal(rest), jnp.sqrt(jnp.finfo(rest.dtype).eps), True
+    own, eps = jnp.diagonal(rest), jnp.finfo(rest.dtype).eps
+    least, sure, grown = jnp.sqrt(eps), True, 1.0
     for d in range(D):
         pivot, row = rest[0, 0], rest[0]
         known = pivot > least * own[d]  # a pivot that is rounding leaves everything open, unless nothing is shared
         sure = sure & (known | jnp.all(row == 0))
+        share = jnp.where(known, own[d] / jnp.where(known, pivot, 1), 0)
+        grown = grown * jnp.where(known, 2 * (1 + jnp.sqrt(2 * share) + share), 1)  # by how much rounding grows
         rest = (rest - jnp.where(known, jnp.outer(row, row) / jnp.where(known, pivot, 1), 0))[1:, 1:]
-    return jnp.sqrt(jnp.where(sure, jnp.maximum(rest[0, 0] - 256 * least * own[-1], 0), 0))
+    doubt = jnp.maximum(ELIMINATED * least, 8 * eps * grown)
+    return jnp.sqrt(jnp.where(sure, jnp.maximum(rest[0, 0] - doubt * own[-1], 0), 0))

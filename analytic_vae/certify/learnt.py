@@ -11,19 +11,20 @@ import numpy as np
 from ..model.encoder import AbstractEncoder
 from ..model.feature_model import FeatureModel
 from ..model.layer import RidgeForm
+from ..moments.reading import Reading
 from ..moments.ridge_axis import RidgeAxis
 from ..moments.statistic import Statistic
 from ..spectral.projected_law import Projection
 from ..spectral.resolution import Resolution
 from ..types import Array, Float
-from .encoder_functions import latent_mean
+from .encoder_functions import CodeTables, latent_mean
 from .functions import Analytic
-from .joint_law import Joint
+from .joint_law import Joint, Weight
 
 
 class Orders(eqx.Module):
     """Highest frequency indices of the certificate's grids: of one feature's statistics, of pairs, of the ridge axis of
-    each; and of the series that stand for latent means."""
+    each; and of the series that stand for latent means. All are choices."""
 
     single: int = eqx.field(static=True)
     pair: int = eqx.field(static=True)
@@ -78,27 +79,29 @@ class Learnt(NamedTuple):
     def joint(self, statistic: Statistic, readout: Array, order: int, ridge_order: int) -> Joint:
         """The law of statistics alone."""
         none = jnp.zeros_like(readout[0])
-        return Joint.of(
-            self.source, self.form, readout, (none, none, none[0]), statistic, self.axis.centre, order, ridge_order
-        )
+        weight = Weight(none, none, none[0])
+        return Joint.of(self.source, self.form, readout, weight, statistic, self.axis.centre, (order, ridge_order))
 
     def of_codes(self, function, *more) -> tuple:
-        """The statistic of every code; `function(encoder, (atoms, code, siblings, log masses), statistic, *more)`."""
+        """The statistic of every code; `function(encoder, tables, statistic, *more)`."""
         arrays, static = eqx.partition(self.encoder, eqx.is_array)
+        reading = Reading(self.source, self.source, self.form, self.axis, self.resolution)
 
         def one(given):
+            """One code."""
             arrays, tables, *more = given
             encoder = eqx.combine(arrays, static)
-            statistic = Statistic.of(self.source, self.form, encoder.readout, self.axis, self.resolution)
+            statistic = Statistic.of(reading, encoder.readout)
             return statistic, function(encoder, tables, statistic, *more)
 
-        tables = self.atoms, self.code, self.siblings, self.log_masses
+        tables = CodeTables(self.atoms, self.code, self.siblings, self.log_masses)
         return jax.lax.map(one, (arrays, tables, *more))
 
     def of_pairs(self, function, tables, first: np.ndarray, second: np.ndarray):
         """`function(joint law, table, table)` of every pair."""
 
         def one(given):
+            """One pair."""
             (left, a), (right, b) = (jax.tree.map(itemgetter(i), tables) for i in given)
             readout = jnp.concatenate([self.encoder.readout[i] for i in given])
             joint = self.joint(_side_by_side(left, right), readout, self.orders.pair, self.orders.pair_ridge)

@@ -4,8 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..moments.quadrature_rule import least_squares_series, statistic_nodes
-from ..moments.spectrum import Spectrum
+from ..moments.quadrature_rule import StatisticLaw, least_squares_series
 from ..types import Array, Float
 from .ball import SAFETY, Bounded
 from .box_series import box_coefficients, expectations, frequencies
@@ -18,6 +17,8 @@ from .pairs import Parts, by_parts, by_series
 
 def _second_moments(learnt: Learnt, gram, gram_size, middles, mean: Bounded, own: Bounded) -> Bounded:
     """`T3 = sum_jk H_jk E s_j s_k`, from moments of `s_j` less the middle of its code; H is summed from `gram_size`.
+
+    B68, with roundings by B4.
 
     `own: [C, R]` are those of two codes of one feature.
     """
@@ -42,7 +43,7 @@ def _second_moments(learnt: Learnt, gram, gram_size, middles, mean: Bounded, own
 
 
 def _pair_moments(learnt: Learnt, first: np.ndarray, second: np.ndarray, squares: Float[Array, " C"]) -> Bounded:
-    """`E s_j s_k` of all pairs, from a short series for each latent mean and what that leaves out.
+    """`E s_j s_k` of all pairs, from a short series for each latent mean and what that leaves out (B64, B65).
 
     `squares` are bounds of `E s_j^2`.
     """
@@ -51,13 +52,14 @@ def _pair_moments(learnt: Learnt, first: np.ndarray, second: np.ndarray, squares
     grid = learnt.axis.law_grid(resolution, t)
 
     def one_code(encoder, tables, statistic):
+        """The statistic's short series for the mean, all coefficients of it, and `|r|` in L2 (B64)."""
         atoms, code, *_ = tables
-        nodes = statistic_nodes(Spectrum.of(statistic, grid, resolution), resolution)
+        nodes = StatisticLaw.of(statistic, grid, resolution).nodes
         q = jnp.exp(jax.vmap(lambda y: encoder.log_masses(y, atoms))(nodes.points))
         means = q @ (code - middle_and_half(code)[0])
         series, _ = jax.lax.stop_gradient(least_squares_series(statistic, nodes, means, orders.series))
         joint = learnt.joint(statistic, encoder.readout, orders.pair, orders.single_ridge)
-        functions = encoder_functions(encoder, *tables, statistic, joint.axes, series)
+        functions = encoder_functions(encoder, tables, statistic, joint.axes, series)
         coefficients = box_coefficients(joint.axes, *functions)
         found = waves(joint, frequencies(joint.axes, coefficients.index), weighted=False)
         plain, _ = expectations(joint, found, coefficients, MEAN)
@@ -69,6 +71,7 @@ def _pair_moments(learnt: Learnt, first: np.ndarray, second: np.ndarray, squares
     norms = jnp.stack([jnp.sqrt(jnp.maximum(squares, 0)), found.rest], axis=1)
 
     def one_pair(joint, a, b):
+        """B65."""
         return by_series(joint, a[0], b[0], jnp.stack([a[1], b[1]]))
 
     return learnt.of_pairs(one_pair, (statistics, (found.series, norms)), first, second)

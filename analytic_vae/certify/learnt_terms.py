@@ -6,13 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..model.layer import DenseLayer
 from ..spectral.projected_law import Projection
 from ..types import Array, Float
 from .ball import SAFETY, Bounded, added, weighted_sum
 from .box_series import box_coefficients, expectations, frequencies
 from .encoder_functions import MEAN, RATE, encoder_functions, middle_and_half
-from .joint_law import Joint, source_sizes, waves
+from .joint_law import Joint, Weight, source_sizes, waves
 from .learnt import Learnt
 from .learnt_pairs import _second_moments
 from .output_terms import ROUNDING, OutputTerms, WhitenedOutput
@@ -24,52 +23,73 @@ def _learnt_terms(
     learnt: Learnt, layer, target, parts: WhitenedOutput, units: Units, output: OutputTerms
 ) -> LossContribution:
     """The terms of learnt features."""
-    source, form, orders, decoder = learnt.source, learnt.form, learnt.orders, parts.decoder
-    eps = ROUNDING * jnp.finfo(source.mean.dtype).eps
-    middles, halves = middle_and_half(learnt.code)
+    single, weighted = _own_moments(learnt, layer, parts)
+    own, (C, R) = learnt.own, learnt.own.shape
+    rate, mean, spread, square = (
+        jax.tree.map(itemgetter((slice(None), which)), single)
+        for which in (RATE, MEAN, slice(2, 2 + R), slice(2 + R, 2 + 2 * R))
+    )
+    decoder, eps = parts.decoder, ROUNDING * jnp.finfo(learnt.source.mean.dtype).eps  # B4
+    middles, _ = middle_and_half(learnt.code)
+    gram, gram_size = decoder.T @ decoder, parts.decoder_size.T @ parts.decoder_size
+    R1 = weighted_sum(rate, jnp.asarray(np.arange(C) % R == 0, gram.dtype))
+    impossible = jnp.any(jnp.isneginf(learnt.log_masses))  # for the target, not for the encoder (B67)
+    R1 = Bounded(R1.value, jnp.where(impossible, jnp.inf, R1.error_bound))
+    T2 = _with_output(learnt, layer, parts, units, output, weighted)
+    blocks, blocks_size = gram[np.arange(C)[:, None], own], gram_size[np.arange(C)[:, None], own]
+    S1 = weighted_sum(jax.tree.map(jnp.ravel, spread), blocks.ravel())
+    S1 = Bounded(S1.value, S1.error_bound + eps * jnp.sum(blocks_size * jnp.abs(spread.value)))
+    return LossContribution(R1, S1, T2, _second_moments(learnt, gram, gram_size, middles, mean, square))
+
+
+def _own_moments(learnt: Learnt, layer, parts: WhitenedOutput) -> tuple[Bounded, Bounded]:
+    """Of every code, the means of `encoder_functions`, and `E F_j s_j` with `s_j` less the middle of its code."""
+    form, orders, decoder = learnt.form, learnt.orders, parts.decoder
     # F_j = <decoder_j, f>, all of it if encoders read the output; of a dense layer what is linear in its input.
-    if isinstance(layer, DenseLayer):
+    if layer.reads_input:
         towards, towards_size = parts.linear.T @ decoder, parts.linear_size.T @ parts.decoder_size
     else:
         towards, towards_size = parts.inverse.T @ decoder, parts.inverse_size.T @ parts.decoder_size
     offsets = parts.centre @ decoder - form.offset @ towards
 
     def one_code(encoder, tables, statistic, *weight):
+        """B59 and B60 for one code."""
         joint = Joint.of(
-            source, form, encoder.readout, weight, statistic, learnt.axis.centre, orders.single, orders.single_ridge
+            learnt.source,
+            form,
+            encoder.readout,
+            Weight(*weight),
+            statistic,
+            learnt.axis.centre,
+            (orders.single, orders.single_ridge),
         )
-        functions = encoder_functions(encoder, *tables, statistic, joint.axes)
+        functions = encoder_functions(encoder, tables, statistic, joint.axes)
         coefficients = box_coefficients(joint.axes, *functions)
         found = waves(joint, frequencies(joint.axes, coefficients.index), weighted=True)
         return expectations(joint, found, coefficients, MEAN)
 
-    _, (single, weighted) = learnt.of_codes(one_code, towards.T, towards_size.T, offsets)
-    own, (C, R) = learnt.own, learnt.own.shape
-    rate, mean, spread, square = (
-        jax.tree.map(itemgetter((slice(None), which)), single)
-        for which in (RATE, MEAN, slice(2, 2 + R), slice(2 + R, 2 + 2 * R))
-    )
-    gram, gram_size = decoder.T @ decoder, parts.decoder_size.T @ parts.decoder_size
-    R1 = weighted_sum(rate, jnp.asarray(np.arange(C) % R == 0, gram.dtype))
-    impossible = jnp.any(jnp.isneginf(learnt.log_masses))  # for the target, not for the encoder
-    R1 = Bounded(R1.value, jnp.where(impossible, jnp.inf, R1.error_bound))
-    # E F s = E F (s - middle) + middle E F
-    bent = parts.output.T @ decoder
-    F = decoder.T @ (parts.linear @ source.moments()[0] + parts.centre)
+    _, moments = learnt.of_codes(one_code, towards.T, towards_size.T, offsets)
+    return moments
+
+
+def _with_output(
+    learnt: Learnt, layer, parts: WhitenedOutput, units: Units, output: OutputTerms, weighted: Bounded
+) -> Bounded:
+    """`T2 = -2 sum_j E F_j s_j`, `E F s = E F (s - middle) + middle E F` (B66)."""
+    source, eps = learnt.source, ROUNDING * jnp.finfo(learnt.source.mean.dtype).eps  # B4
+    middles, halves = middle_and_half(learnt.code)
+    bent = parts.output.T @ parts.decoder
+    F = parts.decoder.T @ (parts.linear @ source.moments()[0] + parts.centre)
     sizes = parts.linear_size @ source_sizes(source) + parts.centre_size + parts.output_size @ output.roots
     rounding = eps * (jnp.abs(middles) + halves) @ (parts.decoder_size.T @ sizes)
     T2 = weighted_sum(weighted, -2 * jnp.ones_like(middles))
-    if isinstance(layer, DenseLayer):
+    if layer.reads_input:
         with_units = _with_units(learnt, bent, units, output.psi)
     else:
         with_units = weighted_sum(output.psi, bent @ middles)
-    T2 = Bounded(
+    return Bounded(
         T2.value - 2 * (middles @ F + with_units.value), T2.error_bound + 2 * (rounding + with_units.error_bound)
     )
-    blocks, blocks_size = gram[np.arange(C)[:, None], own], gram_size[np.arange(C)[:, None], own]
-    S1 = weighted_sum(jax.tree.map(jnp.ravel, spread), blocks.ravel())
-    S1 = Bounded(S1.value, S1.error_bound + eps * jnp.sum(blocks_size * jnp.abs(spread.value)))
-    return LossContribution(R1, S1, T2, _second_moments(learnt, gram, gram_size, middles, mean, square))
 
 
 def _with_units(learnt: Learnt, bent: Float[Array, "h C"], units: Units, psi: Bounded) -> Bounded:
@@ -85,13 +105,17 @@ def _with_units(learnt: Learnt, bent: Float[Array, "h C"], units: Units, psi: Bo
 
 
 def _between(learnt: Learnt, code: Float[Array, "m R K"], parts: WhitenedOutput, first: int) -> LossContribution:
-    """What carried and learnt features add to `T3` together: `2 sum <decoder_C, decoder_j> E code_C s_j`."""
+    """What carried and learnt features add to `T3` together: `2 sum <decoder_C, decoder_j> E code_C s_j`.
+
+    B66, with roundings by B4.
+    """
     source, order = learnt.source, state_order(learnt.resolution)
     read = learnt.form.linear
     middles, _ = middle_and_half(learnt.code)
     masses = source.prior.masses
 
     def one(j):
+        """`E 1{z_l = a} (s_j - middle_j)` of one code (B40)."""
         row = learnt.encoder.readout[j] @ read
         law = Projection.of(source, row, learnt.encoder.readout[j] @ learnt.form.offset)
         size = jnp.abs(learnt.encoder.readout[j, 0]) @ (

@@ -2,7 +2,6 @@
 
 from .._jit import compiled, exact_products
 from ..model.carried_encoder import CarriedEncoder, learnt_part
-from ..model.layer import DenseLayer
 from ..moments.budget import require_memory
 from ..moments.codes import codes
 from ..spectral.resolution import Resolution
@@ -12,14 +11,14 @@ from .joint_law import AT_ONCE
 from .learnt import Learnt, Orders
 from .learnt_terms import _between, _learnt_terms
 from .output_terms import WhitenedOutput, output_terms
-from .terms import Certificate
-from .units import Units, activations_of, check_regularity, check_units
+from .terms import Certificate, LossContribution
+from .units import Units, check_regularity, check_units
 
 
 @exact_products
 @compiled
 def certificate(source, layer, target, encoder, resolution: Resolution) -> Certificate:
-    """The terms of the loss with their bounds."""
+    """The terms of the loss with their bounds (B71)."""
     parts, units = WhitenedOutput.of(layer, target), Units.of(source, layer)
     output = output_terms(source, layer, parts, units, resolution)
     carried, extra = (encoder.carried if isinstance(encoder, CarriedEncoder) else 0), learnt_part(encoder)
@@ -38,25 +37,25 @@ def certificate(source, layer, target, encoder, resolution: Resolution) -> Certi
         if carried:
             terms.append(_between(learnt, code[:carried], parts, first))
     R1, S1, T2, T3 = (added(*(getattr(one, name) for one in terms)) for name in ("R1", "S1", "T2", "T3"))
-    return Certificate.of(target, R1, S1, T2, T3, output.U1, output.U2, output.U3)
+    return Certificate.of(target, LossContribution(R1, S1, T2, T3), output)
 
 
 def check_certificate(source, layer, target, encoder, resolution: Resolution) -> None:
     """Raise an error that names the argument if there can be no bounds, or the memory does not suffice for them."""
     check_regularity(layer)
-    distinct, which = activations_of(layer)
-    check_units(source, len(which), resolution)
+    check_units(source, layer.units, resolution)
     extra, carries = learnt_part(encoder), isinstance(encoder, CarriedEncoder)
     if extra is None:
         return
-    if carries and distinct and not isinstance(layer, DenseLayer):
+    if carries and layer.units and not layer.reads_input:
         raise ValueError("encoder: expected no features beside carried ones of a RidgeLayer: their loss has no bounds.")
     t = extra.statistics_read
-    if t > 1 and (carries or isinstance(layer, DenseLayer)):
+    if t > 1 and (carries or layer.reads_input):
         raise ValueError(
             f"encoder: expected one statistic per feature of a DenseLayer's input, and beside carried features, whose "
             f"errors can be bounded, got {t}."
         )
+    # Numbers that are held at once, counted roughly: no bound depends on them.
     orders, K, m = Orders.of(resolution, t), target.prior.atoms.shape[1], extra.features
     R = 1 if target.decoder.ndim == 2 else K - 1
     points = (12 * orders.single) ** t * (R * K + 8 * R + 8)

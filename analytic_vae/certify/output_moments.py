@@ -14,7 +14,7 @@ from .units import Units, alone_order
 @exact_products
 @compiled
 def output_moments(source, layer, readout: Float[Array, "D n2"], resolution: Resolution) -> tuple[Bounded, Bounded]:
-    """Mean `[D]` and covariance `[D, D]` of `readout f(x)`, with bounds of their errors."""
+    """Mean `[D]` and covariance `[D, D]` of `readout f(x)`, with bounds of their errors (B41, roundings by B4, B42)."""
     form, units, order = layer.form(), Units.of(source, layer), alone_order(resolution)
     eps = jnp.finfo(source.mean.dtype).eps
     mean, covariance = source.moments()
@@ -24,13 +24,12 @@ def output_moments(source, layer, readout: Float[Array, "D n2"], resolution: Res
     linear, plain = rows @ mean + readout @ form.offset, rows @ covariance @ rows.T
     if units.count == 0:
         return Bounded(linear, 8 * eps * sizes), Bounded(plain, 8 * eps * jnp.outer(sizes, sizes))
-    output = form.output.reshape(layer.outputs, -1)
-    bent = readout @ output
+    bent = readout @ form.output
     psi, second = units.means(order), units.second_moments(resolution)
     roots = jnp.sqrt(jnp.maximum(jnp.diagonal(second.high), 0))
-    sizes = sizes + jnp.abs(readout) @ jnp.abs(output) @ roots
+    sizes = sizes + jnp.abs(readout) @ jnp.abs(form.output) @ roots
 
-    # Cov(row x, psi) of every row and unit.
+    # B41: Cov(row x, psi) of every row and unit.
     D, every = readout.shape[0], np.arange(units.count)
     each = lambda a: jnp.repeat(a, units.count, axis=0)  # noqa: E731
     shared = units.with_rows(np.tile(every, D), each(rows), each(-rows @ mean), each(2 * inputs), order)

@@ -6,20 +6,20 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..model.feature_model import FeatureModel, decoder_matrix, whitening
-from ..model.layer import AbstractLayer, DenseLayer
+from ..model.layer import AbstractLayer
 from ..spectral.resolution import Resolution
 from ..types import Array, Float
 from .ball import Bounded, weighted_sum
 from .joint_law import root_sizes
-from .units import Units, activations_of, alone_order
+from .units import Units, alone_order
 
-ROUNDING = 8  # units in the last place that a number is charged which is the outcome of a few sums and products
+ROUNDING = 8  # units in the last place that a number is charged which is the outcome of a few sums and products (B4)
 
 
 class WhitenedOutput(eqx.Module):
     """A layer's output less the target's mean, whitened by the target's noise: `linear x + centre + output psi(x)`.
 
-    `decoder: [n2, C]` multiplies the codes; `inverse: [n2, n2]` whitens. `.._size` are what each is summed from.
+    `decoder: [n2, C]` multiplies the codes; `inverse: [n2, n2]` whitens. `.._size` are what each is summed from (B42).
     """
 
     inverse: Float[Array, "n2 n2"]
@@ -36,8 +36,7 @@ class WhitenedOutput(eqx.Module):
     @classmethod
     def of(cls, layer: AbstractLayer, target: FeatureModel) -> "WhitenedOutput":
         """For a layer of any kind."""
-        form, units = layer.form(), len(activations_of(layer)[1])
-        output = form.output.reshape(layer.outputs, -1)[:, :units]
+        form = layer.form()
         matrix, rest = decoder_matrix(target)
         matrix_size, rest_size = jnp.abs(matrix), jnp.zeros_like(rest)
         if target.decoder.ndim == 3:  # both are summed from vectors
@@ -48,10 +47,10 @@ class WhitenedOutput(eqx.Module):
         whiten, _, _ = whitening(target)
         inverse = whiten(jnp.eye(target.neurons, dtype=target.mean.dtype))
         size = jnp.abs(inverse)
-        if target.noise.ndim == 2:  # of back substitution
+        if target.noise.ndim == 2:  # of back substitution (B42)
             size = size @ (jnp.abs(target.noise) @ size)
-        values = form.linear, centre, output, matrix
-        sizes = jnp.abs(form.linear), centre_size, jnp.abs(output), matrix_size
+        values = form.linear, centre, form.output, matrix
+        sizes = jnp.abs(form.linear), centre_size, jnp.abs(form.output), matrix_size
         return cls(inverse, *map(whiten, values), size, *(size @ one for one in sizes))
 
     def of_codes(self, codes: slice) -> "WhitenedOutput":
@@ -74,7 +73,7 @@ class OutputTerms(eqx.Module):
 def output_terms(
     source, layer: AbstractLayer, parts: WhitenedOutput, units: Units, resolution: Resolution
 ) -> OutputTerms:
-    """Second moments of the linear part (`U1`), of it with the units, and of the units."""
+    """Second moments of the linear part (`U1`), of it with the units, and of the units (B41)."""
     eps, order = ROUNDING * jnp.finfo(source.mean.dtype).eps, alone_order(resolution)
     input_mean, covariance = source.moments()
     mapped = parts.linear @ input_mean + parts.centre
@@ -86,7 +85,7 @@ def output_terms(
     psi, second = units.means(order), units.second_moments(resolution)
     roots = jnp.sqrt(jnp.maximum(jnp.diagonal(second.high), 0))
     constants, bent_size = parts.output.T @ parts.centre, parts.output_size.T @ sizes
-    if isinstance(layer, DenseLayer) and layer.skip is None:
+    if not layer.has_linear_part:
         U2 = weighted_sum(psi, 2 * constants)
     else:
         rows = parts.output.T @ parts.linear

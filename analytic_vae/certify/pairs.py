@@ -28,7 +28,7 @@ class Parts(eqx.Module):
 
 
 def by_parts(joint: Joint, left: Parts, right: Parts, f: int) -> Bounded:
-    """`E s_j s_k`; the coefficients of `s` are those of index f, on the axes of `joint`."""
+    """`E s_j s_k`; the coefficients of `s` are those of index f, on the axes of `joint` (B64)."""
     first, second = _with_series(joint, left, right, f, 0), _with_series(joint, right, left, f, 1)
     sup = left.whole.sup[f] * right.whole.sup[f]
     value = first.value + second.value
@@ -37,7 +37,7 @@ def by_parts(joint: Joint, left: Parts, right: Parts, f: int) -> Bounded:
 
 
 def _with_series(joint: Joint, one: Parts, other: Parts, f: int, side: int) -> Bounded:
-    """`E g_j (s_k - g_k)` for side 0, j on the first axis of `joint`; `E g_k s_j` for side 1."""
+    """`E g_j (s_k - g_k)` for side 0, j on the first axis of `joint`; `E g_k s_j` for side 1 (B64)."""
     axis, given = joint.axes[1 - side], other.whole
     k = jnp.arange(-axis.order, axis.order + 1, dtype=axis.low.dtype)
     frequency = (axis.step * k)[:, None]
@@ -68,7 +68,7 @@ def _with_series(joint: Joint, one: Parts, other: Parts, f: int, side: int) -> B
         size * (found.plain_jitter + eps * turned * over), jnp.outer(jnp.abs(a), roundoff).ravel() * over
     )
     error = error + SIGMAS * jnp.sqrt(jnp.sum(rounding**2))
-    # Rounding that moves both statistics alike; dropped coefficients; what is outside of the box.
+    # Rounding that moves both statistics alike (B5); dropped coefficients (B58); what is outside of the box (B18).
     moved, _ = joint.moved
     total = jnp.sum(jnp.abs(a))
     slope = given.slope[f, 0] + (
@@ -85,7 +85,7 @@ def _with_series(joint: Joint, one: Parts, other: Parts, f: int, side: int) -> B
 
 
 def by_series(joint: Joint, left: Series, right: Series, sizes: Float[Array, "2 2"]) -> Bounded:
-    """`E s_j s_k` from series for both; `sizes[i]`: L2 norms of the mean and of what its series leaves out."""
+    """`E s_j s_k` from series for both; `sizes[i]`: L2 norms of the mean and of what its series leaves out (B65)."""
     t = left.frequency.shape[1]
     far = full_frequencies(right.frequency)
     F, E = left.frequency.shape[0], far.shape[0]

@@ -6,10 +6,13 @@ import equinox as eqx
 import jax.numpy as jnp
 
 from ..types import Array, Float, Scalar
+from .ball import DOUBT
 from .domain import Domain, log_geometric
 from .functions import PiecewiseLinear
-from .phase_series import _growth, _least, _pieces
+from .phase_series import _growth, _least, _pieces, weight_in_strips
 from .ridge_function import RidgeFunction
+
+WHOLE = 1.01  # at least (sum |C_r|^2)^(1/2): the wave times the window is hardly larger than 1 (B49)
 
 
 class Missing(NamedTuple):
@@ -28,7 +31,7 @@ class Damping(eqx.Module):
 
     It is at most `exp(-q / 2)`, with a quadratic form q of `(w, omega)`, or with `q = noise^2 omega^2`, the noise of b
     given a. Fields, `[2, 2, W]` for these two and both signs: q there, from below, and `slope`, half of how fast it
-    grows from there; both 0 where it falls.
+    grows from there; both 0 where it falls (B48).
     """
 
     q: Float[Array, "2 2 W"]
@@ -41,7 +44,7 @@ class Damping(eqx.Module):
         own, cross, last = covariance[:-1, :-1], frequency @ covariance[:-1, -1], covariance[-1, -1]
         first = axis.step * (axis.order + 1)
         sizes = jnp.abs(frequency) @ jnp.sqrt(jnp.diagonal(own)) + first * jnp.sqrt(last)
-        rounding = 64 * jnp.finfo(first.dtype).eps * sizes**2
+        rounding = DOUBT * jnp.finfo(first.dtype).eps * sizes**2
         signed = jnp.stack([cross, -cross])
         q = jnp.einsum("wd,de,we->w", frequency, own, frequency) + last * first**2 - rounding
         q = q[None] + 2 * first * signed
@@ -52,11 +55,11 @@ class Damping(eqx.Module):
         return cls(*both, axis.step)
 
     def largest(self, share: float = 1.0) -> Float[Array, " W"]:
-        """A bound of `exp(-share q / 2)` beyond the grid."""
+        """A bound of `exp(-share q / 2)` beyond the grid (B48)."""
         return jnp.exp(-share * jnp.min(jnp.max(self.q, axis=0), axis=0) / 2)
 
     def root_sum(self, share: float = 1.0) -> Float[Array, " W"]:
-        """`(sum exp(-share q))^(1/2)` over all omega beyond the grid, from above."""
+        """`(sum exp(-share q))^(1/2)` over all omega beyond the grid, from above (B48)."""
         each = jnp.exp(-share * self.q) / -jnp.expm1(-2 * share * self.slope * self.step)
         return jnp.sqrt(jnp.sum(jnp.min(each, axis=0), axis=0))
 
@@ -64,26 +67,26 @@ class Damping(eqx.Module):
 def missing(
     axis: Domain, bend: RidgeFunction, frequency: Float[Array, "W D"], weight: RidgeFunction, damping: Damping
 ) -> Missing:
-    """What the series of the waves miss; `weight` is `kappa_F`, one function, with the same psi."""
-    least, most = weight.range(*axis.extended)
-    largest = jnp.maximum(jnp.abs(least), jnp.abs(most))[0]
+    """What the series of the waves miss; `weight` is `kappa_F`, one function, with the same psi (B49 to B51)."""
+    largest = weight.largest(axis)[0]
     plain, weighted = (_kinked if bend.piecewise else _smooth)(axis, bend, frequency, weight, largest)
-    # Or by Parseval's identity: sum |C_r|^2 <= 1.02, as the wave times the window is hardly larger than 1.
-    full, half = (jnp.fmin(plain * damping.largest(share), 1.01 * damping.root_sum(share)) for share in (1.0, 0.5))
-    weighted = jnp.fmin(weighted * damping.largest(), 1.01 * largest * damping.root_sum())
+    # Or by Parseval's identity and Cauchy and Schwarz (B49).
+    full, half = (jnp.fmin(plain * damping.largest(share), WHOLE * damping.root_sum(share)) for share in (1.0, 0.5))
+    weighted = jnp.fmin(weighted * damping.largest(), WHOLE * largest * damping.root_sum())
     return Missing(full, half, weighted)
 
 
 def _smooth(axis: Domain, bend: RidgeFunction, frequency, weight: RidgeFunction, largest):
+    """Sums of sizes beyond the grid, without damping: of the waves, and of the weight times them (B50)."""
     growth = _growth(axis, bend, frequency)
     first = axis.step * (axis.order + 1)
     exponent = -first * axis.strips - log_geometric(axis.step * axis.strips)
     plain = _least(axis, exponent, growth)
-    far = largest + axis.strips * weight.slopes(axis.strips)[0]
-    return plain, _least(axis, exponent + jnp.log(far), growth)
+    return plain, _least(axis, exponent + jnp.log(weight_in_strips(axis, weight, largest)), growth)
 
 
 def _kinked(axis: Domain, bend: RidgeFunction, frequency, weight: RidgeFunction, largest):
+    """The same, of waves with kinks (B51)."""
     _, _, slopes = _pieces(axis, bend, frequency)
     jump = jnp.sum(jnp.abs(slopes[:, 1:] - slopes[:, :-1]), axis=1)
     nearest = axis.top - jnp.max(jnp.abs(slopes), axis=1)  # |nu| beyond the highest frequency, from below

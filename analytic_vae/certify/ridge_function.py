@@ -7,8 +7,11 @@ from ..model.activation import Activation
 from ..spectral.box import mirror
 from ..spectral.projected_law import Projection
 from ..types import Array, Float, Scalar
-from .domain import Domain
+from .domain import EDGE, Domain
+from .functions import PiecewiseLinear
 from .tail_mass import CELLS, RangeCells, log_mass_above
+
+RANGES = 128  # parts of an interval in which a range is found (B43: a choice)
 
 
 class RidgeFunction(eqx.Module):
@@ -30,7 +33,7 @@ class RidgeFunction(eqx.Module):
         return self.activation.piecewise_linear
 
     def slopes(self, width: Float[Array, "*s"]) -> Float[Array, "D *s"]:
-        """Bounds of `|kappa_d'|` at `b + i v`, `|v| <= width`; infinite where psi is not analytic."""
+        """Bounds of `|kappa_d'|` at `b + i v`, `|v| <= width`; infinite where psi is not analytic (B44)."""
         own = jnp.abs(self.coefficient)
         steep = jnp.multiply.outer(own, jnp.where(self.piecewise, jnp.inf, self.activation.regularity.slope(width)))
         none = jnp.expand_dims(own == 0, tuple(range(1, steep.ndim)))
@@ -43,12 +46,28 @@ class RidgeFunction(eqx.Module):
         )
 
     def range(self, low: Scalar, high: Scalar) -> tuple[Float[Array, " D"], Float[Array, " D"]]:
-        """The least and the most of `kappa_d` for b in an interval, or a little beyond."""
-        least, most = self._ranges(low + (high - low) * jnp.linspace(0, 1, 129, dtype=low.dtype))
+        """The least and the most of `kappa_d` for b in an interval, or a little beyond (B43)."""
+        least, most = self._ranges(low + (high - low) * jnp.linspace(0, 1, RANGES + 1, dtype=low.dtype))
         return least.min(axis=1), most.max(axis=1)
 
+    def largest(self, axis: Domain) -> Float[Array, " D"]:
+        """Bounds of `|kappa_d|` on the box and its edges, also with all kinks moved into the inner box (B45)."""
+        least, most = self.range(*axis.extended)
+        largest = jnp.maximum(jnp.abs(least), jnp.abs(most))
+        if not self.piecewise:
+            return largest
+        line = PiecewiseLinear.of(self.activation, axis.low.dtype)
+        ends = jnp.stack(axis.inner)
+        # From the ends of the inner box on kappa goes on with its outermost slopes.
+        psi_slopes = jnp.stack([line.slope, line.slope + jnp.sum(line.jumps)])
+        slopes = self.shear[:, None] + jnp.multiply.outer(self.coefficient, psi_slopes)
+        side = jnp.asarray([-1.0, 1.0], ends.dtype)
+        beyond = jnp.max(jnp.abs(self(ends) + slopes * (2 * EDGE * axis.length * side)[None]), axis=1)
+        moved = jnp.any((line.jumps != 0) & ((line.places < ends[0]) | (line.places > ends[1])))
+        return jnp.where(moved, jnp.maximum(largest, beyond), largest)
+
     def cells(self, law: Projection, axis: Domain) -> list[RangeCells]:
-        """Each `kappa_d` by cells of b, whose law and axis are given."""
+        """Each `kappa_d` by cells of b, whose law and axis are given (B12)."""
         low, high = axis.inner
         ends = low + (high - low) * jnp.linspace(0, 1, CELLS + 1, dtype=low.dtype)
         above, below = log_mass_above(law, ends[:-1]), log_mass_above(mirror(law), -ends[1:])
@@ -57,7 +76,7 @@ class RidgeFunction(eqx.Module):
         return [RangeCells(least[d], most[d], mass, axis.missed) for d in range(self.shear.size)]
 
     def _ranges(self, b: Float[Array, " P"]) -> tuple[Float[Array, "D C"], Float[Array, "D C"]]:
-        # By Lipschitz' bound between neighbours.
+        """Least and most between neighbours, by Lipschitz' bound (B43)."""
         values, between = self(b), self.steepest()[:, None] * (b[1:] - b[:-1])[None]
         sums = values[:, 1:] + values[:, :-1]
         return (sums - between) / 2, (sums + between) / 2

@@ -1,6 +1,7 @@
 """Moments of a layer's units with bounds of their errors: alone, in pairs, with the input, and with features pinned.
 
-All are expectations of one or two functions of one projection of the source each (`certified.py`).
+All are expectations of one or two functions of one projection of the source each (`product.py`). Highest frequency
+indices are choices.
 """
 
 import math
@@ -14,7 +15,7 @@ import numpy as np
 
 from ..model.activation import Activation
 from ..model.feature_model import FeatureModel
-from ..model.layer import AbstractLayer, DenseForm, DenseLayer
+from ..model.layer import AbstractLayer
 from ..moments.budget import require_memory
 from ..spectral.characteristic import cis, gaussian_factor
 from ..spectral.projected_law import Projection
@@ -61,13 +62,9 @@ class Units(eqx.Module):
     @classmethod
     def of(cls, source: FeatureModel, layer: AbstractLayer) -> "Units":
         """Those of a dense layer, the one of a ridge layer, none of a linear layer."""
-        form, (activations, activation_index) = layer.form(), activations_of(layer)
-        if isinstance(form, DenseForm):
-            weight, size, bias = form.weight, jnp.abs(form.weight), form.bias
-        else:
-            ridge = form.direction, form.direction_size, form.bias
-            weight, size, bias = (one[None][: len(activation_index)] for one in ridge)
-        return cls(source, weight, bias, size @ source_sizes(source) + jnp.abs(bias), activations, activation_index)
+        form = layer.form()
+        size = form.weight_size @ source_sizes(source) + jnp.abs(form.bias)
+        return cls(source, form.weight, form.bias, size, layer.activations, layer.activation_index)
 
     @property
     def count(self) -> int:
@@ -86,6 +83,7 @@ class Units(eqx.Module):
         """`E psi_i psi_k` of pairs of units, `[P]`."""
 
         def one(pair):
+            """B34."""
             functions = [self._function(i) for i in pair]
             index = jnp.stack(pair)
             law = Projection.of(self.source, self.weight[index], self.bias[index])
@@ -115,6 +113,7 @@ class Units(eqx.Module):
         """`E (<rows_p, x> + constants_p) psi_i: [P]`, `i = which_p`; `size` is what those sums are summed from."""
 
         def one(given):
+            """B38."""
             i, row, constant, size = given
             law = Projection.of(self.source, jnp.stack([row, self.weight[i]]), jnp.stack([constant, self.bias[i]]))
             return self._chosen(i, partial(activation_with, law, jnp.stack([size, self.size[i]])), order)
@@ -126,6 +125,7 @@ class Units(eqx.Module):
         m = readout.shape[0]
 
         def one(pair):
+            """B34."""
             i, j = pair
             constants = jnp.stack([self.bias[i], jnp.zeros_like(self.bias[i])])
             law = Projection.of(self.source, jnp.stack([self.weight[i], readout[j]]), constants)
@@ -158,17 +158,9 @@ class Units(eqx.Module):
         return each[0]() if len(each) == 1 else jax.lax.switch(jnp.asarray(self.activation_index)[i], each)
 
 
-def activations_of(layer: AbstractLayer) -> tuple[tuple[Activation, ...], tuple[int, ...]]:
-    """The distinct activations of a layer, and for each of its units the index of its own."""
-    if isinstance(layer, DenseLayer):
-        return layer.activations, layer.activation_index
-    activation = layer.form().activation
-    return ((), ()) if activation is None else ((activation,), (0,))
-
-
 def check_regularity(layer: AbstractLayer) -> None:
     """Raise an error that names the argument if nothing is known of an activation off the real axis."""
-    for one in activations_of(layer)[0]:
+    for one in layer.activations:
         if one.regularity is None:
             raise ValueError(
                 f"layer: expected an activation of known regularity, which bounds need, got {one.name} without."
@@ -184,7 +176,7 @@ def check_units(source: FeatureModel, units: int, resolution: Resolution) -> Non
 
 
 def state_expectations(law: Projection, scale: Array, function, order: int) -> Bounded:
-    """`E 1{z_l = a_lk} g(Y): [m, K]` for one projection, on one box for all states.
+    """`E 1{z_l = a_lk} g(Y): [m, K]` for one projection, on one box for all states (B40).
 
     What is charged for the box and for smoothing is that of all states together: each has at most as much.
     """
@@ -200,7 +192,7 @@ def state_expectations(law: Projection, scale: Array, function, order: int) -> B
     twice = jnp.full(omega.shape, 2.0, omega.dtype).at[0].set(1.0)
     value = masses * jnp.einsum("r,mr,mkr->mk", given.coefficients * twice * gauss[0], others, wave).real
     size, eps = jnp.abs(given.coefficients) * twice, jnp.finfo(omega.dtype).eps
-    summed = eps * math.log2(omega.size + 1)
+    summed = eps * math.log2(omega.size + 1)  # B36
     rounding = jnp.hypot(
         size * (2 * plane.rounding[0] + summed * plane.size[0]), twice * given.roundoff * plane.size[0]
     )

@@ -9,11 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..fitting.problem import Stop
-from ..fitting.result import Fit
+from ..fitting.result import Fit, Stop
 from ..io.atomic import write_text
 from ..learn import Trajectory
-from ..model.layer import LinearLayer
 from ..samples import Deviations, SampledMoments, largest_counts, sampled_moments
 from ..types import Array, PRNGKeyArray
 from .figures import figure
@@ -39,7 +37,7 @@ def compare(
     moments, counts = sampled_moments(trajectory.source, trajectory.network, samples, source_key)
     layers, learnt = [], False
     for index, (layer, fit) in enumerate(zip(trajectory.network.layers, trajectory.fits, strict=True)):
-        learnt = learnt or not isinstance(layer, LinearLayer)
+        learnt = learnt or layer.units > 0
         layers.append(_layer_row(index, fit, learnt, moments[index]))
     mean, covariance = (np.asarray(a) for a in trajectory.models[-1].moments())
     sampled_mean, sampled_spread = moments[-1].mean, np.sqrt(np.diagonal(moments[-1].covariance))

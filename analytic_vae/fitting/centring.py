@@ -12,32 +12,10 @@ import numpy as np
 
 from ..model.encoder import AbstractEncoder
 from ..model.feature_model import FeatureModel
-from ..model.layer import AbstractLayer, DenseLayer, LinearLayer, RidgeForm, RidgeLayer
+from ..model.layer import AbstractLayer
 from ..types import Array, Float
 
 FAR = 100.0  # spreads
-
-
-class ShiftedLayer(AbstractLayer):
-    """`f(x) - by`, for a linear or a ridge layer."""
-
-    layer: AbstractLayer
-    by: Float[Array, " n2"]
-
-    @property
-    def inputs(self) -> int:
-        return self.layer.inputs
-
-    @property
-    def outputs(self) -> int:
-        return self.layer.outputs
-
-    def form(self) -> RidgeForm:
-        form = self.layer.form()
-        return form._replace(offset=form.offset - self.by)
-
-    def __call__(self, x):
-        return self.layer(x) - self.by
 
 
 class Centred(NamedTuple):
@@ -59,33 +37,16 @@ class Centred(NamedTuple):
 
 def centred(source: FeatureModel, layer: AbstractLayer) -> Centred | None:
     """The problem near zero; None if it is not far from there, in units of its spreads."""
-    exact = lambda a: np.asarray(a, np.float64)  # noqa: E731
-    mean, covariance = (exact(part) for part in source.moments())
-    spread = float(np.sqrt(np.trace(covariance)))
+    mean, covariance = (np.asarray(part, np.float64) for part in source.moments())
+    found = layer.about(mean)
+    if found is None:
+        return None
+    inner, outputs = found
+    read = mean if layer.reads_input else outputs
+    if not np.linalg.norm(read) > FAR * _spread(layer.read_form().linear, covariance) > 0:
+        return None
     dtype = source.mean.dtype
-    if isinstance(layer, DenseLayer):
-        if not np.linalg.norm(mean) > FAR * spread > 0:
-            return None
-        bias = exact(layer.bias) + exact(layer.weight) @ mean
-        layer = eqx.tree_at(lambda one: one.bias, layer, jnp.asarray(bias, dtype))
-        outputs = np.zeros(layer.outputs) if layer.skip is None else exact(layer.skip) @ mean
-        return Centred(_at_zero(source, mean), layer, jnp.asarray(outputs, dtype), jnp.asarray(mean, dtype))
-    if isinstance(layer, LinearLayer):
-        outputs, inner = exact(layer.weight) @ mean + exact(layer.bias), layer
-        if not np.linalg.norm(outputs) > FAR * _spread(layer.weight, covariance) > 0:
-            return None
-        inner = eqx.tree_at(lambda one: one.bias, layer, jnp.zeros_like(layer.bias))
-        return Centred(_at_zero(source, mean), inner, *[jnp.asarray(outputs, dtype)] * 2)
-    if not isinstance(layer, RidgeLayer):
-        return None
-    remembered = exact(layer.linear) @ mean
-    argument = exact(layer.direction) @ remembered + exact(layer.bias)
-    level = exact(layer.output) * float(layer.activation(jnp.asarray(argument, dtype)))
-    if not np.linalg.norm(remembered + level) > FAR * _spread(layer.linear, covariance) > 0:
-        return None
-    inner = eqx.tree_at(lambda one: one.bias, layer, jnp.asarray(argument, dtype))
-    outputs = jnp.asarray(remembered + level, dtype)
-    return Centred(_at_zero(source, mean), ShiftedLayer(inner, jnp.asarray(level, dtype)), outputs, outputs)
+    return Centred(_at_zero(source, mean), inner, jnp.asarray(outputs, dtype), jnp.asarray(read, dtype))
 
 
 def _spread(matrix, covariance: np.ndarray) -> float:

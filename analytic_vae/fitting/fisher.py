@@ -20,11 +20,9 @@ from ..model.encoder import AbstractEncoder
 from ..model.feature_model import FeatureModel
 from ..model.layer import AbstractLayer
 from ..moments.layer_moments import LayerMoments
-from ..moments.quadrature_rule import statistic_nodes
-from ..moments.ridge_axis import RidgeAxis
-from ..moments.spectrum import Spectrum
+from ..moments.quadrature_rule import StatisticLaw
+from ..moments.reading import Reading
 from ..moments.statistic import Statistic
-from ..spectral.gauss_rule import compress
 from ..spectral.resolution import Resolution
 from ..types import Array, Float
 
@@ -40,16 +38,14 @@ def fisher(
     source: FeatureModel, layer: AbstractLayer, atoms: Float[Array, "m2 K"], encoder: AbstractEncoder
 ) -> Float[Array, "m2 P P"]:
     """`F_j`, approximately; the `P` parameters of a feature are its ravelled arrays."""
-    source, form = compress(source, COARSE.atoms), layer.read_form()
-    axis = RidgeAxis.of(source, form, COARSE)
-    grid = axis.law_grid(COARSE, encoder.statistics_read)
-    mean, covariance = LayerMoments.of(source, form, axis).output()
+    reading = Reading.of(source, layer, COARSE, COARSE.atoms)
+    grid = reading.axis.law_grid(COARSE, encoder.statistics_read)
+    mean, covariance = LayerMoments.of_ridge(reading.source, reading.form, reading.axis).output()
     arrays, static = eqx.partition(encoder, eqx.is_inexact_array)
 
     def one_feature(given):
         feature = eqx.combine(given[0], static)
-        statistic = Statistic.of(source, form, feature.readout, axis, COARSE)
-        nodes = statistic_nodes(Spectrum.of(statistic, grid, COARSE), COARSE)
+        nodes = StatisticLaw.of(Statistic.of(reading, feature.readout), grid, COARSE).nodes
         weights = jnp.maximum(nodes.weights, 0)  # a coarse law has negative ones; a sharp feature may see only those
         gain, rest = _regression(feature.readout, covariance)
         points = mean[None] + (nodes.points - (feature.readout @ mean)[None]) @ gain.T

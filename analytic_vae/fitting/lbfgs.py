@@ -8,8 +8,13 @@ from scipy.optimize import minimize
 from .._jit import compiled
 from ..closed_form import profiled
 from ..model.carried_encoder import learnt_part, with_learnt
+from ..model.encoder import AbstractEncoder
+from ..types import Array, Float
 from .fisher import directions, fisher, step_in_metric
-from .problem import Found, Stop, TooCoarse, believed, expected, moment_error_limit
+from .options import FitOptions
+from .problem import FitProblem, TooCoarse, believed, moment_error_limit
+from .progress import Progress
+from .result import StartResult, Stop
 
 ROUND = 30  # steps of L-BFGS in one set of coordinates
 
@@ -18,87 +23,90 @@ class _Enough(Exception):
     """Raised inside the optimiser when the stopping rule is met."""
 
 
-def profiled_lbfgs(
-    source, layer, atoms, encoder, noise, floor, steps, tolerance, resolution, say, mesh=None, known=None
-) -> Found:
+def profiled_lbfgs(problem: FitProblem, encoder: AbstractEncoder, options: FitOptions, say: Progress) -> StartResult:
     """L-BFGS (SciPy's, in float64) on the profiled loss, whose exact gradient comes from one compiled function.
 
-    The coordinates are those of the Fisher metric (`natural.py`) at the best encoder, taken anew every ROUND steps.
+    The coordinates are those of the Fisher metric (`fisher.py`) at the best encoder, taken anew every ROUND steps.
     Where loss or gradient is not finite, or the loss not to be believed (`believed`), the line search is told of a loss
     above the best, level: it steps back.
     """
-    history: list[float] = []
-    best = np.inf, (encoder, None, None)
-    rejected, believable = 0, np.inf
-
-    def after_step(_):
-        history.append(best[0])
-        say(len(history), best[0])
-        if len(history) > 10 and history[-11] - history[-1] < tolerance:
-            raise _Enough
-
-    def one_round(begin):
-        columns = coordinates(source, layer, atoms, begin)
-        shape, dtype = columns.shape[:2], columns.dtype
-
-        def value_and_grad(x):
-            nonlocal best, rejected, believable
-            step = jnp.asarray(x.reshape(shape), dtype)
-            (loss, found), gradient = profiled_value_and_grad(
-                step, columns, begin, source, layer, atoms, noise, floor, resolution, mesh, known
-            )
-            loss, gradient = float(loss), np.asarray(gradient, float).ravel()
-            moment_error = float(found[1].moment_error)
-            if not (np.isfinite(loss) and np.all(np.isfinite(gradient)) and believed(moment_error, believable)):
-                rejected += int(np.isfinite(best[0]))
-                return best[0] + abs(best[0]) + 1, np.zeros_like(gradient)
-            believable = min(believable, float(moment_error_limit(moment_error)))
-            if loss < best[0]:
-                best = loss, found
-            return loss, gradient
-
-        zero = np.zeros(shape[0] * shape[1])
-        if not history and not np.isfinite(value_and_grad(zero)[0]):
-            raise TooCoarse(
-                f"resolution: expected one at which the loss and its gradient are finite, but at "
-                f"{resolution.frequencies} frequencies they are not; raise resolution.frequencies."
-            )
-        limit = min(ROUND, steps - len(history))
-        options = {"maxiter": limit, "maxfun": 20 * limit, "maxcor": 20, "ftol": 0.0, "gtol": 1e-12}
-        return minimize(value_and_grad, zero, jac=True, method="L-BFGS-B", callback=after_step, options=options).status
-
+    descent = _Descent(problem, encoder, options, say)
     stop = None
     try:
         while stop is None:
-            before = best[0]
+            before = descent.least
             # SciPy's status: 0 converged, 1 out of steps or evaluations, 2 the line search failed.
-            status = one_round(best[1][0])
+            status = descent.round()
             if status == 0:
                 stop = Stop.CONVERGED
-            elif len(history) >= steps:
+            elif len(descent.history) >= options.steps:
                 stop = Stop.STEPS
-            elif not best[0] < before - tolerance:  # the line search failed, or used up the evaluations
+            elif not descent.least < before - options.tolerance:  # it failed, or used up the evaluations
                 stop = Stop.STUCK
     except _Enough:
         stop = Stop.CONVERGED
-    return Found(*best[1], np.array(history), stop, rejected)
+    return StartResult(*descent.best, np.array(descent.history), stop, descent.rejected)
+
+
+class _Descent:
+    """Where L-BFGS is: the best encoder with its loss and target, and the losses of all steps."""
+
+    def __init__(self, problem: FitProblem, encoder: AbstractEncoder, options: FitOptions, say: Progress):
+        self.problem, self.options, self.say = problem, options, say
+        self.history: list[float] = []
+        self.least, self.best = np.inf, (encoder, None, None)
+        self.rejected, self.believable = 0, np.inf
+
+    def round(self) -> int:
+        """Some steps in the coordinates of the best encoder; SciPy's status."""
+        begin = self.best[0]
+        columns = coordinates(self.problem, begin)
+        zero = np.zeros(columns.shape[0] * columns.shape[1])
+        evaluate = lambda x: self._evaluated(x, columns, begin)  # noqa: E731
+        if not self.history and not np.isfinite(evaluate(zero)[0]):
+            raise TooCoarse(
+                f"resolution: expected one at which the loss and its gradient are finite, but at "
+                f"{self.problem.resolution.frequencies} frequencies they are not; raise resolution.frequencies."
+            )
+        limit = min(ROUND, self.options.steps - len(self.history))
+        options = {"maxiter": limit, "maxfun": 20 * limit, "maxcor": 20, "ftol": 0.0, "gtol": 1e-12}
+        given = {"jac": True, "method": "L-BFGS-B", "callback": self._after_step, "options": options}
+        return minimize(evaluate, zero, **given).status
+
+    def _evaluated(self, x: np.ndarray, columns: Array, begin: AbstractEncoder) -> tuple[float, np.ndarray]:
+        step = jnp.asarray(x.reshape(columns.shape[:2]), columns.dtype)
+        (loss, found), gradient = profiled_value_and_grad(step, columns, begin, self.problem)
+        loss, gradient, moment_error = float(loss), np.asarray(gradient, float).ravel(), float(found[1].moment_error)
+        if not (np.isfinite(loss) and np.all(np.isfinite(gradient)) and believed(moment_error, self.believable)):
+            self.rejected += int(np.isfinite(self.least))
+            return self.least + abs(self.least) + 1, np.zeros_like(gradient)
+        self.believable = min(self.believable, float(moment_error_limit(moment_error)))
+        if loss < self.least:
+            self.least, self.best = loss, found
+        return loss, gradient
+
+    def _after_step(self, _) -> None:
+        self.history.append(self.least)
+        self.say(len(self.history), self.least)
+        if len(self.history) > 10 and self.history[-11] - self.history[-1] < self.options.tolerance:
+            raise _Enough
 
 
 @compiled
-def coordinates(source, layer, atoms, encoder):
+def coordinates(problem: FitProblem, encoder: AbstractEncoder) -> Float[Array, "m P P"]:
+    """Of the Fisher metric at an encoder."""
     encoder = learnt_part(encoder)
-    return directions(fisher(source, layer, atoms[-encoder.features :], encoder))
+    atoms = problem.atoms[-encoder.features :]
+    return directions(fisher(problem.source, problem.layer, atoms, encoder))
 
 
 @compiled
-def profiled_value_and_grad(
-    step, columns, encoder, source, layer, atoms, noise, floor, resolution, mesh=None, known=None
-):
+def profiled_value_and_grad(step: Float[Array, "m P"], columns: Float[Array, "m P P"], encoder, problem: FitProblem):
     """`((loss, (encoder, elbo, target)), gradient)` after a step in the coordinates of the Fisher metric."""
 
     def loss(step):
         after = with_learnt(encoder, step_in_metric(learnt_part(encoder), columns, step))
-        elbo, target = profiled(expected(source, layer, atoms, after, resolution, mesh, known), atoms, noise, floor)
+        elbo, target = profiled(problem.expected(after), problem.atoms, problem.noise, problem.floor)
         return elbo.loss, (after, elbo, target)
 
     return jax.value_and_grad(loss, has_aux=True)(step)

@@ -11,11 +11,15 @@ import optax
 from .._jit import compiled
 from ..elbo import elbo_of
 from ..model.carried_encoder import learnt_part
+from ..model.encoder import AbstractEncoder
 from ..model.feature_model import FeatureModel
 from ..model.prior import Prior
-from ..moments.plan import plan
+from ..moments.plan import compiled_plan
 from ..types import Array, PyTree
-from .problem import Found, Stop, believed, compiled_elbo, compiled_target, expected, moment_error_limit
+from .options import FitOptions
+from .problem import FitProblem, believed, compiled_elbo, compiled_target, moment_error_limit
+from .progress import Progress
+from .result import StartResult, Stop
 
 CHUNK = 10  # steps of an optax optimiser in one compiled call
 
@@ -43,25 +47,22 @@ class FreeTarget(eqx.Module):
         return FeatureModel(Prior(atoms, self.logits), self.decoder, noise, self.mean)
 
 
-def whole_loss(
-    source, layer, atoms, encoder, target, noise, floor, optimizer, steps, tolerance, resolution, say, mesh=None,
-    known=None,
-) -> Found:  # fmt: skip
+def whole_loss(problem: FitProblem, encoder: AbstractEncoder, options: FitOptions, say: Progress) -> StartResult:
     """An optax optimiser on the whole loss; CHUNK steps are one compiled scan on one plan.
 
     The plan may have grown old in a chunk: the best parameters of each are judged by the loss without it.
     """
-    if target is None:
-        target = compiled_target(source, layer, atoms, encoder, noise, floor, resolution, mesh, known)
+    target = compiled_target(problem, encoder) if options.target is None else options.target
+    optimizer, atoms = options.optimizer, problem.atoms
     parameters, static = eqx.partition((encoder, FreeTarget.of(target)), eqx.is_inexact_array)
     one, none = jnp.ones((), atoms.dtype), jnp.zeros((), int)
     walk = Walk(parameters, optimizer.init(parameters), parameters, one * jnp.nan, one, none, one * jnp.inf)
     best, elbo = (np.inf, encoder, target), None
     history: list[float] = []
     stop = Stop.STEPS
-    while len(history) < steps:
-        before, length, rejected = best[0], min(CHUNK, steps - len(history)), int(walk.rejected)
-        walk, least, values = _advance(walk, static, source, layer, atoms, optimizer, resolution, length, mesh, known)
+    while len(history) < options.steps:
+        before, length, rejected = best[0], min(CHUNK, options.steps - len(history)), int(walk.rejected)
+        walk, least, values = _advance(walk, static, problem, optimizer, length)
         history.extend(np.asarray(values, float))
         say(len(history), history[-1])
         if int(walk.rejected) - rejected == length:
@@ -69,15 +70,15 @@ def whole_loss(
             break
         encoder, free = eqx.combine(least, static)
         target = free.model(atoms)
-        value = compiled_elbo(source, layer, target, encoder, resolution, mesh, known)
+        value = compiled_elbo(problem, target, encoder)
         if np.isfinite(value.loss) and value.loss < best[0]:
             best, elbo = (float(value.loss), encoder, target), value
-        if before - best[0] < tolerance:
+        if before - best[0] < options.tolerance:
             stop = Stop.CONVERGED
             break
     if elbo is None:  # no step had a finite loss
-        elbo = compiled_elbo(source, layer, best[2], best[1], resolution, mesh, known)
-    return Found(best[1], elbo, best[2], np.array(history), stop, int(walk.rejected))
+        elbo = compiled_elbo(problem, best[2], best[1])
+    return StartResult(best[1], elbo, best[2], np.array(history), stop, int(walk.rejected))
 
 
 class Walk(NamedTuple):
@@ -116,14 +117,15 @@ class Walk(NamedTuple):
 
 
 @compiled
-def _advance(walk: Walk, static, source, layer, atoms, optimizer, resolution, length: int, mesh, known):
+def _advance(walk: Walk, static, problem: FitProblem, optimizer, length: int):
     """Some steps of an optax optimiser: where it is then, the parameters of the least loss, and all losses."""
     optimizer = optax.with_extra_args_support(optimizer)
-    boxes = plan(source, layer, learnt_part(eqx.combine(walk.safe, static)[0]), resolution)
+    learnt = learnt_part(eqx.combine(walk.safe, static)[0])
+    boxes = compiled_plan(problem.source, problem.layer, learnt, problem.resolution)
 
     def judged(p):
         encoder, target = eqx.combine(p, static)
-        found = elbo_of(expected(source, layer, atoms, encoder, resolution, mesh, known, boxes), target.model(atoms))
+        found = elbo_of(problem.expected(encoder, plan=boxes), target.model(problem.atoms))
         return found.loss, found.moment_error
 
     loss = lambda p: judged(p)[0]  # noqa: E731
@@ -136,5 +138,6 @@ def _advance(walk: Walk, static, source, layer, atoms, optimizer, resolution, le
         walk = walk.after(value, gradient, moment_error, optimizer, loss)
         return (walk, jnp.where(better, value, least_loss), least), walk.value
 
-    (walk, _, least), values = jax.lax.scan(step, (walk, jnp.asarray(np.inf, atoms.dtype), walk.safe), length=length)
+    begin = walk, jnp.asarray(np.inf, problem.atoms.dtype), walk.safe
+    (walk, _, least), values = jax.lax.scan(step, begin, length=length)
     return walk, least, values

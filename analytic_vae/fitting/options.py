@@ -1,138 +1,206 @@
 """What may be asked of a fit: its options, each by itself, together, and with the layer; before anything starts."""
 
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
-from .._check import require_instance, shown
+from .._check import require_choice, require_count, require_flag, require_instance, require_number, shown
 from ..certify.units import check_regularity
-from ..closed_form import NOISES
+from ..closed_form import NOISES, Noise
 from ..model.carried_encoder import CarriedEncoder, learnt_part
 from ..model.compatibility import check_vectors
 from ..model.encoder import AbstractEncoder
 from ..model.feature_model import FeatureModel
-from ..model.layer import DenseLayer, LinearLayer
+from ..model.layer import AbstractLayer
 from ..moments.budget import check_pairs_memory
 from ..spectral.resolution import Resolution
-from .initial import ENCODERS
+from ..types import ArrayLike, PRNGKeyArray
+from .encoder_kinds import ENCODERS
 
 KINDS = ("carried", "learnt", "both", *ENCODERS)
 
 EXTRA = 4  # features that are learnt beside carried ones, if nobody says how many
 
 
-def completed(layer, options: dict) -> dict:
-    """The options with the kind of encoder, and whether there are vectors per atom, where they are not given."""
-    encoder, vectors, target = options["encoder"], options["vectors"], options["target"]
-    if encoder is None:
-        encoder = "carried" if isinstance(layer, DenseLayer) else "softmax"
-    if vectors is None:
-        vectors = carries(encoder) if target is None else target.decoder.ndim == 3
-    return options | {"encoder": encoder, "vectors": bool(vectors)}
+@dataclass(frozen=True)
+class FitOptions:
+    """The options of `fit`, which documents them, known to be possible whatever the layer.
 
+    Raises `ValueError` or `TypeError` that names the option.
+    """
 
-def carries(encoder) -> bool:
-    """Whether the features of the source are carried on."""
-    return encoder in ("carried", "both") if isinstance(encoder, str) else isinstance(encoder, CarriedEncoder)
+    features: int | None = None
+    atoms: int | ArrayLike | None = None
+    encoder: str | AbstractEncoder | None = None
+    statistics: int | None = None
+    vectors: bool | None = None
+    noise: Noise = "full"
+    optimizer: str | optax.GradientTransformation = "lbfgs"
+    target: FeatureModel | None = None
+    steps: int = 500
+    tolerance: float = 1e-7
+    starts: int = 1
+    floor: float = 1e-6
+    resolution: Resolution | None = None
+    check: bool = True
+    certify: bool = False
+    split: bool = False
+    key: PRNGKeyArray | None = None
 
+    @classmethod
+    def of(cls, options: dict[str, Any]) -> "FitOptions":
+        """Those of a user, the others at their defaults. Raises `TypeError` for one that `fit` does not have."""
+        known = [field.name for field in fields(cls)]
+        for name in options:
+            if name not in known:
+                raise TypeError(f"{name}: expected an option of fit ({', '.join(known)}), got an unknown one.")
+        return cls(**options)
 
-def carries_only(encoder) -> bool:
-    """Whether they are and nothing is learnt beside them."""
-    return encoder == "carried" if isinstance(encoder, str) else carries(encoder) and encoder.extra is None
+    def __post_init__(self):
+        for name in ("features", "steps", "starts"):
+            require_count(name, getattr(self, name), optional=name == "features")
+        require_choice("noise", self.noise, NOISES)
+        for name in ("check", "certify", "split"):
+            require_flag(name, getattr(self, name))
+        require_flag("vectors", self.vectors, optional=True)
+        for name in ("tolerance", "floor"):
+            require_number(name, getattr(self, name))
+        if not np.isfinite(self.floor):
+            raise ValueError(f"floor: expected a finite number, got {self.floor!r}.")
+        object.__setattr__(self, "resolution", Resolution.of(self.resolution))
+        self._check_encoder()
+        self._check_optimizer()
+        typed = isinstance(self.key, jax.Array) and jax.dtypes.issubdtype(self.key.dtype, jax.dtypes.prng_key)
+        axes = 0 if typed else 1
+        if self.key is not None and not (isinstance(self.key, jax.Array | np.ndarray) and self.key.ndim == axes):
+            raise TypeError(f"key: expected one such as jax.random.key(0), got {self.key!r}.")
 
+    def _check_encoder(self) -> None:
+        encoder, what = self.encoder, f"an encoder or one of {', '.join(KINDS)}"
+        if isinstance(encoder, str):
+            if encoder not in KINDS:
+                raise ValueError(f"encoder: expected {what}, got {encoder!r}.")
+        elif encoder is not None:
+            require_instance("encoder", encoder, AbstractEncoder, what)
+        if self.statistics is None:
+            return
+        name = "softmax" if encoder in (None, "learnt") else encoder
+        kind = ENCODERS.get(name) if isinstance(name, str) else None
+        possible = (1,) if kind is None else kind.statistics
+        if isinstance(encoder, AbstractEncoder):
+            raise ValueError(f"statistics: expected none beside an encoder, got {self.statistics!r}.")
+        if self.statistics not in possible:
+            asked = " or ".join(map(str, possible))
+            raise ValueError(f"statistics: expected {asked} of this encoder, got {self.statistics!r}.")
 
-def check_combination(source, layer, options: dict, certify: bool) -> None:
-    """Raise an error that names the argument if completed options do not go with each other, or with the layer."""
-    encoder, vectors, target = options["encoder"], options["vectors"], options["target"]
-    if target is not None and (target.decoder.ndim == 3) != vectors:
-        raise ValueError(
-            f"vectors: expected {not vectors}, as target has a decoder of shape {shown(target.decoder.shape)}."
-        )
-    if carries(encoder):
-        check_vectors(vectors, source.prior.atoms.shape[1], "source")
+    def _check_optimizer(self) -> None:
+        if isinstance(self.optimizer, str):
+            if self.optimizer != "lbfgs":
+                raise ValueError(f"optimizer: expected 'lbfgs' or an optax optimiser, got {self.optimizer!r}.")
+            if self.target is not None:
+                raise ValueError(
+                    "target: L-BFGS has the target in closed form; pass an optax optimizer to start from one."
+                )
+        else:
+            require_instance("optimizer", self.optimizer, optax.GradientTransformation, "'lbfgs' or an optax optimiser")
+        if self.target is not None:
+            require_instance("target", self.target, FeatureModel, "a FeatureModel")
+            noise = self.target.noise
+            if not np.all(np.asarray(jnp.diagonal(noise) if noise.ndim == 2 else noise) > 0):
+                raise ValueError("target: expected noise in every direction to start from, got a singular one.")
+
+    @property
+    def random_key(self) -> PRNGKeyArray:
+        """`key`, or that of everybody who gave none."""
+        return jax.random.key(0) if self.key is None else self.key
+
+    @property
+    def carries(self) -> bool:
+        """Whether the features of the source are handed on; known once the encoder is."""
+        if isinstance(self.encoder, str):
+            return self.encoder in ("carried", "both")
+        return isinstance(self.encoder, CarriedEncoder)
+
+    @property
+    def carries_only(self) -> bool:
+        """Whether they are and nothing is learnt."""
+        if isinstance(self.encoder, str):
+            return self.encoder == "carried"
+        return isinstance(self.encoder, CarriedEncoder) and self.encoder.extra is None
+
+    @property
+    def statistics_read(self) -> int:
+        """`t` of what is learnt."""
+        if isinstance(self.encoder, AbstractEncoder):
+            return learnt_part(self.encoder).statistics_read
+        return self.statistics or 1
+
+    def for_layer(self, source: FeatureModel, layer: AbstractLayer) -> "FitOptions":
+        """With the kind of encoder, and whether there are vectors per atom, where they are not given.
+
+        Raises an error that names the argument if options do not go with each other, or with the layer.
+        """
+        encoder = self.encoder or ("carried" if layer.reads_input and self.statistics is None else "softmax")
+        options = replace(self, encoder=encoder)
+        vectors = self.vectors
+        if vectors is None:
+            vectors = options.carries if self.target is None else self.target.decoder.ndim == 3
+        options = replace(options, vectors=bool(vectors))
+        options._check_combination(source, layer)
+        return options
+
+    def _check_combination(self, source: FeatureModel, layer: AbstractLayer) -> None:
+        target = self.target
+        if target is not None and (target.decoder.ndim == 3) != self.vectors:
+            raise ValueError(
+                f"vectors: expected {not self.vectors}, as target has a decoder of shape {shown(target.decoder.shape)}."
+            )
+        if self.carries:
+            self._check_carried(source)
+        if self.split:
+            self._check_split(source, layer)
+        if self.certify:
+            self._check_certify(layer)
+
+    def _check_carried(self, source: FeatureModel) -> None:
+        check_vectors(self.vectors, source.prior.atoms.shape[1], "source")
         refused = ["atoms"]
-        if isinstance(encoder, CarriedEncoder):
+        if isinstance(self.encoder, CarriedEncoder):
             refused.append("features")
-            if encoder.carried != source.features:
+            if self.encoder.carried != source.features:
                 raise ValueError(
                     f"encoder: expected {source.features} carried features, as many as source has, got "
-                    f"{encoder.carried}."
+                    f"{self.encoder.carried}."
                 )
-        if carries_only(encoder):
+        if self.carries_only:
             refused += ["features", "target"]
-            if options["optimizer"] != "lbfgs":
+            if self.optimizer != "lbfgs":
                 raise ValueError("optimizer: expected none, as carried features have all in closed form, got one.")
         for name in refused:
-            if options[name] is not None:
+            if getattr(self, name) is not None:
                 raise ValueError(f"{name}: expected none beside this encoder, whose carried features are the source's.")
-    if options["split"]:
-        if not (carries_only(encoder) and isinstance(layer, DenseLayer) and vectors and options["noise"] == "full"):
+
+    def _check_split(self, source: FeatureModel, layer: AbstractLayer) -> None:
+        if not (self.carries_only and layer.reads_input and self.vectors and self.noise == "full"):
             raise ValueError("split: expected False but for a DenseLayer, carried features alone and full noise.")
-        if not options["floor"] > 0:
-            raise ValueError(
-                f"floor: expected more than 0 with split, as the noise is divided by, got {options['floor']}."
-            )
+        if not self.floor > 0:
+            raise ValueError(f"floor: expected more than 0 with split, as the noise is divided by, got {self.floor}.")
         check_pairs_memory(source, layer)
-    if certify:
+
+    def _check_certify(self, layer: AbstractLayer) -> None:
         check_regularity(layer)
-        if options["split"]:
+        if self.split:
             raise ValueError("certify: expected False with split; without it the loss is the same, and has a bound.")
-        if not carries_only(encoder):
-            _check_bounded(layer, options)
-
-
-def _check_bounded(layer, options: dict) -> None:
-    """Raise an error that names the argument if the loss of learnt features of that kind has no bounds."""
-    encoder = options["encoder"]
-    two = encoder.endswith("2") if isinstance(encoder, str) else learnt_part(encoder).statistics_read == 2
-    if two and (isinstance(layer, DenseLayer) or carries(encoder)):
-        raise ValueError(
-            "certify: expected False: with two statistics only losses of linear and ridge layers (layers='ridge'), "
-            "without carried features, have bounds."
-        )
-    if carries(encoder) and not isinstance(layer, DenseLayer | LinearLayer):
-        raise ValueError("certify: expected False: with features beside carried ones ridge layers have no bounds.")
-
-
-def check_options(
-    *, features, atoms, encoder, vectors, noise, optimizer, target, steps, tolerance, starts, floor, resolution, check,
-    certify, split, key,
-) -> None:  # fmt: skip
-    """Raise an error that names the option of `fit` that cannot be, whatever the layer."""
-    for name, value in (("features", features), ("steps", steps), ("starts", starts)):
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1):
-            raise ValueError(f"{name}: expected a positive integer, got {value!r}.")
-    if noise not in NOISES:
-        raise ValueError(f"noise: expected one of {', '.join(NOISES)}, got {noise!r}.")
-    if isinstance(encoder, str):
-        if encoder not in KINDS:
-            raise ValueError(f"encoder: expected an encoder or one of {', '.join(KINDS)}, got {encoder!r}.")
-    elif encoder is not None:
-        require_instance("encoder", encoder, AbstractEncoder, f"an encoder or one of {', '.join(KINDS)}")
-    if vectors is not None and not isinstance(vectors, bool | np.bool_):
-        raise TypeError(f"vectors: expected True, False or None, got {vectors!r}.")
-    if isinstance(optimizer, str):
-        if optimizer != "lbfgs":
-            raise ValueError(f"optimizer: expected 'lbfgs' or an optax optimiser, got {optimizer!r}.")
-        if target is not None:
-            raise ValueError("target: L-BFGS has the target in closed form; pass an optax optimizer to start from one.")
-    else:
-        require_instance("optimizer", optimizer, optax.GradientTransformation, "'lbfgs' or an optax optimiser")
-    if target is not None:
-        require_instance("target", target, FeatureModel, "a FeatureModel")
-        noise = jnp.diagonal(target.noise) if target.noise.ndim == 2 else target.noise
-        if not np.all(np.asarray(noise) > 0):
-            raise ValueError("target: expected noise in every direction to start from, got a singular one.")
-    Resolution.of(resolution)
-    for name, value in (("check", check), ("certify", certify), ("split", split)):
-        if not isinstance(value, bool | np.bool_):
-            raise TypeError(f"{name}: expected True or False, got {value!r}.")
-    typed = isinstance(key, jax.Array) and jax.dtypes.issubdtype(key.dtype, jax.dtypes.prng_key)
-    if key is not None and not (isinstance(key, jax.Array | np.ndarray) and key.ndim == (0 if typed else 1)):
-        raise TypeError(f"key: expected one such as jax.random.key(0), got {key!r}.")
-    for name, value in (("tolerance", tolerance), ("floor", floor)):
-        if not isinstance(value, int | float | np.generic | jax.Array) or not value >= 0:
-            raise ValueError(f"{name}: expected a number of at least 0, got {value!r}.")
-    if not np.isfinite(floor):
-        raise ValueError(f"floor: expected a finite number, got {floor!r}.")
+        if self.carries_only:
+            return
+        if self.statistics_read == 2 and (layer.reads_input or self.carries):
+            raise ValueError(
+                "certify: expected False: with two statistics only losses of linear and ridge layers (layers='ridge'), "
+                "without carried features, have bounds."
+            )
+        if self.carries and layer.units and not layer.reads_input:
+            raise ValueError("certify: expected False: with features beside carried ones ridge layers have no bounds.")

@@ -1,74 +1,93 @@
-"""What both ways of fitting speak of: why it ended, what is known beforehand, what was found."""
+"""What is fitted: a source and a layer, and what stays while an encoder is learnt for them."""
 
-import enum
-import time
-from typing import NamedTuple
+from dataclasses import replace
 
 import equinox as eqx
 import jax.numpy as jnp
-import numpy as np
+from jax.sharding import Mesh
 
 from .._jit import compiled
-from ..closed_form import best_target
+from ..closed_form import Noise, best_target
 from ..elbo import Elbo, elbo_of
-from ..expectations import checked_expectations
-from ..model.conditioning import Clusters
+from ..expectations import compiled_moments, expected
+from ..model.conditioning import Clusters, clusters_of
 from ..model.encoder import AbstractEncoder
 from ..model.feature_model import FeatureModel
+from ..model.layer import AbstractLayer
+from ..moments.budget import check_memory, check_units_memory
+from ..moments.expected import Expectations
+from ..moments.plan import Plan
+from ..moments.problem import Problem
 from ..moments.units import DenseMoments
-from ..types import Log
+from ..spectral.resolution import MOST_FREQUENCIES, Resolution
+from ..types import Array, Float, Log
 
 BELIEVED = 0.1  # moment error, in units of the spread, up to which a loss is believed whatever the first one was
 
 
-class Stop(enum.Enum):
-    """Why a fit stopped; the value is the sentence a person reads."""
+class FitProblem(eqx.Module):
+    """A source, a layer, and what stays while an encoder is learnt: all that a loss needs but the encoder.
 
-    CONVERGED = "converged: the loss no longer falls by more than the tolerance"
-    STEPS = "stopped at the largest number of steps; more steps may lower the loss"
-    STUCK = "stopped where rounding hides any lower loss along the gradient"
-    NOT_FINITE = "stopped: the loss was not finite; the best parameters before that are returned"
-    CLOSED = "in closed form: with carried features nothing is left to optimise"
-    EXACT = "nothing to learn: a linear layer's output is exactly a feature model"
-
-
-class Known(eqx.Module):
-    """What stays while an encoder is learnt: whether there is a vector per atom, and the moments of a dense layer.
-
-    And the clusters of the source (`conditioning.py`), which nobody can see inside of compiled functions.
+    `atoms` are those of the target, `vectors` says whether each has one of its own; `noise` and `floor` are as in
+    `fit`. `moments` are those of a dense layer at this resolution, `clusters` those of the source
+    (`model/conditioning.py`), which nobody can see inside of compiled functions.
     """
 
-    vectors: bool = eqx.field(static=True, default=False)
+    source: FeatureModel
+    layer: AbstractLayer
+    resolution: Resolution
+    floor: Float[Array, ""]
+    noise: Noise = eqx.field(static=True)
+    vectors: bool = eqx.field(static=True)
+    mesh: Mesh | None = eqx.field(static=True)
+    clusters: Clusters | None = eqx.field(static=True)
+    atoms: Float[Array, "m2 K"] | None = None
     moments: DenseMoments | None = None
-    clusters: Clusters | None = eqx.field(static=True, default=None)
+
+    @classmethod
+    def of(cls, source: FeatureModel, layer: AbstractLayer, options, mesh: Mesh | None) -> "FitProblem":
+        """With the `FitOptions` for this layer; without atoms and moments."""
+        floor = jnp.asarray(options.floor, source.mean.dtype)
+        return cls(source, layer, options.resolution, floor, options.noise, options.vectors, mesh, clusters_of(source))
+
+    def at(self, resolution: Resolution) -> "FitProblem":
+        """The same at another resolution, where nothing is known of the layer."""
+        return replace(self, resolution=resolution, moments=None)
+
+    def finer(self) -> "FitProblem":
+        """At 1.5 times the frequencies, as far as there are more."""
+        frequencies = min(2 * int(0.75 * self.resolution.frequencies), MOST_FREQUENCIES)
+        return self.at(Resolution(frequencies, self.resolution.nodes))
+
+    def with_atoms(self, atoms: Float[Array, "m2 K"]) -> "FitProblem":
+        """For a target of these atoms."""
+        return replace(self, atoms=atoms)
+
+    def with_moments(self, say: Log) -> "FitProblem":
+        """With the moments of a dense layer, which take a while."""
+        if self.moments is not None or not self.layer.reads_input:
+            return self
+        say(f"moments of {self.layer.units} units and their pairs at {self.resolution.frequencies} frequencies")
+        check_units_memory(self.source, self.layer, self.resolution)
+        moments = compiled_moments(self.source, self.layer, self.resolution, self.mesh, self.clusters)
+        return replace(self, moments=moments)
+
+    def require_memory(self, shape: tuple[int, int, int]) -> None:
+        """Raise `MemoryError` if a loss of that `(t, m2, K)` does not fit."""
+        check_memory(self.source, self.layer, shape, self.resolution, self.mesh, self.vectors)
+
+    def expected(self, encoder: AbstractEncoder, atoms: Array | None = None, plan: Plan | None = None) -> Expectations:
+        """The `Expectations` of an encoder, for these atoms or those of another target."""
+        atoms = self.atoms if atoms is None else atoms
+        given = encoder, self.resolution, plan, self.moments, self.mesh, self.vectors, self.clusters
+        return expected(Problem(self.source, self.layer, atoms, *given))
 
 
-class Progress:
-    """Says where a fit is, at most once a second."""
-
-    def __init__(self, log: Log | None, prefix: str):
-        self.log, self.prefix, self.last = log, prefix, time.perf_counter()
-
-    def __call__(self, step: int, loss: float) -> None:
-        if self.log is not None and time.perf_counter() - self.last > 1.0:
-            self.last = time.perf_counter()
-            self.log(f"{self.prefix}step {step}, loss {loss:.6f}")
-
-
-class Found(NamedTuple):
-    """What one start found: the loss with its terms, for this encoder and this target, the losses of all steps."""
-
-    encoder: AbstractEncoder
-    elbo: Elbo
-    target: FeatureModel
-    history: np.ndarray
-    stop: Stop
-    rejected: int
-
-    @property
-    def loss(self) -> float:
-        """In nats, at the resolution of the fit."""
-        return float(self.elbo.loss)
+def require_variation(mean: Float[Array, " n2"], covariance: Float[Array, "n2 n2"]) -> None:
+    """Raise `ValueError` if a layer's output varies by no more than the rounding of its mean."""
+    rounding = float(jnp.finfo(mean.dtype).eps) ** 2 * float(jnp.sum(mean**2))
+    if not float(jnp.trace(covariance)) > rounding:
+        raise ValueError("layer: expected an output that varies, got one that is constant: there is nothing to learn.")
 
 
 def moment_error_limit(moment_error):
@@ -88,18 +107,13 @@ class TooCoarse(ValueError):
     """The loss is not finite where the fit begins."""
 
 
-def expected(source, layer, atoms, encoder, resolution, mesh=None, known: Known | None = None, boxes=None):
-    """The `Expectations`, with what is known of the layer."""
-    known = known or Known()
-    given = boxes, mesh, "atoms", known.vectors, known.moments, known.clusters
-    return checked_expectations(source, layer, atoms, encoder, resolution, *given)
+@compiled
+def compiled_target(problem: FitProblem, encoder: AbstractEncoder) -> FeatureModel:
+    """The best target for an encoder."""
+    return best_target(problem.expected(encoder), problem.atoms, problem.noise, problem.floor)
 
 
 @compiled
-def compiled_target(source, layer, atoms, encoder, noise, floor, resolution, mesh=None, known=None):
-    return best_target(expected(source, layer, atoms, encoder, resolution, mesh, known), atoms, noise, floor)
-
-
-@compiled
-def compiled_elbo(source, layer, target, encoder, resolution, mesh=None, known=None):
-    return elbo_of(expected(source, layer, target.prior.atoms, encoder, resolution, mesh, known), target)
+def compiled_elbo(problem: FitProblem, target: FeatureModel, encoder: AbstractEncoder) -> Elbo:
+    """The loss of a target and an encoder."""
+    return elbo_of(problem.expected(encoder, target.prior.atoms), target)

@@ -28,6 +28,18 @@ def kept_talking(log: Log | None, silence: float = SILENCE) -> Iterator[Log]:
     talker.raise_failure()
 
 
+class Progress:
+    """Says where a fit is, at most once a second."""
+
+    def __init__(self, say: Log, prefix: str):
+        self.say, self.prefix, self.last = say, prefix, time.perf_counter()
+
+    def __call__(self, step: int, loss: float) -> None:
+        if time.perf_counter() - self.last > 1.0:
+            self.last = time.perf_counter()
+            self.say(f"{self.prefix}step {step}, loss {loss:.6f}")
+
+
 class _Talker:
     """One line at a time, and the time of the last."""
 

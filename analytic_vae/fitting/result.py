@@ -1,6 +1,8 @@
-"""What a fit returns."""
+"""What a fit returns, and what each of its starts finds."""
 
+import enum
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -9,11 +11,37 @@ from ..elbo import Elbo
 from ..model.encoder import AbstractEncoder
 from ..model.feature_model import FeatureModel
 from ..spectral.resolution import Resolution
-from .problem import Stop
 
 DOUBT = 0.01  # nats by which the loss may move at a finer resolution
 
 LEAST_RATE = 1e-4  # nats below which a feature is one in name only
+
+
+class Stop(enum.Enum):
+    """Why a fit stopped; the value is the sentence a person reads."""
+
+    CONVERGED = "converged: the loss no longer falls by more than the tolerance"
+    STEPS = "stopped at the largest number of steps; more steps may lower the loss"
+    STUCK = "stopped where rounding hides any lower loss along the gradient"
+    NOT_FINITE = "stopped: the loss was not finite; the best parameters before that are returned"
+    CLOSED = "in closed form: with carried features nothing is left to optimise"
+    EXACT = "nothing to learn: a linear layer's output is exactly a feature model"
+
+
+class StartResult(NamedTuple):
+    """What one start found: the loss with its terms, for this encoder and this target, the losses of all steps."""
+
+    encoder: AbstractEncoder
+    elbo: Elbo
+    target: FeatureModel
+    history: np.ndarray
+    stop: Stop
+    rejected: int
+
+    @property
+    def loss(self) -> float:
+        """In nats, at the resolution of the fit."""
+        return float(self.elbo.loss)
 
 
 @dataclass(frozen=True)

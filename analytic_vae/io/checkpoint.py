@@ -16,8 +16,7 @@ import numpy as np
 from .._check import real_array, require_finite
 from ..certify.terms import TERMS
 from ..elbo import Elbo, ErrorBounds
-from ..fitting.problem import Stop
-from ..fitting.result import Fit
+from ..fitting.result import Fit, Stop
 from ..model.carried_encoder import CarriedEncoder
 from ..model.encoder import AbstractEncoder, ExponentialEncoder, GaussianEncoder, NeuralEncoder, SoftmaxEncoder
 from ..model.feature_model import FeatureModel

@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 
 from ..model.feature_model import FeatureModel
-from ..model.layer import AbstractLayer, DenseLayer
+from ..model.layer import AbstractLayer
 from ..moments.layer_moments import LayerMoments
-from ..moments.ridge_axis import RidgeAxis
+from ..moments.reading import Reading
 from ..moments.spectrum import Spectrum
 from ..moments.statistic import Statistic, grid_weights
 from ..moments.units import DenseMoments
@@ -31,29 +31,27 @@ class LawSeries(eqx.Module):
     @classmethod
     def of(cls, source: FeatureModel, layer: AbstractLayer, readout: Float[Array, "D n2"], resolution: Resolution):
         """For a readout of at most three rows; of a `DenseLayer` of at most two units."""
-        form = layer.form()
-        if isinstance(layer, DenseLayer):
-            activations = tuple(layer.activations[i] for i in layer.activation_index)
+        if layer.reads_input:
+            form, activations = layer.form(), tuple(layer.activations[i] for i in layer.activation_index)
             parts = readout @ form.linear, jnp.zeros_like(readout[:, 0]), readout @ form.output, form.weight, form.bias
             return cls(*unit_law(source, *parts, activations, resolution), resolution)
-        axis = RidgeAxis.of(source, form, resolution)
-        statistic = Statistic.of(source, form, readout, axis, resolution, aligned=True)
-        phi = Spectrum.of(statistic, axis.law_grid(resolution, readout.shape[0]), resolution).characteristic()
+        reading = Reading.of(source, layer, resolution)
+        statistic = Statistic.of(reading, readout, aligned=True)
+        phi = Spectrum.of(statistic, reading.axis.law_grid(resolution, readout.shape[0]), resolution).characteristic()
         scale = jnp.diagonal(statistic.basis)
         return cls(statistic.centre + scale * statistic.low, scale * statistic.length, phi, resolution)
 
     @staticmethod
     def moments(source, layer, readout, resolution) -> tuple[Float[Array, " D"], Float[Array, "D D"], Scalar]:
         """Mean and covariance of Y from those of the layer's output, and how far they may be off, in spreads."""
-        form = layer.form()
-        if isinstance(layer, DenseLayer):
+        if layer.reads_input:
             moments = DenseMoments.of(source, layer, resolution)
             mean, covariance = moments.output()
             accuracy = moments.overall
         else:
-            axis = RidgeAxis.of(source, form, resolution)
-            mean, covariance = LayerMoments.of(source, form, axis).output()
-            accuracy = axis.moment_error
+            reading = Reading.of(source, layer, resolution)
+            mean, covariance = LayerMoments.of_ridge(source, reading.form, reading.axis).output()
+            accuracy = reading.axis.moment_error
         return readout @ mean, readout @ covariance @ readout.T, accuracy
 
     @property

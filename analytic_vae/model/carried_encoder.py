@@ -31,7 +31,7 @@ class CarriedEncoder(AbstractEncoder):
         if self.extra is not None and (
             not isinstance(self.extra, AbstractEncoder) or isinstance(self.extra, CarriedEncoder)
         ):
-            raise TypeError(f"beside: expected an encoder that reads statistics, got {type(self.extra).__name__}.")
+            raise TypeError(f"extra: expected an encoder that reads statistics, got {type(self.extra).__name__}.")
 
     @property
     def readout(self):

@@ -9,7 +9,7 @@ from .._check import is_concrete, require_instance, require_precision, shown
 from .carried_encoder import CarriedEncoder
 from .encoder import AbstractEncoder, encode
 from .feature_model import FeatureModel
-from .layer import AbstractLayer, DenseLayer
+from .layer import AbstractLayer
 
 
 def check_layer(source, layer, target=None) -> None:
@@ -51,7 +51,7 @@ def check_encoder(layer, encoder, atoms, name: str = "atoms", source=None) -> No
         if encoder.extra is None:
             return
         encoder, atoms = encoder.extra, atoms[m1:]
-    read, what = (layer.inputs, "inputs") if isinstance(layer, DenseLayer) else (layer.outputs, "outputs")
+    read, what = (layer.inputs, "inputs") if layer.reads_input else (layer.outputs, "outputs")
     if encoder.readout.shape[2] != read:
         raise ValueError(
             f"encoder: expected a readout of {read} neurons, the {what} of layer, got {encoder.readout.shape[2]}."
@@ -78,5 +78,5 @@ def check_vectors(vectors, atoms: int, name: str) -> None:
 
 def check_ridge(layer, what: str) -> None:
     """Raise an error that names the argument if the layer is a dense one, for which `what` is not there."""
-    if isinstance(layer, DenseLayer):
+    if layer.reads_input:
         raise ValueError(f"layer: expected a LinearLayer or a RidgeLayer, {what}; got a DenseLayer.")

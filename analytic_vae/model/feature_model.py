@@ -178,14 +178,21 @@ def decoder_matrix(target: FeatureModel) -> tuple[Float[Array, "n C"], Float[Arr
 
 
 def whitening(target: FeatureModel):
-    """What whitens by the target's noise, the variance left after it, and `log det L` (or `n log sigma`)."""
+    """`a -> sigma L^-1 a` for noise `S = L L'`, with `sigma^2 = det(S)^(1/n)`; `sigma^2`; and `log det L`.
+
+    What is whitened so has the noise `sigma^2 I` in the units of the neurons; scalar noise is left as it is.
+    """
     noise = target.noise
     if noise.ndim == 0:
         return (lambda a: a), noise**2, target.neurons * jnp.log(noise)
     if noise.ndim == 1:
-        return (lambda a: a / (noise if a.ndim == 1 else noise[:, None])), jnp.ones_like(noise[0]), jnp.log(noise).sum()
-    solve = lambda a: jax.scipy.linalg.solve_triangular(noise, a, lower=True)  # noqa: E731
-    return solve, jnp.ones_like(noise[0, 0]), jnp.log(jnp.abs(jnp.diagonal(noise))).sum()
+        log_det = jnp.log(noise).sum()
+        sigma = jnp.exp(log_det / target.neurons)
+        return (lambda a: a * (sigma / noise if a.ndim == 1 else (sigma / noise)[:, None])), sigma**2, log_det
+    log_det = jnp.log(jnp.abs(jnp.diagonal(noise))).sum()
+    sigma = jnp.exp(log_det / target.neurons)
+    solve = lambda a: sigma * jax.scipy.linalg.solve_triangular(noise, a, lower=True)  # noqa: E731
+    return solve, sigma**2, log_det
 
 
 def _as_shape(shape: int | Sequence[int]) -> tuple[int, ...]:

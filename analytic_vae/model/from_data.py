@@ -57,8 +57,8 @@ def source_from_data(
     Raises `ValueError` that names the argument if one is out of its range, `ImportError` without scikit-learn
     (`pip install 'analytic_vae[data]'`).
 
-    >>> images, _ = digits_data()
-    >>> source = source_from_data(images, 16)
+    >>> from sklearn.datasets import load_digits
+    >>> source = source_from_data(load_digits().data, 16)
     """
     data = _checked_data(data)
     samples, neurons = data.shape

@@ -6,17 +6,18 @@ from typing import NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from .._check import as_floating, as_input, require_finite, require_shape
+from .._check import as_floating, as_input, is_concrete, require_finite, require_shape
 from ..types import Array, ArrayLike, Float, Scalar
 from .activation import Activation, get_activation
 
 
 class RidgeForm(NamedTuple):
-    """What the engine sees of a layer: `f(x) = linear x + offset + output psi(<direction, x> + bias)`.
+    """What encoders read, as a function of the input: `linear x + offset + output psi(<direction, x> + bias)`.
 
     `direction: [n1]` lives in the input space; `direction_size` are the sizes that it was summed from, for they may
-    cancel. For a linear layer `activation` is None and the ridge parts are zero.
+    cancel. Where nothing is bent `activation` is None and the ridge parts are zero.
     """
 
     linear: Float[Array, "n2 n1"]
@@ -27,29 +28,28 @@ class RidgeForm(NamedTuple):
     bias: Scalar
     activation: Activation | None
 
-    def mapped(self, x: Float[Array, "n1 *s"], psi: Float[Array, "*s"]) -> Float[Array, "n2 *s"]:
-        """`linear x + output psi`: from covariances of `x` and of `psi` with anything to those of `f`."""
-        return self.linear @ x + jnp.tensordot(self.output, psi, axes=0)
+    def units(self) -> "LayerForm":
+        """The same with an axis of one unit."""
+        weight = self.direction[None], self.direction_size[None]
+        return LayerForm(self.linear, self.offset, self.output[:, None], *weight, self.bias[None])
 
 
-class DenseForm(NamedTuple):
-    """What the engine sees of a full-width layer: `f(x) = linear x + offset + output psi(weight x + bias)`."""
+class LayerForm(NamedTuple):
+    """A layer of no, one or many units as arrays: `f(x) = linear x + offset + output psi(weight x + bias)`.
+
+    `weight_size` are the sizes that `weight` was summed from.
+    """
 
     linear: Float[Array, "n2 n1"]
     offset: Float[Array, " n2"]
     output: Float[Array, "n2 h"]
     weight: Float[Array, "h n1"]
+    weight_size: Float[Array, "h n1"]
     bias: Float[Array, " h"]
 
     def mapped(self, x: Float[Array, "n1 *s"], psi: Float[Array, "h *s"]) -> Float[Array, "n2 *s"]:
         """`linear x + output psi`: from covariances of `x` and of `psi` with anything to those of `f`."""
         return self.linear @ x + self.output @ psi
-
-
-def identity_form(inputs: int, dtype) -> RidgeForm:
-    """The input itself as the output of a layer."""
-    none = jnp.zeros(inputs, dtype)
-    return RidgeForm(jnp.eye(inputs, dtype=dtype), none, none, none, none, jnp.zeros((), dtype), None)
 
 
 class AbstractLayer(eqx.Module):
@@ -65,13 +65,41 @@ class AbstractLayer(eqx.Module):
         """`n2`."""
         raise NotImplementedError
 
-    def form(self) -> RidgeForm | DenseForm:
-        """The layer as the engine sees it."""
+    activations: eqx.AbstractVar[tuple[Activation, ...]]  # the distinct ones of its units
+    activation_index: eqx.AbstractVar[tuple[int, ...]]  # for each unit that of its own
+
+    @property
+    def units(self) -> int:
+        """`h`: none of a linear layer, one of a ridge layer."""
+        return len(self.activation_index)
+
+    @property
+    def reads_input(self) -> bool:
+        """Whether encoders of this layer's output read its input, and not the output itself."""
+        return False
+
+    @property
+    def has_linear_part(self) -> bool:
+        """Whether anything goes past the units."""
+        return True
+
+    def form(self) -> LayerForm:
+        """The layer as arrays."""
         raise NotImplementedError
 
     def read_form(self) -> RidgeForm:
-        """What encoders read, as a function of the input: the output, or, of a `DenseLayer`, the input itself."""
-        return self.form()
+        """What encoders read, as a function of the input."""
+        raise NotImplementedError
+
+    def involved(self, readout: Float[Array, "D n2"], most: int) -> "AbstractLayer":
+        """The layer with those units alone that projections of its output involve: `most` at most."""
+        del readout, most
+        return self
+
+    def about(self, mean: np.ndarray) -> "tuple[AbstractLayer, np.ndarray] | None":
+        """`f(mean + x) - by` as a layer of x, and `by`, in double precision; None if nobody knows."""
+        del mean
+        return None
 
     def __call__(self, x: Float[Array, " n1"]) -> Float[Array, " n2"]:
         """`f(x)` of one vector; for a batch use `jax.vmap`. Raises `ValueError` if `x` has another shape."""
@@ -101,6 +129,14 @@ class LinearLayer(AbstractLayer):
         require_finite("bias", self.bias)
 
     @property
+    def activations(self) -> tuple[Activation, ...]:
+        return ()
+
+    @property
+    def activation_index(self) -> tuple[int, ...]:
+        return ()
+
+    @property
     def inputs(self) -> int:
         return self.weight.shape[1]
 
@@ -108,9 +144,17 @@ class LinearLayer(AbstractLayer):
     def outputs(self) -> int:
         return self.weight.shape[0]
 
-    def form(self) -> RidgeForm:
+    def form(self) -> LayerForm:
+        none = jnp.zeros_like(self.weight[:0])
+        return LayerForm(self.weight, self.bias, jnp.zeros_like(self.weight[:, :0]), none, none, none[:, 0])
+
+    def read_form(self) -> RidgeForm:
         zeros = jnp.zeros_like(self.weight[0])
         return RidgeForm(self.weight, self.bias, jnp.zeros_like(self.bias), zeros, zeros, zeros[0], None)
+
+    def about(self, mean):
+        by = _exact(self.weight) @ mean + _exact(self.bias)
+        return eqx.tree_at(lambda one: one.bias, self, jnp.zeros_like(self.bias)), by
 
     def __call__(self, x: Float[Array, " n1"]) -> Float[Array, " n2"]:
         return self.weight @ as_input(x, self.inputs, "inputs of the layer") + self.bias
@@ -138,6 +182,7 @@ class RidgeLayer(AbstractLayer):
     direction: Float[Array, " n2"]
     bias: Scalar
     activation: Activation
+    offset: Float[Array, " n2"] | None = None  # what the layer about another mean is moved by
 
     def __init__(
         self,
@@ -159,6 +204,14 @@ class RidgeLayer(AbstractLayer):
         self.activation = get_activation(activation)
 
     @property
+    def activations(self) -> tuple[Activation, ...]:
+        return (self.activation,)
+
+    @property
+    def activation_index(self) -> tuple[int, ...]:
+        return (0,)
+
+    @property
     def inputs(self) -> int:
         return self.linear.shape[1]
 
@@ -166,14 +219,28 @@ class RidgeLayer(AbstractLayer):
     def outputs(self) -> int:
         return self.linear.shape[0]
 
-    def form(self) -> RidgeForm:
-        offset = jnp.zeros_like(self.output)
+    def form(self) -> LayerForm:
+        return self.read_form().units()
+
+    def read_form(self) -> RidgeForm:
+        offset = jnp.zeros_like(self.output) if self.offset is None else self.offset
         direction, size = self.direction @ self.linear, jnp.abs(self.direction) @ jnp.abs(self.linear)
         return RidgeForm(self.linear, offset, self.output, direction, size, self.bias, self.activation)
 
+    def about(self, mean):
+        if self.offset is not None:
+            return None
+        dtype, remembered = self.output.dtype, _exact(self.linear) @ mean
+        argument = jnp.asarray(_exact(self.direction) @ remembered + _exact(self.bias), dtype)
+        level = _exact(self.output) * float(self.activation(argument))
+        where = lambda one: (one.bias, one.offset)  # noqa: E731
+        inner = eqx.tree_at(where, self, (argument, -jnp.asarray(level, dtype)), is_leaf=lambda leaf: leaf is None)
+        return inner, remembered + level
+
     def __call__(self, x: Float[Array, " n1"]) -> Float[Array, " n2"]:
         remembered = self.linear @ as_input(x, self.inputs, "inputs of the layer")
-        return remembered + self.output * self.activation(self.direction @ remembered + self.bias)
+        y = remembered + self.output * self.activation(self.direction @ remembered + self.bias)
+        return y if self.offset is None else y + self.offset
 
 
 class DenseLayer(AbstractLayer):
@@ -233,8 +300,15 @@ class DenseLayer(AbstractLayer):
 
     @property
     def units(self) -> int:
-        """`h`."""
         return self.weight.shape[0]
+
+    @property
+    def reads_input(self) -> bool:
+        return True
+
+    @property
+    def has_linear_part(self) -> bool:
+        return self.skip is not None
 
     @property
     def inputs(self) -> int:
@@ -244,14 +318,38 @@ class DenseLayer(AbstractLayer):
     def outputs(self) -> int:
         return self.units if self.output is None else self.output.shape[0]
 
-    def form(self) -> DenseForm:
+    def form(self) -> LayerForm:
         dtype = self.weight.dtype
         linear = jnp.zeros((self.outputs, self.inputs), dtype) if self.skip is None else self.skip
         output = jnp.eye(self.units, dtype=dtype) if self.output is None else self.output
-        return DenseForm(linear, jnp.zeros(self.outputs, dtype), output, self.weight, self.bias)
+        return LayerForm(linear, jnp.zeros(self.outputs, dtype), output, self.weight, jnp.abs(self.weight), self.bias)
 
     def read_form(self) -> RidgeForm:
-        return identity_form(self.inputs, self.weight.dtype)
+        dtype, none = self.weight.dtype, jnp.zeros(self.inputs, self.weight.dtype)
+        return RidgeForm(jnp.eye(self.inputs, dtype=dtype), none, none, none, none, jnp.zeros((), dtype), None)
+
+    def about(self, mean):
+        bias = jnp.asarray(_exact(self.bias) + _exact(self.weight) @ mean, self.bias.dtype)
+        by = np.zeros(self.outputs) if self.skip is None else _exact(self.skip) @ mean
+        return eqx.tree_at(lambda one: one.bias, self, bias), by
+
+    def involved(self, readout: Float[Array, "D n2"], most: int) -> "DenseLayer":
+        gain = readout if self.output is None else readout @ self.output
+        if not is_concrete(gain):
+            if self.units <= most:
+                return self
+            raise ValueError(
+                f"readout: expected a concrete one, and a layer of a concrete output, which say what units of a "
+                f"DenseLayer of {self.units} are involved, got traced ones; inside of jit and grad pass a layer of at "
+                f"most {most} units (layer.of_units)."
+            )
+        units = np.flatnonzero(np.any(np.asarray(gain) != 0, axis=0))
+        if units.size > most:
+            raise ValueError(
+                f"readout: expected projections that involve at most {most} units of a DenseLayer, got {units.size}; "
+                "av.dense_moments has mean and covariance of all."
+            )
+        return self if units.size == self.units else self.of_units([int(i) for i in units] or [0])
 
     def one_unit(self, index: Array | int, s: Array) -> Array:
         """`psi` of the unit of that index, which may be traced."""
@@ -279,6 +377,10 @@ class DenseLayer(AbstractLayer):
         ]
         y = psi if self.output is None else self.output @ psi
         return y if self.skip is None else y + self.skip @ x
+
+
+def _exact(array: Array) -> np.ndarray:
+    return np.asarray(array, np.float64)
 
 
 def _distinct(activation, units: int) -> tuple[tuple[Activation, ...], tuple[int, ...]]:

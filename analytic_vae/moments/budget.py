@@ -63,11 +63,12 @@ def require_memory(needed: float, name: str, advice: str) -> None:
         )
 
 
-def check_memory(source, layer, t: int, m2: int, K2: int, resolution, mesh=None, vectors: bool = False) -> None:
-    """Raise `MemoryError` before anything starts if the largest arrays cannot fit: `m2` encoders of `t` statistics."""
+def check_memory(source, layer, shape: tuple[int, int, int], resolution, mesh=None, vectors: bool = False) -> None:
+    """Raise `MemoryError` before anything starts if the largest arrays cannot fit, for a `shape` of `(t, m2, K2)`."""
+    t, m2, K2 = shape
     codes = K2 - 1 if vectors else 1
     linear = layer.read_form().activation is None
-    batches = Batches.of(source, m2, K2, t, linear, resolution, mesh)
+    batches = Batches.of(source, shape, linear, resolution, mesh)
     nodes = 16 * resolution.ridge_panels  # of the ridge axis, and complex exponentials at them
     axis = 0 if linear else 16 * nodes * resolution.ridge_order
     order = resolution.series_order(t, linear)
@@ -128,9 +129,10 @@ class Batches(NamedTuple):
 
     @classmethod
     def of(
-        cls, source, features: int, states: int, t: int, linear: bool, resolution: Resolution, mesh: Mesh | None = None
+        cls, source, shape: tuple[int, int, int], linear: bool, resolution: Resolution, mesh: Mesh | None = None
     ) -> "Batches":
-        """For a target of so many features and states, whose encoders read `t` statistics each."""
+        """For a target of `shape` `(t, m2, K)`: statistics that encoders read, features and states."""
+        t, features, states = shape
         law, pair = law_values(source, states, t, linear, resolution), pair_values(source, t, linear, resolution)
         count, dtype = features * max(1, features // 2), source.mean.dtype
         # Laws of two statistics are large, and computed in blocks themselves: one by one.

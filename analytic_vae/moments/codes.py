@@ -11,17 +11,12 @@ from typing import NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh
 
 from .._sharding import sharded_map
-from ..model.encoder import AbstractEncoder
-from ..model.feature_model import FeatureModel
-from ..model.layer import RidgeForm
-from ..spectral.resolution import Resolution
 from ..types import Array, Float
-from .quadrature_rule import Varying, band, statistic_nodes
-from .ridge_axis import RidgeAxis
-from .spectrum import Spectrum
+from .problem import Problem
+from .quadrature_rule import StatisticLaw, Varying, band
+from .reading import Reading
 from .statistic import Statistic
 from .statistic_function import StatisticFunction
 
@@ -52,37 +47,25 @@ class Codes(NamedTuple):
 
     @classmethod
     def of(
-        cls,
-        source: FeatureModel,
-        form: RidgeForm,
-        axis: RidgeAxis,
-        pairs: tuple[FeatureModel, RidgeAxis],
-        covariance: Float[Array, "n n"],
-        encoder: AbstractEncoder,
-        atoms: Float[Array, "m2 K"],
-        vectors: bool,
-        resolution: Resolution,
-        boxes: tuple[Array, Array] | None,
-        batch: int,
-        mesh: Mesh | None = None,
-        whole: FeatureModel | None = None,
+        cls, problem: Problem, reading: Reading, pairs: Reading, covariance: Float[Array, "n n"], batch: int
     ) -> "Codes":
-        """For an encoder that reads a map `form` of the source, whose values have that covariance.
+        """Of the learnt features of a problem, `batch` at a time.
 
-        `pairs` are source and axis that pairs of them are to be computed with (`compressed_axis`), `whole` the source
-        with all its atoms, which is looked at for `band_error` alone.
+        `covariance` is that of what encoders read, `pairs` what pairs of them are to be computed with.
         """
-        grid = axis.law_grid(resolution, encoder.statistics_read)
+        encoder, atoms, resolution = problem.learnt, problem.atoms[problem.carried :], reading.resolution
+        grid = reading.axis.law_grid(resolution, encoder.statistics_read)
         arrays, static = eqx.partition(encoder, eqx.is_array)
+        shorter, fewer = pairs.source is not reading.source, reading.whole is not reading.source
 
         @jax.checkpoint
         def one_feature(everywhere, arrays, one_atoms: Float[Array, " K"], code: Float[Array, "R K"], box):
-            source, form, axis, pairs, grid, covariance, whole = everywhere
+            reading, pairs, grid, covariance = everywhere
             one = eqx.combine(arrays, static)
             scale = lambda y: _scale(lambda y: one.log_masses(y, one_atoms), y)  # noqa: E731
-            statistic = Statistic.of(source, form, one.readout, axis, resolution, box=box, scale=scale)
-            spectrum = Spectrum.of(statistic, grid, resolution)
-            nodes = statistic_nodes(spectrum, resolution)
+            statistic = Statistic.of(reading, one.readout, box=box, scale=scale)
+            law = StatisticLaw.of(statistic, grid, resolution)
+            nodes = law.nodes
             K, R = code.shape[1], code.shape[0]
 
             def table(y):
@@ -97,11 +80,8 @@ class Codes(NamedTuple):
             s, s_derivative = varying.values[:, :K] @ code.T, code @ varying.derivative[:K]
 
             def make(values, base, derivative):
-                given = spectrum, nodes, resolution, values
-                latent = StatisticFunction.of(source, form, *given, base=base, derivative=derivative, shorter=True)
-                return (
-                    latent.with_compressed_law(pairs[0], form, one.readout, pairs[1], resolution) if shorter else latent
-                )
+                latent = StatisticFunction.of(reading, law, values, (base, derivative), shorter=True)
+                return latent.with_compressed_law(pairs, one.readout) if shorter else latent
 
             bases = code @ varying.base[:K]
             if R == 1:
@@ -112,13 +92,12 @@ class Codes(NamedTuple):
             centred = s - (nodes.weights @ s)[None]
             same = (centred.T * nodes.weights[None]) @ centred
             moment_error = nodes.moment_error(statistic, one.readout @ covariance @ one.readout.T)
-            band_error = band(spectrum, resolution, varying.values, whole=whole)
+            band_error = band(law, varying.values, reading.whole if fewer else None)
             return latents, within, same, aggregate, entropy, moment_error, band_error
 
-        shorter = pairs[0] is not source
-        everywhere = source, form, axis, pairs, grid, covariance, None if whole is source else whole
-        given = arrays, atoms, codes(atoms, vectors), boxes
-        latents, *rest = sharded_map(one_feature, everywhere, given, mesh, batch)
+        boxes = None if problem.plan is None else jax.lax.stop_gradient((problem.plan.low, problem.plan.length))
+        given = arrays, atoms, codes(atoms, problem.vectors), boxes
+        latents, *rest = sharded_map(one_feature, (reading, pairs, grid, covariance), given, problem.mesh, batch)
         flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), latents)
         return cls(flat, *rest)
 

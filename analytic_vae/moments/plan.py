@@ -9,11 +9,10 @@ from ..model.compatibility import check_encoder, check_layer
 from ..model.encoder import AbstractEncoder
 from ..model.feature_model import FeatureModel
 from ..model.layer import AbstractLayer
-from ..spectral.gauss_rule import compress
 from ..spectral.resolution import Resolution
 from ..types import Array, Float, Scalar
 from .budget import Batches
-from .ridge_axis import RidgeAxis
+from .reading import Reading
 from .statistic import Statistic
 
 
@@ -55,21 +54,20 @@ def plan(
     resolution = Resolution.of(resolution)
     check_layer(source, layer)
     check_encoder(layer, encoder, None)
-    return _plan(source, layer, encoder, resolution)
+    return compiled_plan(source, layer, encoder, resolution)
 
 
 @compiled
-def _plan(source, layer, encoder, resolution) -> Plan:
-    source = compress(jax.lax.stop_gradient(source), resolution.law_atoms)
-    form = jax.lax.stop_gradient(layer.read_form())
-    axis = RidgeAxis.of(source, form, resolution)
+def compiled_plan(source, layer, encoder, resolution) -> Plan:
+    reading = Reading.of(*jax.lax.stop_gradient((source, layer)), resolution, resolution.law_atoms)
+    axis = reading.axis
 
     def boxes(readout):
-        statistic = Statistic.of(source, form, readout, axis, resolution)
+        statistic = Statistic.of(reading, readout)
         return statistic.low, statistic.length
 
-    shape = encoder.features, 1, encoder.statistics_read
-    batch = Batches.of(source, *shape, axis.linear, resolution).laws
+    shape = encoder.statistics_read, encoder.features, 1
+    batch = Batches.of(reading.source, shape, axis.linear, resolution).laws
     low, length = jax.lax.map(boxes, jax.lax.stop_gradient(encoder.readout), batch_size=batch)
     return Plan(axis.box, low, length, resolution.log_inverse_mass)
 

@@ -15,6 +15,7 @@ from ..spectral.least_squares import least_squares
 from ..spectral.projected_law import Projection, characteristic
 from ..spectral.resolution import Resolution
 from ..types import Array, Float, Scalar
+from .ridge_axis import RidgeGrid
 from .spectrum import Spectrum
 from .statistic import Statistic, box_nodes, box_points, grid_weights, inverse_basis
 
@@ -46,6 +47,44 @@ class Nodes(eqx.Module):
         return jnp.max(jnp.abs(jnp.concatenate([weights.sum(keepdims=True) - 1, weights @ points, wrong.ravel()])))
 
 
+class StatisticLaw(NamedTuple):
+    """The law of one feature's statistics: on the frequencies of its box, and as the quadrature rule that they make.
+
+    `kinks`, in units of `y`, are where functions of them are not smooth; the basis must then be diagonal.
+    """
+
+    spectrum: Spectrum
+    nodes: Nodes
+    resolution: Resolution
+    kinks: Float[Array, "t kinks"] | None = None
+
+    @classmethod
+    def of(
+        cls,
+        statistic: Statistic,
+        grid: RidgeGrid,
+        resolution: Resolution,
+        kinks: Float[Array, "t kinks"] | None = None,
+    ) -> "StatisticLaw":
+        """On the box of the statistic; `grid` is that of its layer's axis for laws."""
+        spectrum = Spectrum.of(statistic, grid, resolution)
+        rule = _box_rule(statistic, resolution, kinks)
+        weights = grid_weights(spectrum.characteristic(), *rule).ravel()
+        box = box_points(rule[0])
+        standardised = statistic.low[None] + statistic.length[None] * box
+        nodes = Nodes(statistic.centre[None] + standardised @ statistic.basis.T, box, weights)
+        return cls(spectrum, nodes, resolution, kinks)
+
+    @property
+    def statistic(self) -> Statistic:
+        """In whose coordinates all this is."""
+        return self.spectrum.statistic
+
+    def rule(self) -> tuple[list[Array], list[Array], int]:
+        """What `grid_weights` wants beside `phi`."""
+        return _box_rule(self.statistic, self.resolution, self.kinks)
+
+
 class Varying(NamedTuple):
     """A function `F(y): [V]` as `base = F(E y)`, `values = F(y_q) - base: [Q, V]`, and `derivative = dF / dy: [V, t]`.
 
@@ -73,19 +112,6 @@ class Varying(NamedTuple):
         return cls(base, jnp.where(flat, tangent, values), derivative)
 
 
-def statistic_nodes(spectrum: Spectrum, resolution: Resolution, kinks: Float[Array, "t kinks"] | None = None) -> Nodes:
-    """The quadrature rule of a statistic's law, from its characteristic function on the grid of its box.
-
-    `kinks`, in units of `y`, are where functions of it are not smooth; the basis must then be diagonal.
-    """
-    statistic = spectrum.statistic
-    rule = _box_rule(statistic, resolution, kinks)
-    weights = grid_weights(spectrum.characteristic(), *rule).ravel()
-    box = box_points(rule[0])
-    standardised = statistic.low[None] + statistic.length[None] * box
-    return Nodes(statistic.centre[None] + standardised @ statistic.basis.T, box, weights)
-
-
 def _box_rule(statistic, resolution, kinks) -> tuple[list[Array], list[Array], int]:
     """Nodes and weights in box coordinates, and the order of the law: what `grid_weights` wants beside `phi`."""
     if kinks is not None:
@@ -94,68 +120,53 @@ def _box_rule(statistic, resolution, kinks) -> tuple[list[Array], list[Array], i
     return *box_nodes(statistic, resolution, kinks), resolution.law_order(statistic.dimension)
 
 
-def law_series(
-    spectrum: Spectrum,
-    resolution: Resolution,
-    values: Float[Array, " Q"],
-    kinks: Float[Array, "t kinks"] | None = None,
-) -> Series:
+def law_series(law: StatisticLaw, values: Float[Array, " Q"]) -> Series:
     """The series on all frequencies of the law, in which `Re sum_p gamma_p phi(w_p) = sum_q weights_q values_q`.
 
-    `values` stand at the points of `statistic_nodes` with the same resolution and kinks.
+    `values` stand at its nodes.
     """
-    statistic, frequency = spectrum.statistic, spectrum.frequency
-    rule = _box_rule(statistic, resolution, kinks)
+    frequency, rule = law.spectrum.frequency, law.rule()
     zero = jnp.zeros(frequency.shape[0], values.dtype) + 0j
     coefficients = jax.grad(lambda phi: grid_weights(phi, *rule).ravel() @ values)(zero)
-    return Series(frequency, coefficients * jnp.conj(waves(frequency, statistic.low)))
+    return Series(frequency, coefficients * jnp.conj(waves(frequency, law.statistic.low)))
 
 
-def band(
-    spectrum: Spectrum,
-    resolution: Resolution,
-    values: Float[Array, "Q V"],
-    kinks: Float[Array, "t kinks"] | None = None,
-    whole: FeatureModel | None = None,
-) -> Float[Array, " V"]:
+def band(law: StatisticLaw, values: Float[Array, "Q V"], whole: FeatureModel | None = None) -> Float[Array, " V"]:
     """What the last quarter of the law's frequencies still adds to `E[F]`, sizes summed: if much, some is missing.
 
     And what fewer atoms than those of the source `whole` change, at `SAMPLED` of the frequencies. `values` stand at the
-    points of `statistic_nodes` with the same resolution and kinks. Without derivatives.
+    nodes. Without derivatives.
     """
-    values, spectrum, whole = jax.lax.stop_gradient((values, spectrum, whole))
-    phi, coefficients = _at_frequencies(spectrum, resolution, values, kinks)
-    order, t = resolution.law_order(spectrum.statistic.dimension), spectrum.statistic.dimension
+    values, law, whole = jax.lax.stop_gradient((values, law, whole))
+    statistic, t = law.statistic, law.statistic.dimension
+    phi, coefficients = _at_frequencies(law, values)
+    order = law.resolution.law_order(t)
     # Of a statistic that does not vary no frequency dies out, and none is needed.
     last = np.abs(half_grid(order, t)) > 3 * order / 4
-    last = jnp.any(last & (~spectrum.statistic.still | jnp.all(spectrum.statistic.still))[None], axis=1)
+    last = jnp.any(last & (~statistic.still | jnp.all(statistic.still))[None], axis=1)
     lost = jnp.abs(coefficients) @ jnp.where(last, jnp.abs(phi), 0)
     if whole is None:
         return lost
     some = np.linspace(0, phi.size - 1, SAMPLED).astype(int)
-    here, there = spectrum.statistic.law.centred(), Projection.of(whole, spectrum.statistic.rows).centred()
-    of = lambda law: jax.vmap(lambda w: characteristic(law, w))(spectrum.frequency[some])  # noqa: E731
+    here, there = statistic.law.centred(), Projection.of(whole, statistic.rows).centred()
+    of = lambda one: jax.vmap(lambda w: characteristic(one, w))(law.spectrum.frequency[some])  # noqa: E731
     return lost + jnp.abs(coefficients[:, some]) @ jnp.abs(of(here) - of(there)) * (phi.size / SAMPLED)
 
 
-def wandering(
-    spectrum: Spectrum, resolution: Resolution, values: Float[Array, "Q V"], kinks: Float[Array, "1 kinks"]
-) -> Float[Array, " V"]:
+def wandering(law: StatisticLaw, values: Float[Array, "Q V"]) -> Float[Array, " V"]:
     """How far `E[F]` of one statistic still moves over the last quarter of its law's frequencies: as `band`, signed.
 
     For functions with kinks, of laws without noise: their frequencies die out slowly, but away from a kink they cancel.
     Without derivatives.
     """
-    values, spectrum = jax.lax.stop_gradient((values, spectrum))
-    phi, coefficients = _at_frequencies(spectrum, resolution, values, kinks)
+    phi, coefficients = _at_frequencies(*jax.lax.stop_gradient((law, values)))
     last = (coefficients * phi[None]).real[:, 3 * phi.size // 4 :]
     return jnp.max(jnp.abs(jnp.cumsum(last[:, ::-1], axis=1)), axis=1)
 
 
-def _at_frequencies(spectrum: Spectrum, resolution: Resolution, values: Float[Array, "Q V"], kinks):
+def _at_frequencies(law: StatisticLaw, values: Float[Array, "Q V"]):
     """`phi: [W]` and coefficients `[V, W]` with `E[F] = Re sum_w coefficients_w phi_w`."""
-    rule = _box_rule(spectrum.statistic, resolution, kinks)
-    phi = spectrum.characteristic()
+    phi, rule = law.spectrum.characteristic(), law.rule()
     _, pull = jax.vjp(lambda phi: grid_weights(phi, *rule).ravel(), phi)
     return phi, jax.vmap(lambda column: pull(column)[0], in_axes=1)(values)
 

@@ -13,7 +13,7 @@ from ..spectral.least_squares import least_squares
 from ..spectral.projected_law import Projection, characteristic
 from ..spectral.quadrature import even_steps, panel_edges, panel_interpolation, split_panels
 from ..spectral.resolution import Resolution
-from ..types import Array, Bool, Complex, Float, Scalar
+from ..types import Array, Complex, Float, Scalar
 
 STEPS, PLACES = 512, 4  # nodes between which an unknown activation is looked at, and places that are found
 
@@ -155,39 +155,6 @@ class RidgeAxis(eqx.Module):
         """Fewer nodes, and the interpolation from values there to those at the nodes of the axis."""
         low, high = self.rule.low, self.rule.low + self.rule.length
         return panel_interpolation(panel_edges(low, high, split_places(self.activation, low, high), panels), self.nodes)
-
-
-def straightened(
-    source: FeatureModel, form: RidgeForm, axis: RidgeAxis, resolution: Resolution
-) -> tuple[RidgeForm, RidgeAxis, Bool[Array, ""], Scalar]:
-    """Where psi is straight all over its axis, the layer as a linear one; its axis; whether so; and psi's slope
-    at the mean of b, which counts only if so.
-
-    An axis that hardly varies tells nothing of the derivative with respect to its direction: errors are divided by its
-    spread. The linear layer keeps an axis, along the input that varies most, which then carries nothing.
-    """
-    if axis.linear:
-        return form, axis, jnp.array(False), jnp.zeros_like(form.bias)
-    slope = jax.grad(form.activation)(axis.centre)
-    along = jax.lax.stop_gradient(slope) * (axis.nodes - axis.centre)
-    left = jax.lax.stop_gradient(axis.values - form.activation(axis.centre)) - along
-    straight = jnp.max(jnp.abs(left)) <= jnp.finfo(left.dtype).eps ** (1 / 3) * jnp.max(jnp.abs(along))
-    variance = jnp.diagonal(jax.lax.stop_gradient(source.moments()[1]))
-    widest = jax.nn.one_hot(jnp.argmax(variance), variance.size, dtype=variance.dtype)
-    widest = widest / jnp.sqrt(jnp.where(variance.max() > 0, variance.max(), 1))
-    mean = axis.mean
-    linear = form._replace(
-        linear=form.linear + slope * jnp.outer(form.output, form.direction),
-        offset=form.offset + form.output * (mean + slope * (form.bias - axis.law.total_mean[0])),
-        output=jnp.zeros_like(form.output),
-        direction=widest,
-        direction_size=jnp.abs(widest),
-        bias=jnp.zeros_like(form.bias),
-    )
-    arrays = lambda one: one._replace(activation=None)  # noqa: E731
-    chosen = jax.tree.map(lambda a, b: jnp.where(straight, a, b), arrays(linear), arrays(form))
-    chosen = chosen._replace(activation=form.activation)
-    return chosen, RidgeAxis.of(source, chosen, resolution), straight, slope
 
 
 def _wide_enough(law: Projection, log_inverse_mass: float) -> tuple[Scalar, Scalar]:

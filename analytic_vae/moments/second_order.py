@@ -1,7 +1,5 @@
 """What two features do together: second-order effects on every unit of a layer, all from laws of one projection."""
 
-from functools import partial
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -11,10 +9,9 @@ from .._sharding import sharded_map
 from ..model.feature_model import FeatureModel
 from ..model.layer import DenseLayer
 from ..spectral.characteristic import times
-from ..spectral.resolution import Resolution
 from ..types import Array, Float
 from .conditional import perturb_masses
-from .ridge_axis import RidgeAxis
+from .reading import Reading
 from .spectrum import Block
 from .statistic import Statistic
 from .units import DenseMoments
@@ -30,16 +27,14 @@ def second_effects(
     The second order of the functional ANOVA (Hoeffding); zero where `l = k`, and for states of no mass. From the units'
     short series, as the covariances of pairs are: what is linear in the input has no such effects.
     """
-    read, resolution, units = layer.read_form(), moments.resolution, moments.units
-    axis = RidgeAxis.of(source, read, resolution)
+    units, reading = moments.units, Reading.of(source, layer, moments.resolution)
     items = layer.weight, units.statistic.low, units.statistic.length, units.series
-    return sharded_map(partial(_one_unit, resolution=resolution), (source, read, axis), items, mesh)
+    return sharded_map(_one_unit, reading, items, mesh)
 
 
-def _one_unit(everywhere, weight, low, length, series, *, resolution: Resolution) -> Float[Array, "m K m K"]:
-    source, form, axis = everywhere
-    grid = axis.pair_grid(resolution)
-    statistic = Statistic.of(source, form, weight[None], axis, resolution, box=(low, length))
+def _one_unit(reading: Reading, weight, low, length, series) -> Float[Array, "m K m K"]:
+    grid = reading.axis.pair_grid(reading.resolution)
+    statistic = Statistic.of(reading, weight[None], box=(low, length))
     plain, still = Block.of(statistic, grid, series.frequency).plain, jnp.zeros(1, low.dtype)
 
     def expectation(masses_tilt: Float[Array, "m K"]) -> Array:
@@ -48,7 +43,7 @@ def _one_unit(everywhere, weight, low, length, series, *, resolution: Resolution
         phi = jnp.sum(times(tilted.joint(series.frequency, tilted_grid), plain), axis=1)
         return jnp.sum(times(series.coefficients, phi).real)
 
-    masses = source.prior.masses
+    masses = reading.source.prior.masses
     none, pinned = jnp.zeros_like(masses), jax.grad(expectation)
     row = lambda one: jax.jvp(pinned, (none,), (one.reshape(masses.shape),))[1]  # noqa: E731
     both = jax.lax.map(row, jnp.eye(masses.size, dtype=masses.dtype), batch_size=TOGETHER)

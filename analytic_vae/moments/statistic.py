@@ -13,8 +13,6 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from ..model.feature_model import FeatureModel
-from ..model.layer import RidgeForm
 from ..spectral.box import floor, interval, rounding
 from ..spectral.characteristic import gaussian_factor, phases, product_over_features, ridge_table, times, waves
 from ..spectral.fourier import density_weights, half_grid, periodic_rule, widen, window
@@ -22,6 +20,7 @@ from ..spectral.projected_law import Projection
 from ..spectral.quadrature import panel_count, split_panels
 from ..spectral.resolution import Resolution
 from ..types import Array, Bool, Complex, Float
+from .reading import Reading
 from .ridge_axis import RidgeAxis, RidgeGrid
 
 LITTLE = 5e-3  # of its scale: by how much a second statistic may vary beside the first, if it is taken for still
@@ -59,21 +58,19 @@ class Statistic(eqx.Module):
     @classmethod
     def of(
         cls,
-        source: FeatureModel,
-        form: RidgeForm,
+        reading: Reading,
         readout: Float[Array, "t n2"],
-        axis: RidgeAxis,
-        resolution: Resolution,
         aligned: bool = False,
         box: tuple[Float[Array, " t"], Float[Array, " t"]] | None = None,
         scale: Callable[[Array], Array] | None = None,
     ) -> "Statistic":
-        """The statistics `readout @ f(x)` in their own coordinates.
+        """The statistics `readout @ r(x)` in their own coordinates.
 
         The basis is lower-triangular; for functions with kinks at fixed `y` it must be diagonal: `aligned`. More than
         two statistics are always aligned. `scale` gives, from the mean, scales for statistics that do not vary; 1 if
         not given.
         """
+        source, form, axis = reading.source, reading.form, reading.axis
         rows, coefficient = readout @ form.linear, readout @ form.output
         joint = Projection.of(source, jnp.concatenate([rows, form.direction[None, :]]), 0.0)
         shear = _shear(joint, coefficient, axis)
@@ -93,7 +90,7 @@ class Statistic(eqx.Module):
         basis, still = _basis(covariance, floors, aligned, scales)
         inverse = inverse_basis(basis)
         law, part, rows = law.centred().transform(inverse), inverse @ part, inverse @ rows
-        low, length = jax.lax.stop_gradient(_box(law, part, still, resolution)) if box is None else box
+        low, length = jax.lax.stop_gradient(_box(law, part, still, reading.resolution)) if box is None else box
         cross = rows @ source.covariance @ form.direction
         bend = inverse @ shear, inverse @ coefficient, inverse @ part_mean
         return cls(centre, basis, low, length, law, cross, *bend, rows, still)

@@ -11,16 +11,13 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from ..model.feature_model import FeatureModel
-from ..model.layer import RidgeForm
 from ..spectral.fourier import Series
-from ..spectral.gauss_rule import compress
-from ..spectral.resolution import Resolution
 from ..types import Array, Float, Scalar
 from .layer_moments import LayerMoments
 from .pairs import pair_covariances
-from .quadrature_rule import Nodes, law_series, least_squares_series
-from .ridge_axis import RidgeAxis, RidgeGrid
-from .spectrum import Spectrum
+from .quadrature_rule import StatisticLaw, law_series, least_squares_series
+from .reading import Reading
+from .ridge_axis import RidgeGrid
 from .statistic import Statistic, inverse_basis
 
 
@@ -42,67 +39,53 @@ class StatisticFunction(eqx.Module):
     psi_rest: Scalar
     states: Float[Array, "m1 K1"]
 
-    def with_compressed_law(
-        self, source: FeatureModel, form: RidgeForm, readout: Float[Array, "t n2"], axis: RidgeAxis, resolution
-    ) -> "StatisticFunction":
+    def with_compressed_law(self, pairs: Reading, readout: Float[Array, "t n2"]) -> "StatisticFunction":
         """The same with the statistics of a source of fewer atoms and the same moments: as good for pairs."""
         box = self.statistic.low, self.statistic.length
         scale = lambda _: jnp.diagonal(self.statistic.basis)  # noqa: E731
-        short = Statistic.of(source, form, readout, axis, resolution, box=box, scale=scale)
+        short = Statistic.of(pairs, readout, box=box, scale=scale)
         return eqx.tree_at(lambda one: one.statistic, self, short)
 
     @classmethod
     def of(
         cls,
-        source: FeatureModel,
-        form: RidgeForm,
-        spectrum: Spectrum,
-        nodes: Nodes,
-        resolution: Resolution,
+        reading: Reading,
+        law: StatisticLaw,
         values: Float[Array, " Q"],
-        kinks: Float[Array, "t kinks"] | None = None,
+        tangent: tuple[Scalar, Float[Array, " t"]] | None = None,
         order: int | None = None,
         least: Scalar | float = 0.0,
-        base: Scalar | float = 0.0,
-        derivative: Float[Array, " t"] | None = None,
         shorter: bool = False,
     ) -> "StatisticFunction":
-        """From the values of `s` less `base` at the nodes; `kinks`, in units of `y`, are where it is not smooth.
+        """From the values at the nodes of `s`, less `s` at the mean, which is `tangent[0]` (0 if not given).
 
         The series has frequencies up to `order`, by default the resolution's own; `least` is as in `least_squares`,
         `shorter` asks for `Series.shorter`.
 
         The slope is that of the regression if the covariance of `y''` is 1 (it is but for two aligned statistics); with
-        another slope only `r` would be larger. Where a statistic does not vary it is the `derivative`, `ds / dy`, so
-        that all is right to the first order in the readout.
+        another slope only `r` would be larger. Where a statistic does not vary it is `ds / dy`, `tangent[1]`, so that
+        all is right to the first order in the readout.
         """
-        statistic, weights = spectrum.statistic, nodes.weights
+        statistic, nodes, form = law.statistic, law.nodes, reading.form
+        weights, base = nodes.weights, 0.0 if tangent is None else tangent[0]
         points = statistic.low[None] + statistic.length[None] * nodes.box
         mean = weights @ values
         slope = ((values - mean) * weights) @ points
         # The rule may have a variance far from 1, of rare values that it does not resolve: no slope is made of them.
         slope = slope / jnp.maximum(1, jnp.abs(jax.lax.stop_gradient(weights @ points**2)))
-        if derivative is not None:
-            slope = jnp.where(statistic.still, statistic.basis.T @ derivative, slope)
+        if tangent is not None:
+            slope = jnp.where(statistic.still, statistic.basis.T @ tangent[1], slope)
         rest = values - mean - points @ slope
         rest = rest - weights @ rest / weights.sum()
-        whole = law_series(spectrum, resolution, rest, kinks)
-        conditional, psi_rest = spectrum.moments(whole)
+        whole = law_series(law, rest)
+        conditional, psi_rest = law.spectrum.moments(whole)
         rows = jnp.concatenate([statistic.rows, form.direction[None, :]])
-        input_rest = conditional.with_input(source, rows, weights @ rest)
-        order = order or resolution.series_order(statistic.dimension, form.activation is None)
+        input_rest = conditional.with_input(reading.source, rows, weights @ rest)
+        order = order or law.resolution.series_order(statistic.dimension, form.activation is None)
         series, remainder = least_squares_series(statistic, nodes, rest, order, least, shorter)
         slope = inverse_basis(statistic.basis).T @ slope
         variance = weights @ rest**2
         return cls(statistic, base + mean, slope, series, remainder, variance, input_rest, psi_rest, conditional.states)
-
-
-def compressed_axis(
-    source: FeatureModel, form: RidgeForm, axis: RidgeAxis, resolution: Resolution
-) -> tuple[FeatureModel, RidgeAxis]:
-    """The source with few atoms a feature, and its ridge axis: the same ones where there are few already."""
-    short = compress(source, resolution.atoms)
-    return (source, axis) if short is source else (short, RidgeAxis.of(short, form, resolution, axis.box))
 
 
 def linear_parts(
@@ -117,11 +100,11 @@ def linear_parts(
 
 
 class Covariances(eqx.Module):
-    """`Cov(s): [m, m]`, `Cov(x1, s): [n1, m]` and `Cov(psi, s): [m]`; and what shorter series change in the first."""
+    """`Cov(s): [m, m]`, `Cov(x1, s): [n1, m]` and `Cov(psi, s): [1, m]`; what shorter series change in the first."""
 
     latent: Float[Array, "m m"]
     input_latent: Float[Array, "n1 m"]
-    psi_latent: Float[Array, " m"]
+    psi_latent: Float[Array, "1 m"]
     change: Float[Array, "m m"]
 
 
@@ -140,8 +123,8 @@ def latent_covariances(
     pairs, change = pair_covariances(latents.statistic, noise, latents.series, grid, size, mesh)
     rest = pairs + jnp.diag(latents.variance)
     gain = jnp.einsum("jt,jtn->jn", latents.slope, readout)
-    cross = gain @ moments.form.mapped(latents.input_rest.T, latents.psi_rest)
+    cross = gain @ moments.form.mapped(latents.input_rest.T, latents.psi_rest[None])
     latent = gain @ moments.output()[1] @ gain.T + cross + cross.T + rest
     with_input, with_psi = moments.of_output()
-    with_psi = gain @ with_psi + latents.psi_rest
+    with_psi = (gain @ with_psi).T + latents.psi_rest[None]
     return Covariances(latent, with_input.T @ gain.T + latents.input_rest.T, with_psi, change)

@@ -18,47 +18,39 @@ from .._check import is_concrete, require_instance, shown
 from .._sharding import sharded_map
 from ..model.conditioning import covariance_of, mean_of
 from ..model.feature_model import FeatureModel
-from ..model.layer import DenseForm, DenseLayer
+from ..model.layer import DenseLayer
 from ..spectral.resolution import FINER, Resolution
 from ..types import Array, Float, Scalar
 from .budget import PAIRS_ON_CPU, pair_values, together
 from .conditional import state_covariance
 from .kink_tail import KinkTail
+from .layer_moments import LayerMoments
 from .pairs import cross_covariances, pair_covariances
-from .quadrature_rule import Varying, statistic_nodes
-from .ridge_axis import RidgeAxis, RidgeGrid
-from .spectrum import Block, Spectrum
+from .quadrature_rule import StatisticLaw, Varying
+from .reading import Reading
+from .ridge_axis import RidgeGrid
+from .spectrum import Block
 from .statistic import Statistic
-from .statistic_function import StatisticFunction, compressed_axis, linear_parts
+from .statistic_function import StatisticFunction, linear_parts
 
 UNRESOLVED = 1e-6  # share of variance that a unit's series may rest on, times what is left of its law
 
 ROUNDING = 64  # times eps: the moment error of a law that lacks nothing, at most
 
 
-class DenseMoments(eqx.Module):
-    """First and second moments of `x1`, of all units `psi`, and from them of `f(x1)`.
+class DenseMoments(LayerMoments):
+    """First and second moments of `x1`, of all units `psi`, and from them of `f(x1)`; and what they were computed from.
 
-    Fields: `input_mean: [n1]`, `input_covariance: [n1, n1]`; `psi: [h]`, `psi_covariance: [h, h]`, `psi_input =
-    Cov(x1, psi): [n1, h]`, and `psi_states = E[1{z_l = a_lk} (psi - E psi)]: [h, m1, K1]`; `units`, their laws and
-    series, a leading axis `h`; `moment_error: [h]`, how far mass, mean and variance of each law are from the exact
-    ones; `reach: [h]`, the largest square of each unit on its box: one that has all but saturated varies with the far
-    tail of its law; `resolution`, at which all that was computed, of which `source`, and what the units `apply`:
-    functions, their kinks.
-    Where the source was taken as a mixture (`conditioning.py`), `parts` are the moments of its components, on a leading
-    axis, and `units` those of the likeliest.
-    `remainder: [h]` is the L2 norm of what each series leaves out; a covariance of two units is off by about the
-    product of two, but where the source has no noise: there what is left out of one is not orthogonal to the other, and
-    finer resolutions tell.
+    Fields beside those of `LayerMoments`: `units`, their laws and series, a leading axis `h`; `moment_error: [h]`, how
+    far mass, mean and variance of each law are from the exact ones; `reach: [h]`, the largest square of each unit on
+    its box: one that has all but saturated varies with the far tail of its law; `resolution`, at which all that was
+    computed, of which `source`, and what the units `apply`: functions, their kinks. Where the source was taken as a
+    mixture (`conditioning.py`), `parts` are the moments of its components, on a leading axis, and `units` those of the
+    likeliest. `remainder: [h]` is the L2 norm of what each series leaves out; a covariance of two units is off by about
+    the product of two, but where the source has no noise: there what is left out of one is not orthogonal to the other,
+    and finer resolutions tell.
     """
 
-    form: DenseForm
-    input_mean: Float[Array, " n1"]
-    input_covariance: Float[Array, "n1 n1"]
-    psi: Float[Array, " h"]
-    psi_covariance: Float[Array, "h h"]
-    psi_input: Float[Array, "n1 h"]
-    psi_states: Float[Array, "h m1 K1"]
     units: StatisticFunction
     moment_error: Float[Array, " h"]
     reach: Float[Array, " h"]
@@ -68,7 +60,7 @@ class DenseMoments(eqx.Module):
     parts: "DenseMoments | None" = None
 
     @classmethod
-    def mixed(cls, weights: Float[Array, " c"], parts: "DenseMoments", source: FeatureModel) -> "DenseMoments":
+    def of_parts(cls, weights: Float[Array, " c"], parts: "DenseMoments", source: FeatureModel) -> "DenseMoments":
         """Of a mixture, from the moments of its components, on a leading axis: they stay as `parts`."""
         likeliest = jnp.argmax(weights)
         one = jax.tree.map(lambda leaf: leaf[likeliest] if eqx.is_array(leaf) else leaf, parts)
@@ -97,19 +89,19 @@ class DenseMoments(eqx.Module):
         cls, source: FeatureModel, layer: DenseLayer, resolution: Resolution, mesh: Mesh | None = None
     ) -> "DenseMoments":
         """The moments of a layer whose input is `source`."""
-        read, (mean, covariance) = layer.read_form(), source.moments()
-        axis = RidgeAxis.of(source, read, resolution)
-        compressed, pair_axis = compressed_axis(source, read, axis, resolution)
-        everywhere = source, compressed, read, axis, pair_axis, covariance
+        mean, covariance = source.moments()
+        reading = Reading.of(source, layer, resolution)
+        pairs = reading.for_pairs()
+        everywhere = reading, pairs, covariance
         one_unit = jax.checkpoint(partial(_one_unit, layer=layer, resolution=resolution))
         items = layer.weight, layer.bias, jnp.arange(layer.units)
         units, moment_error, reach, kept = sharded_map(one_unit, everywhere, items, mesh)
 
-        count, needs = layer.units * max(1, layer.units // 2), pair_values(compressed, 1, True, resolution)
+        count, needs = layer.units * max(1, layer.units // 2), pair_values(pairs.source, 1, True, resolution)
         size = together(count, needs, PAIRS_ON_CPU, mean.dtype, mesh)
         rows = units.statistic.rows
         noise = jnp.einsum("itn,nl,ksl->itks", rows, source.covariance, rows)
-        rest, _ = pair_covariances(units.statistic, noise, units.series, pair_axis.pair_grid(resolution), size, mesh)
+        rest, _ = pair_covariances(units.statistic, noise, units.series, pairs.axis.pair_grid(resolution), size, mesh)
         rest = rest + _off_diagonal(main_effects(source, units.states) - main_effects(source, kept))
         gain, own = units.slope * layer.weight, units.input_rest
         return cls(
@@ -182,14 +174,6 @@ class DenseMoments(eqx.Module):
         alike = (together / spread[:, None] / spread[None]) ** 2
         return jnp.outer(remainder, remainder) * alike * (1 - jnp.eye(remainder.size, dtype=remainder.dtype))
 
-    def output(self) -> tuple[Float[Array, " n2"], Float[Array, "n2 n2"]]:
-        """Mean and covariance of `f(x1)`."""
-        form = self.form
-        with_input = form.mapped(self.input_covariance, self.psi_input.T)
-        with_psi = form.mapped(self.psi_input, self.psi_covariance)
-        covariance = form.mapped(with_input.T, with_psi.T)
-        return form.mapped(self.input_mean, self.psi) + form.offset, (covariance + covariance.T) / 2
-
     def with_latents(
         self,
         source: FeatureModel,
@@ -208,15 +192,6 @@ class DenseMoments(eqx.Module):
         own = units.slope * self.form.weight
         return linear_parts(self.input_covariance, own, gain, units.input_rest, latents.input_rest) + rest
 
-    def unit_moments(self) -> tuple[Array, Array, Array, Array]:
-        """`outputs: [n2, h]`, `E psi`, `E x1 psi'` and `E psi psi'`."""
-        return (
-            self.form.output,
-            self.psi,
-            self.psi_input + jnp.outer(self.input_mean, self.psi),
-            self.psi_covariance + jnp.outer(self.psi, self.psi),
-        )
-
 
 def applied(layer: DenseLayer) -> tuple[tuple[Callable, tuple[float, ...]], ...]:
     """What each unit applies to its projection: a function and its kinks."""
@@ -227,22 +202,23 @@ def _one_unit(everywhere, weight, bias, index, *, layer: DenseLayer, resolution:
     """A unit as a function of its projection, its moment error and reach, and `E[1{z_l = a_lk} (g - E g)]` of its
     series.
     """
-    source, compressed, form, axis, pair_axis, covariance = everywhere
+    reading, pairs, covariance = everywhere
+    source, axis = reading.source, reading.axis
     readout, fine = weight[None], resolution.times(FINER)
     grid = axis.law_grid(fine, 1)
-    statistic = Statistic.of(source, form, readout, axis, resolution)
-    spectrum = Spectrum.of(statistic, grid, fine)
+    statistic = Statistic.of(reading, readout)
     places = jnp.asarray(layer.kinks, weight.dtype)
     kinks = places[None] - bias if places.size else None
-    nodes = statistic_nodes(spectrum, fine, kinks)
+    law = StatisticLaw.of(statistic, grid, fine, kinks)
+    nodes = law.nodes
     varying = Varying.of(statistic, nodes, lambda y: layer.one_unit(index, y + bias))
     values = varying.values[:, 0]
     order = resolution.series_order(1, linear=True)
     # A law that has not died out at its last frequencies is not resolved, and its kinks least of all.
-    last = jnp.mean(jnp.abs(spectrum.characteristic()[-(spectrum.frequency.shape[0] // 8) :]))
+    last = jnp.mean(jnp.abs(law.spectrum.characteristic()[-(law.spectrum.frequency.shape[0] // 8) :]))
     least = UNRESOLVED * last if places.size else 0.0
     tangent = varying.base[0], varying.derivative[0]
-    latent = StatisticFunction.of(source, form, spectrum, nodes, fine, values, kinks, order, least, *tangent)
+    latent = StatisticFunction.of(reading, law, values, tangent, order, least)
     if places.size:
         tail = KinkTail.of(lambda s: layer.one_unit(index, s), places, bias, statistic, fine)
         latent = tail.added_to(latent, source, grid)
@@ -250,7 +226,7 @@ def _one_unit(everywhere, weight, bias, index, *, layer: DenseLayer, resolution:
     series = latent.series
     kept, _ = Block.of(statistic, axis.pair_grid(resolution), series.frequency).moments(series.coefficients)
     kept = kept.states - source.prior.masses * kept.states.sum(axis=1, keepdims=True)
-    latent = latent.with_compressed_law(compressed, form, readout, pair_axis, resolution)
+    latent = latent.with_compressed_law(pairs, readout)
     reach = jnp.where(statistic.still[0], 0, jnp.max(jax.lax.stop_gradient(values - nodes.weights @ values) ** 2))
     return latent, moment_error, reach, kept
 
