@@ -24,7 +24,7 @@ from .model.prior import Prior
 from .moments.expected import Expectations
 from .moments.plan import Plan, plan
 from .moments.units import DenseMoments
-from .pushforward import Law, linear_pushforward, pushforward
+from .pushforward import Law, LawGrid, linear_pushforward, pushforward
 from .resolve import Resolved, resolve
 from .samples import SampledErrors
 from .sparse_autoencoder import SparseAutoencoder, SparseLoss, sparse_loss
@@ -46,6 +46,7 @@ __all__ = [
     "Fit",
     "GaussianEncoder",
     "Law",
+    "LawGrid",
     "LinearLayer",
     "Network",
     "NeuralEncoder",

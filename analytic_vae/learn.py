@@ -25,9 +25,10 @@ from .model.encoder import AbstractEncoder
 from .model.feature_model import FeatureModel
 from .model.layer import AbstractLayer
 from .model.network import Network
-from .pushforward import linear_pushforward
+from .pushforward import Law, linear_pushforward, pushforward
 from .samples import SampledErrors, SampledMoments, sampled_moments
-from .types import Log
+from .spectral.resolution import Resolution
+from .types import ArrayLike, Log
 
 SAMPLES_KEY = 2**31 - 1  # folded into the key of a run for its samples: no start has this number
 
@@ -58,6 +59,22 @@ class Trajectory:
     def models(self) -> tuple[FeatureModel, ...]:
         """A `FeatureModel` of every layer's output; the last is the network's output."""
         return tuple(one.target for one in self.fits)
+
+    def law(self, readout: ArrayLike, layer: int = -1, resolution: Resolution | None = None) -> Law:
+        """The law of one to three projections `[D, n]` of a layer's output: of a logit, say, or of a unit.
+
+        Of the network's true layer (counted from 0, or from the end), fed by the model of the layer before it: exact
+        for the first one, else as good as that model. Of a dense layer the projections may involve two units at most.
+        Raises `ValueError` that names the argument.
+
+        >>> trajectory.law([[1.0, -1.0]]).tail(0.0)  # how often the first output is above the second
+        """
+        count = len(self.fits)
+        if isinstance(layer, bool) or not isinstance(layer, int | np.integer) or not -count <= layer < count:
+            raise ValueError(f"layer: expected a number from {-count} to {count - 1}, got {layer!r}.")
+        index = int(layer) % count
+        source = self.models[index - 1] if index else self.source
+        return pushforward(source, self.network.layers[index], readout, resolution)
 
     def __str__(self) -> str:
         lines = [f"{'layer':>5}  {'neurons':>7}  what was found"]

@@ -8,7 +8,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ._check import as_floating, is_concrete, require_finite, require_flag, require_instance, require_shape
+from ._check import (
+    as_floating,
+    is_concrete,
+    require_count,
+    require_finite,
+    require_flag,
+    require_instance,
+    require_shape,
+)
 from ._jit import compiled, exact_products
 from .accuracy import warns
 from .certify.output_moments import output_moments
@@ -24,6 +32,10 @@ from .spectral.projected_law import Projection
 from .spectral.resolution import Resolution
 from .types import Array, ArrayLike, Float, Scalar
 
+AT_ONCE = 64  # tails
+
+EDGE = 1e-6  # of a cell: how far the lowest edges of a grid are moved outwards
+
 MOST_UNITS = 2  # of a dense layer, whose law is taken together
 
 
@@ -32,6 +44,20 @@ class LawBounds(eqx.Module):
 
     mean: Float[Array, " D"]
     covariance: Float[Array, "D D"]
+
+
+class LawGrid(eqx.Module):
+    """A law on equally spaced cells of its box: `masses: [points] * D` about `nodes: [D, points]`, atoms included.
+
+    A cell is open below and closed above. `outside` is the mass of no cell: what the box leaves out, and what the
+    numbers have wrong; nothing is normalised away.
+
+    Source: Lemma 3.4 of "Analytically Learning Variational Auto-Encoders".
+    """
+
+    nodes: Float[Array, "D points"]
+    masses: Array
+    outside: Scalar
 
 
 class Law(eqx.Module):
@@ -44,6 +70,7 @@ class Law(eqx.Module):
     | points that have a mass (a unit at rest) | `.atoms` |
     | `E[fn(Y)]` | `.expectation(fn, kinks)` |
     | a density, beside the atoms | `.density(points)` |
+    | masses of equal cells, atoms included | `.grid(points)` |
     | how far all that may be off | `.accuracy` |
 
     `accuracy` is an estimate: of probabilities as they are, of means relative to the spread. With
@@ -129,12 +156,38 @@ class Law(eqx.Module):
         right.
         """
         self._require_one()
-        if isinstance(points, bool) or not isinstance(points, int | np.integer) or points < 2:
-            raise ValueError(f"points: expected an integer of at least 2, got {points!r}.")
+        require_count("points", points, 2)
         if self.series is not None:
             return self.series.density(points)
         grid = self.low + self.length * (jnp.arange(points, dtype=self.mean.dtype) + 0.5) / points
         return grid[None], _density(self.image, grid)
+
+    def grid(self, points: int = 64) -> LawGrid:
+        """The law as masses of `points` equal cells an axis of its box.
+
+        Of a law that is an image by differences of tails (for D = 2 at `(points + 1)^2` corners), of others by a fast
+        Fourier transform. Raises `ValueError` that names the argument.
+
+        >>> cells = law.grid(64)
+        >>> float(cells.masses.sum() + cells.outside)
+        1.0
+        """
+        self._require_one()
+        require_count("points", points, 2)
+        steps = jnp.arange(points, dtype=self.mean.dtype)
+        nodes = self.low[:, None] + self.length[:, None] * (steps + 0.5)[None] / points
+        masses = self.series.masses(points) if self.image is None else self._cells(points)
+        return LawGrid(nodes, masses, 1 - masses.sum())
+
+    def _cells(self, points: int) -> Array:
+        """By differences of tails at the corners; the lowest edges are moved a little, to below what rests there."""
+        steps = jnp.arange(points + 1, dtype=self.mean.dtype).at[0].set(-EDGE) / points
+        edges = self.low[:, None] + self.length[:, None] * steps[None]
+        corners = jnp.stack(jnp.meshgrid(*edges, indexing="ij"), axis=-1).reshape(-1, self.dimension)
+        masses = _tail(self.image, None, corners, False).reshape([points + 1] * self.dimension)
+        for axis in range(self.dimension):
+            masses = -jnp.diff(masses, axis=axis)
+        return masses
 
     @exact_products
     def expectation(self, fn: Callable[[Array], Array], kinks: Sequence[Sequence[float]] | None = None) -> Array:
@@ -202,7 +255,7 @@ def _tail(image: Image | None, series: LawSeries | None, threshold: Array, inclu
     one = (lambda t: series.tail(t)) if image is None else (lambda t: image.tail(t, inclusive))
     if threshold.ndim == 1:
         return one(threshold)
-    found = jax.lax.map(one, threshold)
+    found = jax.lax.map(one, threshold, batch_size=min(len(threshold), AT_ONCE))
     if threshold.shape[1] > 1:
         return found
     order = jnp.argsort(threshold[:, 0])  # no rise by rounding
@@ -229,8 +282,8 @@ def _together(points: np.ndarray, masses: np.ndarray) -> tuple[Array, Array]:
     if not masses.size:
         return jnp.asarray(points), jnp.asarray(masses)
     apart = 64 * np.finfo(points.dtype).eps * np.maximum(np.abs(points).max(axis=0), np.finfo(points.dtype).tiny)
-    _, first, activation_index = np.unique(np.round(points / apart), axis=0, return_index=True, return_inverse=True)
-    return jnp.asarray(points[first]), jnp.asarray(np.bincount(activation_index.ravel(), masses).astype(masses.dtype))
+    _, first, place = np.unique(np.round(points / apart), axis=0, return_index=True, return_inverse=True)
+    return jnp.asarray(points[first]), jnp.asarray(np.bincount(place.ravel(), masses).astype(masses.dtype))
 
 
 @warns

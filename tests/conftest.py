@@ -28,15 +28,8 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 settings.register_profile("steady", derandomize=True, deadline=None, max_examples=25)
 settings.load_profile("steady")
 # Shapes and dtypes in the engine's annotations are checked when it is called; the public face has errors of its own.
-ENGINE = [
-    *(f"spectral.{name}" for name in ("box", "characteristic", "fourier", "gauss_rule", "projected_law", "quadrature")),
-    *(
-        f"moments.{name}"
-        for name in ("conditional", "latent", "layer_moments", "pairs", "quadrature_rule", "ridge_axis")
-    ),
-    *(f"moments.{name}" for name in ("spectrum", "statistic")),
-]
-install_import_hook([f"analytic_vae.{name}" for name in ENGINE], "beartype.beartype")
+for room in ("spectral", "moments", "laws", "certify"):
+    install_import_hook(f"analytic_vae.{room}", "beartype.beartype")
 
 
 gc.set_threshold(200_000, 50, 100)  # a collection visits all that JAX keeps: a tenth of the time of a long run

@@ -15,7 +15,7 @@ import reference
 import analytic_vae as av
 from analytic_vae.closed_form import profiled, residual_covariance
 from analytic_vae.fitting import lbfgs, problem, starts
-from analytic_vae.fitting.problem import Stop
+from analytic_vae.fitting.result import Stop
 
 pytestmark = pytest.mark.coarse
 

@@ -162,7 +162,7 @@ class Domain(eqx.Module):
         return self._least(-apart - log_geometric(self.step * nodes * self.strips), sup)
 
     def _least(self, exponent: Float[Array, " rho"], sup: Float[Array, " rho"]) -> Scalar:
-        # The least over the strips of B19; twice, for both signs of k.
+        """The least over the strips of B19; twice, for both signs of k."""
         log = exponent + self.log_share + jnp.log(jnp.maximum(sup, jnp.finfo(sup.dtype).tiny))
         return 2 * jnp.exp(jnp.min(jnp.where(jnp.isnan(log), jnp.inf, log)))
 

@@ -98,6 +98,7 @@ def encoder_functions(
 
 
 def _values(encoder: AbstractEncoder, tables: CodeTables, reference, statistic: Statistic, series) -> Callable:
+    """The functions of `encoder_functions` at points of `y''`."""
     atoms, code, siblings, _ = tables
     (middle, _), (middles, _) = middle_and_half(code), middle_and_half(siblings)
     basis = statistic.basis

@@ -44,11 +44,14 @@ class WhitenedOutput(eqx.Module):
             matrix_size = (vectors[:, :, 1:] + vectors[:, :, :1]).reshape(target.neurons, -1)
             rest_size = vectors[:, :, 0].sum(axis=1)
         centre, centre_size = form.offset - target.mean - rest, jnp.abs(form.offset) + jnp.abs(target.mean) + rest_size
-        whiten, _, _ = whitening(target)
+        whiten, variance, _ = whitening(target)
         inverse = whiten(jnp.eye(target.neurons, dtype=target.mean.dtype))
         size = jnp.abs(inverse)
-        if target.noise.ndim == 2:  # of back substitution (B42)
-            size = size @ (jnp.abs(target.noise) @ size)
+        if target.noise.ndim == 2:  # of back substitution (B42): |L^-1| |L| |L^-1|, in units of sigma
+            size = size @ (jnp.abs(target.noise) @ size) / jnp.sqrt(variance)
+        if target.noise.ndim > 0:  # sigma is the exponential of a mean of logarithms
+            deviations = target.noise if target.noise.ndim == 1 else jnp.diagonal(target.noise)
+            size = size * (1 + jnp.mean(jnp.abs(jnp.log(jnp.abs(deviations)))) / ROUNDING)
         values = form.linear, centre, form.output, matrix
         sizes = jnp.abs(form.linear), centre_size, jnp.abs(form.output), matrix_size
         return cls(inverse, *map(whiten, values), size, *(size @ one for one in sizes))

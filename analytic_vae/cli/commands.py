@@ -78,6 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--layers", default="dense", choices=("dense", "ridge"), help="whole layers, or unit by unit")
     about = "features carried on, learnt (or of which kind), or both; carried, or softmax for ridge layers"
     one.add_argument("--encoder", choices=KINDS, help=f"{about}, if not given")
+    one.add_argument("--statistics", type=int, help="that each learnt feature reads: 1, or 2 (softmax, gaussian)")
     one.add_argument("--noise", default="full", choices=NOISES, help="noise of the source and of every learnt model")
     one.add_argument("--split", action="store_true", help="split states in two (dense layers, carried features)")
     one.add_argument("--frequencies", type=int, default=24, help="resolution: frequencies per axis")
@@ -133,6 +134,7 @@ def _learn(options: argparse.Namespace) -> int:
         log=_say,
         noise=options.noise,
         encoder=options.encoder,
+        statistics=options.statistics,
         steps=options.steps,
         tolerance=options.tolerance,
         floor=1e-8,

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ..model.feature_model import FeatureModel
 from ..model.layer import AbstractLayer
@@ -13,7 +14,7 @@ from ..moments.reading import Reading
 from ..moments.spectrum import Spectrum
 from ..moments.statistic import Statistic, grid_weights
 from ..moments.units import DenseMoments
-from ..spectral.fourier import half_grid, periodic_rule
+from ..spectral.fourier import half_grid, periodic_rule, window
 from ..spectral.quadrature import panel_count, split_panels
 from ..spectral.resolution import Resolution
 from ..types import Array, Complex, Float, Scalar
@@ -78,6 +79,25 @@ class LawSeries(eqx.Module):
         ones = jnp.ones_like(v)
         values = self._weights([v] * self.dimension, [ones] * self.dimension) / jnp.prod(self.length)
         return self.low[:, None] + self.length[:, None] * v[None], values
+
+    def masses(self, points: int) -> Array:
+        """The mass of every cell of an equally spaced grid of the box: one fast Fourier transform.
+
+        With `N` points an axis a cell has `sum_k phi_k prod_d sinc(k_d / N) exp(-2 pi i k_d (n_d + 1/2) / N) / N`;
+        frequencies from N on fold onto those below. Where the window falls the cells do.
+        """
+        order, D = self.resolution.law_order(self.dimension), self.dimension
+        index = half_grid(order, D).astype(int)
+        twice = np.where(index[:, -1] == 0, 1, 2)  # the last index stands for its negative, too
+        share = np.prod(np.sinc(index / points), axis=1) * twice
+        shift = np.exp(-1j * np.pi * index.sum(axis=1) / points)
+        folded = jnp.zeros([points] * D, self.characteristic.dtype)
+        folded = folded.at[tuple(index.T % points)].add(self.characteristic * (share * shift).astype(folded.dtype))
+        masses = jnp.fft.fftn(folded).real / points**D
+        v = (jnp.arange(points, dtype=self.low.dtype) + 0.5) / points
+        for d in range(D):
+            masses = masses * window(v, order).reshape([-1 if e == d else 1 for e in range(D)])
+        return masses
 
     def expectation(self, fn: Callable[[Array], Array], kinks: list[Array]) -> Array:
         """`E[fn(Y)]`."""

@@ -182,7 +182,7 @@ class RidgeLayer(AbstractLayer):
     direction: Float[Array, " n2"]
     bias: Scalar
     activation: Activation
-    offset: Float[Array, " n2"] | None = None  # what the layer about another mean is moved by
+    offset: Float[Array, " n2"] | None  # what the layer about another mean is moved by
 
     def __init__(
         self,
@@ -201,7 +201,7 @@ class RidgeLayer(AbstractLayer):
         require_shape("bias", self.bias, (), "a scalar")
         for name in ("linear", "output", "direction", "bias"):
             require_finite(name, getattr(self, name))
-        self.activation = get_activation(activation)
+        self.activation, self.offset = get_activation(activation), None
 
     @property
     def activations(self) -> tuple[Activation, ...]:

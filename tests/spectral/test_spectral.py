@@ -209,7 +209,9 @@ def test_the_window_is_one_inside_and_zero_at_the_ends(order):
     left_over = np.exp(-np.clip(np.pi * fourier.MARGIN * order / 2, 3, 32))
     assert np.all(np.abs(value[inside] - 1) <= left_over) and value[0] <= left_over and value[-1] <= left_over
     low, length = fourier.widen(jnp.array(-1.0), jnp.array(3.0))
-    np.testing.assert_allclose([low + fourier.MARGIN * length, low + (1 - fourier.MARGIN) * length], [-1, 3], rtol=1e-12)
+    np.testing.assert_allclose(
+        [low + fourier.MARGIN * length, low + (1 - fourier.MARGIN) * length], [-1, 3], rtol=1e-12
+    )
 
 
 def test_panels_are_split_at_the_kinks():

@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_network import assert_same, random_weights
+from perceptrons import assert_same, random_weights
 
 from analytic_vae.io.arrays import read_arrays
 from analytic_vae.io.network_files import load_network, weights_of
 from analytic_vae.model.activation import ACTIVATIONS
 
 W, B = np.ones((2, 3)), np.zeros(2)
-SPARSE_MLP = Path(__file__).parents[2] / "shared" / "cases" / "sparse_mlp.npz"
+SPARSE_MLP = Path(__file__).parents[3] / "shared" / "cases" / "sparse_mlp.npz"
 
 # ---------------------------------------------------------------------------------------------------- good files
 

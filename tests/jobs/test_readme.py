@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-README = (Path(__file__).parent.parent / "README.md").read_text()
+README = (Path(__file__).parents[2] / "README.md").read_text()
 
 
 def test_the_example_runs(capsys):
@@ -23,5 +23,5 @@ def test_the_two_commands_are_one_line_each():
 
 def test_its_picture_is_there():
     (picture,) = re.findall(r"!\[.*?\]\((.*?)\)", README)
-    assert (Path(__file__).parent.parent / picture).is_file()
+    assert (Path(__file__).parents[2] / picture).is_file()
     assert not re.search(r"MAIN_JOB|RUNTIME|TODO|SPLIT_", README)

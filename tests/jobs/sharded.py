@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 
 os.environ["JAX_PLATFORMS"] = "cpu"
-sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parent.parent)]
+sys.path[:0] = [str(Path(__file__).resolve().parents[i]) for i in (1, 2)]
 
 import equinox as eqx  # noqa: E402
 import jax  # noqa: E402
