@@ -12,19 +12,21 @@ from .fitting.result import Fit, Stop
 from .io.checkpoint import load_encoder, load_fit, load_model, save_encoder, save_fit, save_model
 from .io.network_files import load_network
 from .io.source_files import load_source
+from .laws.law import Law, LawGrid
 from .learn import Trajectory, learn
 from .model.activation import Activation
 from .model.carried_encoder import CarriedEncoder
+from .model.dense_layer import DenseLayer
 from .model.encoder import ExponentialEncoder, GaussianEncoder, NeuralEncoder, SoftmaxEncoder
 from .model.feature_model import FeatureModel
 from .model.from_data import source_from_data
-from .model.layer import DenseLayer, LinearLayer, RidgeLayer
+from .model.layer import LinearLayer, RidgeLayer
 from .model.network import Network, from_mlp, from_weights
 from .model.prior import Prior
 from .moments.expected import Expectations
 from .moments.plan import Plan, plan
 from .moments.units import DenseMoments
-from .pushforward import Law, LawGrid, linear_pushforward, pushforward
+from .pushforward import linear_pushforward, pushforward
 from .resolve import Resolved, resolve
 from .samples import SampledErrors
 from .sparse_autoencoder import SparseAutoencoder, SparseLoss, sparse_loss

@@ -17,6 +17,7 @@ except ImportError:  # a version of JAX in which nothing tells whether a call is
     get_opaque_trace_state = object
 
 P = ParamSpec("P")
+
 T = TypeVar("T")
 
 CHOICE = "xla_cpu_use_fusion_emitters"

@@ -17,6 +17,7 @@ ACCURACY = 1e-3  # from which on a result warns: relative to the spread, or in n
 FOLDER = os.path.dirname(os.path.abspath(__file__)) + os.sep
 
 P = ParamSpec("P")
+
 T = TypeVar("T")
 
 

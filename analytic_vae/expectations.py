@@ -16,9 +16,10 @@ from ._sharding import check_mesh
 from .accuracy import warns
 from .model.compatibility import check_layer
 from .model.conditioning import clusters_of, covariance_of, mean_of, over_components
+from .model.dense_layer import DenseLayer
 from .model.encoder import AbstractEncoder
 from .model.feature_model import FeatureModel
-from .model.layer import AbstractLayer, DenseLayer
+from .model.layer import AbstractLayer
 from .moments.budget import check_units_memory
 from .moments.carried import carried, with_extra
 from .moments.expected import Expectations

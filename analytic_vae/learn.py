@@ -21,11 +21,12 @@ from .fitting.progress import kept_talking
 from .fitting.result import Fit, Stop
 from .io.checkpoint import load_fit, savable_parts, save_fit, save_model
 from .io.run_folder import run_folder
+from .laws.law import Law
 from .model.encoder import AbstractEncoder
 from .model.feature_model import FeatureModel
 from .model.layer import AbstractLayer
 from .model.network import Network
-from .pushforward import Law, linear_pushforward, pushforward
+from .pushforward import linear_pushforward, pushforward
 from .samples import SampledErrors, SampledMoments, sampled_moments
 from .spectral.resolution import Resolution
 from .types import ArrayLike, Log

@@ -71,22 +71,7 @@ def resolve(
     >>> found = resolve(lambda r: av.elbo(source, layer, target, encoder, r, certify=True), 1e-6)
     >>> print(found), found.resolution
     """
-    if not callable(compute):
-        raise TypeError(f"compute: expected a function of a Resolution, got {type(compute).__name__}.")
-    if (
-        isinstance(tolerance, bool)
-        or not isinstance(tolerance, int | float | np.generic)
-        or not 0 < tolerance < math.inf
-    ):
-        raise ValueError(f"tolerance: expected a positive finite number, got {tolerance!r}.")
-    if first is not None and not isinstance(first, Resolution):
-        raise TypeError(f"first: expected a Resolution, got {type(first).__name__}.")
-    if isinstance(finest, bool) or not isinstance(finest, int) or not 8 <= finest <= MOST_FREQUENCIES:
-        raise ValueError(f"finest: expected a number of frequencies from 8 to {MOST_FREQUENCIES}, got {finest!r}.")
-    if first is not None and first.frequencies > finest:
-        raise ValueError(f"first: expected at most finest = {finest} frequencies, got {first.frequencies}.")
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float | np.generic) or not seconds >= 0:
-        raise ValueError(f"seconds: expected a number of at least 0, got {seconds!r}.")
+    _check_arguments(compute, tolerance, first, finest, seconds)
     begun, resolution = time.perf_counter(), first or Resolution(8)
     best, last, stalled, took = None, math.inf, 0, 0.0
     while True:
@@ -131,3 +116,22 @@ def _largest(result: Any) -> float:
         raise ValueError("compute: expected a result with an error_bound; pass certify=True to what it calls.")
     largest = max(float(np.max(np.asarray(leaf))) for leaf in jax.tree.leaves(bound))
     return math.inf if math.isnan(largest) else largest
+
+
+def _check_arguments(compute, tolerance, first, finest, seconds) -> None:
+    if not callable(compute):
+        raise TypeError(f"compute: expected a function of a Resolution, got {type(compute).__name__}.")
+    if (
+        isinstance(tolerance, bool)
+        or not isinstance(tolerance, int | float | np.generic)
+        or not 0 < tolerance < math.inf
+    ):
+        raise ValueError(f"tolerance: expected a positive finite number, got {tolerance!r}.")
+    if first is not None and not isinstance(first, Resolution):
+        raise TypeError(f"first: expected a Resolution, got {type(first).__name__}.")
+    if isinstance(finest, bool) or not isinstance(finest, int) or not 8 <= finest <= MOST_FREQUENCIES:
+        raise ValueError(f"finest: expected a number of frequencies from 8 to {MOST_FREQUENCIES}, got {finest!r}.")
+    if first is not None and first.frequencies > finest:
+        raise ValueError(f"first: expected at most finest = {finest} frequencies, got {first.frequencies}.")
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float | np.generic) or not seconds >= 0:
+        raise ValueError(f"seconds: expected a number of at least 0, got {seconds!r}.")

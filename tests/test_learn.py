@@ -349,13 +349,13 @@ def test_help_needs_no_work():
 def test_fingerprints_tell_runs_apart(run):
     import optax
 
+    from analytic_vae.fitting.options import FitOptions
     from analytic_vae.io.fingerprint import _fingerprint
-    from analytic_vae.learn import _checked_options
 
     source, network, weights = run
     clipped = [av.from_weights(weights, av.Activation(lambda b, c=c: b.clip(-c, c), (-c, c))) for c in (1.0, 2.0)]
     different = [
-        _fingerprint(source, net, _checked_options(options))
+        _fingerprint(source, net, vars(FitOptions.of(options)))
         for net, options in [
             (network, {}),
             (network, {"steps": 5}),
@@ -393,12 +393,12 @@ def _scaled(s):
     ids=["default", "attribute", "jit", "partial", "name"],
 )
 def test_fingerprints_tell_activations_apart(run, one, other):
+    from analytic_vae.fitting.options import FitOptions
     from analytic_vae.io.fingerprint import _fingerprint
-    from analytic_vae.learn import _checked_options
 
     source, _, weights = run
     nets = [av.from_weights(weights, av.Activation(function, (), name="mine")) for function in (one, other, one)]
-    first, second, again = (_fingerprint(source, net, _checked_options({})) for net in nets)
+    first, second, again = (_fingerprint(source, net, vars(FitOptions.of({}))) for net in nets)
     assert first == again != second
 
 

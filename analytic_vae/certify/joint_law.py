@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..model.feature_model import FeatureModel
-from ..model.layer import RidgeForm
+from ..model.layer_forms import RidgeForm
 from ..moments.statistic import Statistic, inverse_basis
 from ..spectral.characteristic import times
 from ..spectral.projected_law import Projection

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..model.encoder import AbstractEncoder
 from ..model.feature_model import FeatureModel
-from ..model.layer import RidgeForm
+from ..model.layer_forms import RidgeForm
 from ..moments.reading import Reading
 from ..moments.ridge_axis import RidgeAxis
 from ..moments.statistic import Statistic

@@ -1,7 +1,7 @@
 """The command line: `python -m analytic_vae`.
 
-commands.py   `learn` and `show`
-report.py     tables
-figures.py    pictures
-digits.py     the main job's data and network
+- `commands.py`: `learn` and `show`
+- `report.py`: tables
+- `figures.py`: pictures
+- `digits.py`: the main job's data and network
 """

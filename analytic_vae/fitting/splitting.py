@@ -23,8 +23,8 @@ import numpy as np
 from jax.sharding import Mesh
 
 from .._jit import compiled, exact_products
+from ..model.dense_layer import DenseLayer
 from ..model.feature_model import FeatureModel, lower_triangular
-from ..model.layer import DenseLayer
 from ..model.prior import Prior
 from ..moments.conditional import state_covariance
 from ..moments.second_order import second_effects

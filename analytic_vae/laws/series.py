@@ -33,9 +33,8 @@ class LawSeries(eqx.Module):
     def of(cls, source: FeatureModel, layer: AbstractLayer, readout: Float[Array, "D n2"], resolution: Resolution):
         """For a readout of at most three rows; of a `DenseLayer` of at most two units."""
         if layer.reads_input:
-            form, activations = layer.form(), tuple(layer.activations[i] for i in layer.activation_index)
-            parts = readout @ form.linear, jnp.zeros_like(readout[:, 0]), readout @ form.output, form.weight, form.bias
-            return cls(*unit_law(source, *parts, activations, resolution), resolution)
+            activations = tuple(layer.activations[i] for i in layer.activation_index)
+            return cls(*unit_law(source, layer.form().projected(readout), activations, resolution), resolution)
         reading = Reading.of(source, layer, resolution)
         statistic = Statistic.of(reading, readout, aligned=True)
         phi = Spectrum.of(statistic, reading.axis.law_grid(resolution, readout.shape[0]), resolution).characteristic()

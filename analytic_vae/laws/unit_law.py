@@ -16,6 +16,7 @@ import numpy as np
 
 from ..model.activation import Activation
 from ..model.feature_model import FeatureModel
+from ..model.layer_forms import LayerForm
 from ..spectral.box import interval
 from ..spectral.characteristic import cis, matmul, product_over_features, times
 from ..spectral.fourier import half_grid, widen, window
@@ -28,21 +29,15 @@ AT_ONCE = 2**22  # complex numbers of all features held together
 
 
 def unit_law(
-    source: FeatureModel,
-    rows: Float[Array, "D n1"],
-    constant: Float[Array, " D"],
-    coefficients: Float[Array, "D U"],
-    weight: Float[Array, "U n1"],
-    bias: Float[Array, " U"],
-    activations: tuple[Activation, ...],
-    resolution: Resolution,
+    source: FeatureModel, form: LayerForm, activations: tuple[Activation, ...], resolution: Resolution
 ) -> tuple[Float[Array, " D"], Float[Array, " D"], Complex[Array, " W"]]:
-    """Box `(low, length)` of `Y = rows x + constant + coefficients psi(weight x + bias)` and `E exp(i <w, Y - low>)`.
+    """Box `(low, length)` of `Y = f(x): [D]`, a layer of units of these activations, and `E exp(i <w, Y - low>)`.
 
     The frequencies are those of the half grid of the box, of the order that `resolution` has for D projections.
     """
-    D, U = coefficients.shape
-    joint = Projection.of(source, jnp.concatenate([rows, weight]), jnp.concatenate([constant, bias]))
+    coefficients, (D, U) = form.output, form.output.shape
+    rows, constants = jnp.concatenate([form.linear, form.weight]), jnp.concatenate([form.offset, form.bias])
+    joint = Projection.of(source, rows, constants)
     c, order = resolution.log_inverse_mass, resolution.law_order(U)
     axes = [UnitAxis.of(joint.alone(D + u), activation, order, c) for u, activation in enumerate(activations)]
     low, length = _box(joint, coefficients, axes, c)

@@ -1,14 +1,16 @@
 """What a user writes down: features, layers, networks, encoders.
 
-prior.py             independent discrete features: atoms and masses
-feature_model.py     `mean + B z + noise`: the source and the target of a layer
-from_data.py         a feature model from data: FastICA and histograms
-conditioning.py      a source as a mixture over the states that stand far apart
-activation.py        activations and their kinks
-analyticity.py       what a proof must know of an activation off the real axis
-layer.py             linear, ridge and dense layers; the forms in which the engines read them
-network.py           networks of layers, and trained perceptrons as such
-encoder.py           softmax, Gaussian, exponential and neural encoders
-carried_encoder.py   the encoder that carries features on
-compatibility.py     do source, layer, target and encoder fit together
+- `prior.py`: independent discrete features: atoms and masses
+- `feature_model.py`: `mean + B z + noise`: the source and the target of a layer
+- `from_data.py`: a feature model from data: FastICA and histograms
+- `conditioning.py`: a source as a mixture over the states that stand far apart
+- `activation.py`: activations and their kinks
+- `analyticity.py`: what a proof must know of an activation off the real axis
+- `layer.py`: linear and ridge layers, and what every layer is
+- `dense_layer.py`: full-width layers
+- `layer_forms.py`: layers as arrays: what the engines read
+- `network.py`: networks of layers, and trained perceptrons as such
+- `encoder.py`: softmax, Gaussian, exponential and neural encoders
+- `carried_encoder.py`: the encoder that carries features on
+- `compatibility.py`: do source, layer, target and encoder fit together
 """

@@ -11,7 +11,8 @@ import numpy as np
 from .._check import as_floating, as_input, require_finite, require_instance, require_shape
 from ..types import Array, ArrayLike, Float
 from .activation import Activation, get_activation, residual
-from .layer import AbstractLayer, DenseLayer, LinearLayer, RidgeLayer
+from .dense_layer import DenseLayer
+from .layer import AbstractLayer, LinearLayer, RidgeLayer
 
 
 class Network(eqx.Module):

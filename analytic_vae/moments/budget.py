@@ -12,14 +12,14 @@ from ..spectral.resolution import FINER, Resolution
 from .spectrum import CHUNK
 
 
-def pair_values(source, t: int, linear: bool, resolution: Resolution) -> float:
+def pair_values(source, t: int, linear: bool, resolution: Resolution) -> int | float:
     """Real numbers that the moment of one pair of latent means needs."""
     half = half_space_size(resolution.series_order(t, linear), t) - 1
     ridge = 1 if linear else 2 * resolution.series_ridge_order
     return 16 * source.features * half**2 * (ridge + kept_atoms(source, resolution.atoms))
 
 
-def law_values(source, states: int, t: int, linear: bool, resolution: Resolution) -> float:
+def law_values(source, states: int, t: int, linear: bool, resolution: Resolution) -> int | float:
     """Real numbers that the law of the `t` statistics of one feature with so many states needs."""
     nodes = (2.5 * resolution.law_order(t)) ** t
     values = nodes * (6 * states + 4 * half_space_size(resolution.series_order(t, linear), t))
@@ -28,7 +28,7 @@ def law_values(source, states: int, t: int, linear: bool, resolution: Resolution
     return values + 8 * source.features * frequencies * (ridge + kept_atoms(source, resolution.law_atoms))
 
 
-def half_space_size(order: int, t: int) -> float:
+def half_space_size(order: int, t: int) -> int | float:
     """About how many frequencies up to an order remain when one of each pair `w, -w` is kept."""
     return order + 1 if t == 1 else 1.6 * order**2
 

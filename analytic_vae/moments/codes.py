@@ -6,6 +6,7 @@ encoder's table `q_j(y): [K]`, `s_jr = sum_k code_jrk q_jk`; every covariance th
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import equinox as eqx
@@ -13,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from .._sharding import sharded_map
+from ..model.encoder import AbstractEncoder
 from ..types import Array, Float
 from .problem import Problem
 from .quadrature_rule import StatisticLaw, Varying, band
@@ -53,48 +55,11 @@ class Codes(NamedTuple):
 
         `covariance` is that of what encoders read, `pairs` what pairs of them are to be computed with.
         """
-        encoder, atoms, resolution = problem.learnt, problem.atoms[problem.carried :], reading.resolution
-        grid = reading.axis.law_grid(resolution, encoder.statistics_read)
-        arrays, static = eqx.partition(encoder, eqx.is_array)
-        shorter, fewer = pairs.source is not reading.source, reading.whole is not reading.source
-
-        @jax.checkpoint
-        def one_feature(everywhere, arrays, one_atoms: Float[Array, " K"], code: Float[Array, "R K"], box):
-            reading, pairs, grid, covariance = everywhere
-            one = eqx.combine(arrays, static)
-            scale = lambda y: _scale(lambda y: one.log_masses(y, one_atoms), y)  # noqa: E731
-            statistic = Statistic.of(reading, one.readout, box=box, scale=scale)
-            law = StatisticLaw.of(statistic, grid, resolution)
-            nodes = law.nodes
-            K, R = code.shape[1], code.shape[0]
-
-            def table(y):
-                log_q = one.log_masses(y, one_atoms)
-                q = jnp.exp(log_q)
-                apart = code - (code @ q)[:, None]
-                entropy = -jnp.sum(jnp.where(q > 0, q * log_q, 0))
-                return jnp.concatenate([q, entropy[None], ((apart * q[None]) @ apart.T).ravel()])
-
-            varying = Varying.of(statistic, nodes, table)
-            expected = varying.base + nodes.weights @ varying.values
-            s, s_derivative = varying.values[:, :K] @ code.T, code @ varying.derivative[:K]
-
-            def make(values, base, derivative):
-                latent = StatisticFunction.of(reading, law, values, (base, derivative), shorter=True)
-                return latent.with_compressed_law(pairs, one.readout) if shorter else latent
-
-            bases = code @ varying.base[:K]
-            if R == 1:
-                latents = jax.tree.map(lambda leaf: leaf[None], make(s[:, 0], bases[0], s_derivative[0]))
-            else:
-                latents = jax.vmap(make)(s.T, bases, s_derivative)
-            aggregate, entropy, within = expected[:K], expected[K], expected[K + 1 :].reshape(R, R)
-            centred = s - (nodes.weights @ s)[None]
-            same = (centred.T * nodes.weights[None]) @ centred
-            moment_error = nodes.moment_error(statistic, one.readout @ covariance @ one.readout.T)
-            band_error = band(law, varying.values, reading.whole if fewer else None)
-            return latents, within, same, aggregate, entropy, moment_error, band_error
-
+        encoder, atoms = problem.learnt, problem.atoms[problem.carried :]
+        grid = reading.axis.law_grid(reading.resolution, encoder.statistics_read)
+        arrays, rest = eqx.partition(encoder, eqx.is_array)
+        static = _Static(rest, pairs.source is not reading.source, reading.whole is not reading.source)
+        one_feature = jax.checkpoint(partial(_one_feature, static=static))
         boxes = None if problem.plan is None else jax.lax.stop_gradient((problem.plan.low, problem.plan.length))
         given = arrays, atoms, codes(atoms, problem.vectors), boxes
         latents, *rest = sharded_map(one_feature, (reading, pairs, grid, covariance), given, problem.mesh, batch)
@@ -109,6 +74,53 @@ class Codes(NamedTuple):
         own = block_diagonal(self.same) + jnp.diag(jnp.diagonal(covariance) - jnp.diagonal(block_diagonal(self.same)))
         feature = jnp.arange(covariance.shape[0]) // R
         return jnp.where(feature[:, None] == feature[None], own, covariance)
+
+
+class _Static(NamedTuple):
+    """What is the same for all features: the encoder without its arrays, and whether laws have fewer atoms."""
+
+    encoder: AbstractEncoder
+    shorter: bool
+    fewer: bool
+
+
+def _one_feature(everywhere, arrays, atoms: Float[Array, " K"], code: Float[Array, "R K"], box, *, static):
+    """The codes of one feature, and expectations of its tables."""
+    reading, pairs, grid, covariance = everywhere
+    shorter, fewer = static.shorter, static.fewer
+    one = eqx.combine(arrays, static.encoder)
+    scale = lambda y: _scale(lambda y: one.log_masses(y, atoms), y)  # noqa: E731
+    statistic = Statistic.of(reading, one.readout, box=box, scale=scale)
+    law = StatisticLaw.of(statistic, grid, reading.resolution)
+    nodes = law.nodes
+    K, R = code.shape[1], code.shape[0]
+
+    def table(y):
+        log_q = one.log_masses(y, atoms)
+        q = jnp.exp(log_q)
+        apart = code - (code @ q)[:, None]
+        entropy = -jnp.sum(jnp.where(q > 0, q * log_q, 0))
+        return jnp.concatenate([q, entropy[None], ((apart * q[None]) @ apart.T).ravel()])
+
+    varying = Varying.of(statistic, nodes, table)
+    expected = varying.base + nodes.weights @ varying.values
+    s, s_derivative = varying.values[:, :K] @ code.T, code @ varying.derivative[:K]
+
+    def make(values, base, derivative):
+        latent = StatisticFunction.of(reading, law, values, (base, derivative), shorter=True)
+        return latent.with_compressed_law(pairs, one.readout) if shorter else latent
+
+    bases = code @ varying.base[:K]
+    if R == 1:
+        latents = jax.tree.map(lambda leaf: leaf[None], make(s[:, 0], bases[0], s_derivative[0]))
+    else:
+        latents = jax.vmap(make)(s.T, bases, s_derivative)
+    aggregate, entropy, within = expected[:K], expected[K], expected[K + 1 :].reshape(R, R)
+    centred = s - (nodes.weights @ s)[None]
+    same = (centred.T * nodes.weights[None]) @ centred
+    moment_error = nodes.moment_error(statistic, one.readout @ covariance @ one.readout.T)
+    band_error = band(law, varying.values, reading.whole if fewer else None)
+    return latents, within, same, aggregate, entropy, moment_error, band_error
 
 
 def _scale(log_masses: Callable[[Array], Array], y: Float[Array, " t"]) -> Float[Array, " t"]:

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 
 from ..model.conditioning import covariance_of, mean_of
 from ..model.feature_model import FeatureModel
-from ..model.layer import LayerForm, RidgeForm
+from ..model.layer_forms import LayerForm, RidgeForm
 from ..types import Array, Float
 from .conditional import StateExpectations, perturb_masses
 from .ridge_axis import RidgeAxis

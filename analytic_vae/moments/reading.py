@@ -6,10 +6,11 @@ import jax
 import jax.numpy as jnp
 
 from ..model.feature_model import FeatureModel
-from ..model.layer import AbstractLayer, RidgeForm
+from ..model.layer import AbstractLayer
+from ..model.layer_forms import RidgeForm
 from ..spectral.gauss_rule import compress
 from ..spectral.resolution import Resolution
-from ..types import Array, Bool, Scalar
+from ..types import Array
 from .ridge_axis import RidgeAxis
 
 

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 
 from ..model.activation import Activation
 from ..model.feature_model import FeatureModel
-from ..model.layer import RidgeForm
+from ..model.layer_forms import RidgeForm
 from ..spectral.box import interval, standard_deviation
 from ..spectral.fourier import MARGIN, density_weights, full_frequencies, full_operator, half_space, real_basis, widen
 from ..spectral.least_squares import least_squares

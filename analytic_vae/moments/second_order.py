@@ -6,8 +6,8 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from .._sharding import sharded_map
+from ..model.dense_layer import DenseLayer
 from ..model.feature_model import FeatureModel
-from ..model.layer import DenseLayer
 from ..spectral.characteristic import times
 from ..types import Array, Float
 from .conditional import perturb_masses

@@ -17,8 +17,8 @@ from jax.sharding import Mesh
 from .._check import is_concrete, require_instance, shown
 from .._sharding import sharded_map
 from ..model.conditioning import covariance_of, mean_of
+from ..model.dense_layer import DenseLayer
 from ..model.feature_model import FeatureModel
-from ..model.layer import DenseLayer
 from ..spectral.resolution import FINER, Resolution
 from ..types import Array, Float, Scalar
 from .budget import PAIRS_ON_CPU, pair_values, together

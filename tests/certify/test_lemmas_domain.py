@@ -199,7 +199,7 @@ def test_damping():
 
 
 def test_smoothing_of_a_kink():
-    """B23: what the kernel does to `relu`, by quadrature; its moments; its L1 norm; and 0.2 is hardly more than needed."""
+    """B23: what the kernel does to `relu`, by quadrature; its moments and its L1 norm; 0.2 is hardly too much."""
     z, weight = reference.normal_axis(reference.Rule(40, 16), (-np.sqrt(3), np.sqrt(3)))
     kernel = (3 - z**2) / 2  # times the normal density
     for power, moment in enumerate((1, 0, 0, 0)):

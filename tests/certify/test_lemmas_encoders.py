@@ -55,12 +55,11 @@ def test_functions_off_the_axis(name):
     values, bounds = encoder_functions(encoder, tables, statistic, axes, series)
 
     def of(z):
-        l = logits(encoder, name, np.asarray(statistic.centre) + z @ np.asarray(basis).T, np.asarray(atoms))
-        weight = np.exp(l - l.real.max(axis=1, keepdims=True))
-        q = weight / weight.sum(axis=1, keepdims=True)
-        turn = l.imag - l.imag.mean(axis=1, keepdims=True)  # so that logarithms are the analytic ones
-        total = np.sum(np.exp(l.real - l.real.max(axis=1, keepdims=True) + 1j * turn), axis=1, keepdims=True)
-        log_q = l.real - l.real.max(axis=1, keepdims=True) + 1j * turn - np.log(total)
+        logit = logits(encoder, name, np.asarray(statistic.centre) + z @ np.asarray(basis).T, np.asarray(atoms))
+        # Turned towards the real axis, all of them alike: so the logarithm of their sum is the analytic one.
+        logit = logit - logit.real.max(axis=1, keepdims=True) - 1j * logit.imag.mean(axis=1, keepdims=True)
+        log_q = logit - np.log(np.exp(logit).sum(axis=1, keepdims=True))
+        q = np.exp(log_q)
         codes = np.asarray(siblings)
         codes = codes - (codes.max(axis=1, keepdims=True) + codes.min(axis=1, keepdims=True)) / 2
         means = q @ codes.T
@@ -76,9 +75,9 @@ def test_functions_off_the_axis(name):
     sizes = np.abs(of(real + 0j)).max(axis=1)
     assert np.all(sizes <= np.asarray(bounds.sup) * (1 + 1e-12))
     tight = []
-    for strip, log_sup in list(zip(np.asarray(bounds.strips), np.asarray(bounds.log_sup).T, strict=True))[:: 3 if t == 1 else 7]:
-        if not np.isfinite(log_sup).all():
-            continue
+    finite = np.flatnonzero(np.isfinite(np.asarray(bounds.log_sup)).all(axis=0))
+    for s in finite[:: 1 + finite.size // 12]:
+        strip, log_sup = np.asarray(bounds.strips)[s], np.asarray(bounds.log_sup)[:, s]
         v = rng.uniform(-1, 1, (500, t))
         v[:300] = np.sign(v[:300])
         size = np.log(np.abs(of(real + 1j * strip * v)).max(axis=1))
@@ -87,7 +86,8 @@ def test_functions_off_the_axis(name):
     assert np.median(np.array(tight)[:, 1]) < 3
     step = 1e-5
     for d in range(t):
-        slope = np.abs(of(real + step * np.eye(t)[d] + 0j) - of(real - step * np.eye(t)[d] + 0j)).max(axis=1) / (2 * step)
+        apart = step * np.eye(t)[d]
+        slope = np.abs(of(real + apart + 0j) - of(real - apart + 0j)).max(axis=1) / (2 * step)
         assert np.all(slope <= np.asarray(bounds.slope)[:, d] * (1 + 1e-6))
 
 
@@ -104,8 +104,5 @@ def test_a_latent_mean():
         weight = np.exp(logits(encoder, "softmax", z, np.asarray(atoms)))
         size = np.abs((weight / weight.sum(axis=1, keepdims=True)) @ (np.asarray(code) - 0.5)).max()
         assert size <= float(mean.sup(jnp.asarray(-5.0), jnp.asarray(5.0), jnp.asarray(width))) < 20 * size
-    np.testing.assert_allclose(
-        mean.function(jnp.asarray(y)),
-        np.exp(np.asarray(jax.vmap(lambda x: encoder.log_masses(x[None], atoms))(jnp.asarray(y)))) @ (np.asarray(code) - 0.5),
-        atol=1e-13,
-    )
+    log_q = np.asarray(jax.vmap(lambda x: encoder.log_masses(x[None], atoms))(jnp.asarray(y)))
+    np.testing.assert_allclose(mean.function(jnp.asarray(y)), np.exp(log_q) @ (np.asarray(code) - 0.5), atol=1e-13)

@@ -162,16 +162,7 @@ def test_coefficients_of_functions(D, order):
         window = window[:, None] * np.asarray(axis.window(jnp.asarray(v)))[None]
     P = np.asarray(values(jnp.asarray(places.reshape(-1, D))))[0].reshape(*[v.size] * D) * window
     for d in range(D):
-        P = np.moveaxis(P, d, 0)
-        P = (
-            np.moveaxis(P[: fine // 2] * 0 + 0, 0, d)
-            if False
-            else np.moveaxis(
-                np.concatenate([P[fine // 2 : fine] + P[3 * fine // 2 :], P[fine : 3 * fine // 2] + P[: fine // 2]]),
-                0,
-                d,
-            )
-        )
+        P = np.asarray(periodic(jnp.asarray(P), fine, d))
     exact = np.fft.fftn(P) / fine**D
     index = np.asarray(given.index).astype(int)
     error = np.abs(np.asarray(given.kept[0]) - exact[tuple(index.T)]).max()

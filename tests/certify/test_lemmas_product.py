@@ -25,11 +25,10 @@ NUMPY = {
     "tanh": np.tanh,
     "sigmoid": expit,
 }
-NONE = np.zeros(2)  # what rounding moves is left out: all in float64
 
 
 def within(found, exact, width, slack=1e-13):
-    """The exact number is in the interval, which is not wider than that; returns error over bound."""
+    """The exact number is in the interval, which is not wider than that."""
     assert abs(float(found.value) - exact) <= float(found.error_bound) + slack
     assert float(found.error_bound) <= width
 
@@ -107,7 +106,7 @@ def test_with_another_projection(name, noise):
 
 
 def test_derivatives_of_waves():
-    """B37: `E a exp(i omega b)` by states and Stein's identity; and the constant is that of the largest, to 0.3 percent."""
+    """B37: `E a exp(i omega b)` by states and Stein's identity; the constant is the largest, to 0.3 percent."""
     law = lemma_laws.random_law(np.random.default_rng(6), 2, 0.4)
     values, masses, S = lemma_laws.states(law)
     second, spread = np.sqrt(masses @ values[:, 0] ** 2 + S[0, 0]), np.sqrt(S[0, 0])

@@ -18,7 +18,7 @@ LAWS = {
 
 @pytest.mark.parametrize("name", LAWS)
 def test_chernoff_and_the_end_of_the_support(name):
-    """B10, B11: never below the mass, at most `e^8` times it where that is not tiny, and nothing beyond the last atom."""
+    """B10, B11: never below the mass, nor `e^8` times it where that is not tiny; nothing beyond the last atom."""
     law = LAWS[name]
     values, _, covariance = lemma_laws.states(law)
     heights = np.linspace(values.min() - 1, values.max() + 12 * np.sqrt(covariance[0, 0]) + 0.5, 200)

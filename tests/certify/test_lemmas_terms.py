@@ -37,7 +37,9 @@ def test_rows_that_cancel():
         found = mean + atoms[np.arange(3), index].sum(axis=1)
         exact = []
         for state in index:
-            x = [Fraction(float(source.mean[n])) + sum(Fraction(vectors[n, j, k]) for j, k in enumerate(state)) for n in range(4)]
+            x = [
+                Fraction(float(source.mean[n])) + sum(map(Fraction, vectors[n, np.arange(3), state])) for n in range(4)
+            ]
             exact.append(float(sum(Fraction(float(r)) * one for r, one in zip(row, x, strict=True))))
         moved = masses @ np.abs(found - np.array(exact))
         size = float(jnp.abs(jnp.asarray(row)) @ source_sizes(source))
@@ -83,7 +85,8 @@ def test_second_moments_of_the_output():
 def test_products_of_codes():
     """B68: second moments from those of codes less their middles, errors and all; a weight of 0 takes no part."""
     rng = np.random.default_rng(3)
-    middles, mean, moment, error = rng.normal(size=2), rng.normal(size=2), rng.normal(size=(2, 2)), rng.uniform(size=(3, 2))
+    middles, mean, moment = rng.normal(size=2), rng.normal(size=2), rng.normal(size=(2, 2))
+    error = rng.uniform(size=(3, 2))
     moment, mean_error, moment_error = moment + moment.T, error[0], error[1:] + error[1:].T
     learnt = Learnt(*[None] * len(Learnt._fields))._replace(siblings=jnp.zeros((2, 2, 3)))  # two codes of one feature
     gram = rng.normal(size=(2, 2))
@@ -91,9 +94,8 @@ def test_products_of_codes():
     gram[0, 1] = gram[1, 0] = 0.0
     moment_error[0, 1] = moment_error[1, 0] = np.inf
     as_bounded = lambda value, error: Bounded(jnp.asarray(value), jnp.asarray(error))  # noqa: E731
-    found = _second_moments(
-        learnt, jnp.asarray(gram), jnp.abs(gram), jnp.asarray(middles), as_bounded(mean, mean_error), as_bounded(moment, moment_error)
-    )
+    first, second = as_bounded(mean, mean_error), as_bounded(moment, moment_error)
+    found = _second_moments(learnt, jnp.asarray(gram), jnp.abs(gram), jnp.asarray(middles), first, second)
     sizes = []
     for signs in np.array(np.meshgrid(*[[-1, 1]] * 4)).reshape(4, -1).T:
         m, s = mean + signs[:2] * mean_error, np.diag(moment) + signs[2:] * np.diag(moment_error)

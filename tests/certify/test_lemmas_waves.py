@@ -35,8 +35,8 @@ def axis_of(order=24, mean=0.2, noise=0.5) -> Domain:
     return Domain.of(law, jnp.asarray(noise), order)
 
 
-def kappa(bend: RidgeFunction, y, pieces=None) -> np.ndarray:
-    """At real y; with the kinks at `pieces`' places if given (B45)."""
+def kappa(bend: RidgeFunction, y) -> np.ndarray:
+    """At real y."""
     return np.asarray(bend(jnp.asarray(y)))
 
 
@@ -53,7 +53,7 @@ def grid(axis: Domain) -> tuple[np.ndarray, np.ndarray]:
 
 
 def own(axis: Domain, bend: RidgeFunction, frequency, weight: RidgeFunction | None = None) -> np.ndarray:
-    """What the closed form stands for: waves (times the weight) with kinks in the inner box and windows of their own."""
+    """What the closed form stands for: waves (times the weight), kinks in the inner box, windows of their own."""
     _, y = grid(axis)
     places, phases, slopes = (np.asarray(one) for one in _pieces(axis, bend, jnp.asarray(frequency)))
     sigma, half = float(axis.edge_width), EDGE * float(axis.length) / 2
@@ -66,10 +66,9 @@ def own(axis: Domain, bend: RidgeFunction, frequency, weight: RidgeFunction | No
         if weight is not None:
             psi = np.asarray(_pieces(axis, weight, jnp.ones((1, 1)))[2])[0, i]
             value = value * (float(weight(jnp.asarray(at))[0]) + psi * (y - at))[None]
-        left = y < places[0] if i == 0 else None
         share = 0.0
         if i == 0:
-            share = left - ndtr((first - y) / sigma)
+            share = (y < places[0]) - ndtr((first - y) / sigma)
         if 0 < i < slopes.shape[1] - 1:
             share = (y >= places[i - 1]) & (y < places[i])
         if i == slopes.shape[1] - 1:
@@ -111,7 +110,7 @@ def test_kinks_outside_of_the_inner_box(place):
     """B45: with kinks moved into it, kappa is at most as large as said on the extended box, a wave off by 4 `missed`."""
     shifted = RidgeFunction(*(jnp.asarray(one) for one in ([0.0], [2.0], 0.0)), ACTIVATIONS["relu"])
     axis = axis_of(mean=0.2 - place)  # the kink is at 0: the box moves
-    v, y = grid(axis)
+    _, y = grid(axis)
     ends = [float(end) for end in axis.extended]
     inside = (y >= ends[0]) & (y <= ends[1])
     places, phases, slopes = (np.asarray(one) for one in _pieces(axis, shifted, jnp.ones((1, 1))))

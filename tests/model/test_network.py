@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from perceptrons import assert_same, evaluate, random_weights
 
 from analytic_vae.model.activation import ACTIVATIONS, Activation
-from analytic_vae.model.layer import DenseLayer, LinearLayer, RidgeLayer
+from analytic_vae.model.dense_layer import DenseLayer
+from analytic_vae.model.layer import LinearLayer, RidgeLayer
 from analytic_vae.model.network import from_mlp, from_weights
 
 FORGET = ("each", "last")
