@@ -29,7 +29,7 @@ settings.register_profile("steady", derandomize=True, deadline=None, max_example
 settings.load_profile("steady")
 # Shapes and dtypes in the engine's annotations are checked when it is called; the public face has errors of its own.
 for room in ("spectral", "moments", "laws", "certify"):
-    install_import_hook(f"analytic_vae.{room}", "beartype.beartype")
+    install_import_hook(f"analytic_vae.{room}", "typechecked.checked")
 
 
 gc.set_threshold(200_000, 50, 100)  # a collection visits all that JAX keeps: a tenth of the time of a long run

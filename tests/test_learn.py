@@ -415,3 +415,16 @@ def test_the_command_refuses_options_before_it_starts(option, value, tmp_path, c
     assert main(["learn", option, value, "--folder", str(tmp_path / "run")]) == 2
     assert option.strip("-") in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+def test_the_law_of_a_logit(run, trajectory):
+    """Of the last layer fed by the model before it; of the first one it is exact; wrong layers are named."""
+    source, network, _ = run
+    for layer, model in ((-1, trajectory.models[-2]), (0, source), (1, trajectory.models[0])):
+        readout = np.eye(network.layers[layer].outputs)[:1]
+        law = trajectory.law(readout, layer, av.Resolution(16))
+        same = av.pushforward(model, network.layers[layer], readout, av.Resolution(16))
+        assert float(law.mean[0]) == float(same.mean[0]) and float(law.tail(0.0)) == float(same.tail(0.0))
+    for layer in (len(network.layers), -len(network.layers) - 1, True, 1.0):
+        with pytest.raises(ValueError, match="layer: expected a number from"):
+            trajectory.law(readout, layer)

@@ -72,7 +72,12 @@ def total_variation(first: list[float], second: list[float]) -> float:
 
 def markdown(report: dict[str, Any]) -> str:
     """The tables of a report as text that one reads as it is."""
-    lines = ["# What was learnt", "", *report.get("about", []), "", "## Layer by layer", ""]
+    lines = ["# What was learnt", "", *report.get("about", []), "", *_layer_table(report), ""]
+    return "\n".join([*lines, *_output_table(report["outputs"]), "", *_class_table(report["classes"])]) + "\n"
+
+
+def _layer_table(report: dict[str, Any]) -> list[str]:
+    lines = ["## Layer by layer", ""]
     lines += [
         "Errors are of the learnt model's means and spreads (standard deviations) against "
         f"{report['samples']} samples of the source pushed through the true network: the largest over the neurons, in "
@@ -102,15 +107,22 @@ def markdown(report: dict[str, Any]) -> str:
     doubtful = [str(row["layer"]) for row in report["layers"] if not (row["error_estimate"] or 0) <= 0.01]
     if doubtful:
         lines[-1] += f" **Too coarse in layers {', '.join(doubtful)}: raise --frequencies.**"
-    lines += ["", "## Outputs", "", "| output | mean | sampled | se | spread | sampled |", "|---|---|---|---|---|---|"]
+    return lines
+
+
+def _output_table(outputs: list[dict[str, Any]]) -> list[str]:
+    lines = ["## Outputs", "", "| output | mean | sampled | se | spread | sampled |", "|---|---|---|---|---|---|"]
     lines += [
         f"| {r['output']} | {r['mean']:.4f} | {r['sampled_mean']:.4f} | {r['standard_error']:.4f} | {r['spread']:.4f} "
         f"| {r['sampled_spread']:.4f} |"
-        for r in report["outputs"]
+        for r in outputs
     ]
-    classes = report["classes"]
+    return lines
+
+
+def _class_table(classes: dict[str, list[float]]) -> list[str]:
     titles = {"model": "learnt model", "sampled": "source samples", "real": "real data"}
-    lines += ["", "## Largest output: share of each class", "", "| class | " + " | ".join(titles[n] for n in classes)]
+    lines = ["## Largest output: share of each class", "", "| class | " + " | ".join(titles[n] for n in classes)]
     lines[-1] += " |"
     lines.append("|---" * (len(classes) + 1) + "|")
     for i, shares in enumerate(zip(*classes.values(), strict=True)):
@@ -122,7 +134,7 @@ def markdown(report: dict[str, Any]) -> str:
             f"independent, those of the data are not). Learnt model to real data: "
             f"{_between(classes, 'model', 'real'):.4f}."
         )
-    return "\n".join(lines) + "\n"
+    return lines
 
 
 def save_report(folder: str | os.PathLike[str], report: dict[str, Any]) -> list[Path]:

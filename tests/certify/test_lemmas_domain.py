@@ -87,7 +87,7 @@ def test_what_the_window_lacks(name):
     low, high = (float(end) for end in whole.inner)
     seen = []
     for share in (1.0, 0.6, 0.3):  # also boxes that are too small
-        axis = shrunk(law, low, low + share * (high - low))
+        axis = lemma_laws.boxed(law, low, low + share * (high - low))
         v = (points[:, 0] - float(axis.low)) / float(axis.length)
         missed = float(axis.missed)
         assert weights @ (1 - np.asarray(axis.window(jnp.asarray(v)))) <= missed + 1e-15
@@ -99,23 +99,11 @@ def test_what_the_window_lacks(name):
     assert float(whole.missed) < 1e-4 and min(seen[1:]) < 30
 
 
-def shrunk(law, low, high) -> Domain:
-    """The axis with that inner box: what `Domain.of` does once the box is chosen."""
-    import analytic_vae.certify.domain as module
-
-    before = module.interval
-    module.interval = lambda *_: (jnp.asarray(low), jnp.asarray(high))
-    try:
-        return Domain.of(law, jnp.asarray(0.0), 32)
-    finally:
-        module.interval = before
-
-
 def test_windowed_periodic_functions():
     """B18: `E |g - P|`, of a bounded g and of one that grows, on a box that is too small."""
     law = LAWS["noise"]
     points, weights = lemma_laws.points(law)
-    axis = shrunk(law, 0.5, 5.0)
+    axis = lemma_laws.boxed(law, 0.5, 5.0)
     low, length, centre = (float(one) for one in (axis.low, axis.length, axis.centre))
     y = points[:, 0]
     for g, norm, power in ((np.sin, 1.0, 1.0), (lambda y: np.abs(y - centre), float(axis.reach), 7 / 8)):
@@ -148,6 +136,12 @@ def test_the_window_off_the_axis(order):
         wide += rho * 2 * edge_steepness(order) / EDGE > 6.5 * edge_steepness(order)
     if order == 16:
         assert wide > 0
+    # The proof's three terms are within what is charged, in every strip.
+    s = edge_steepness(order)
+    v, X = np.float128(2 * s / EDGE) * strips, 2 * s * (1 - EDGE) / EDGE
+    ends = EDGE / (s * math.sqrt(math.pi)) * np.exp(v**2)
+    both = EDGE / (8 * s) * math.sqrt(math.pi / 2) * np.exp(2 * v**2 - X**2 / 2)
+    assert np.all(1 - EDGE + ends + both <= share * (1 + 1e-10))
 
 
 def test_coefficients_and_their_tails():

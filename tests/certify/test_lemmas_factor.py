@@ -7,7 +7,7 @@ import pytest
 import reference
 from scipy.special import ndtr
 
-from analytic_vae.certify.domain import EDGE, Domain
+from analytic_vae.certify.domain import EDGE, WIDTHS, Domain
 from analytic_vae.certify.factor import Inside, Transform, factor
 from analytic_vae.certify.functions import PiecewiseLinear, as_function
 from analytic_vae.model.activation import ACTIVATIONS
@@ -145,6 +145,56 @@ def test_piecewise_linear_factor(name):
     )
     error = abs(total.real - weights @ values)
     assert error <= float(found.outside + found.bias + found.tail) + 1e-14
+
+
+def on_points(axis: Domain, line: PiecewiseLinear, found, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """P at places, plain (from many coefficients: its kinks are soft) and smoothed as in the factor."""
+    inside, w = Inside.of(axis, line), float(axis.step) * np.arange(60 * axis.order + 1)
+    parts = Transform.of(axis, jnp.asarray(w), inside.places, inside.jumps, inside.line)
+    kinks, ends = np.asarray(parts.kinks), np.asarray(parts.ends)
+
+    def smoothed(eta):
+        x = (eta * w) ** 2 / 2
+        return ends + (1 + x) * np.exp(-x) * kinks
+
+    widths = WIDTHS / float(axis.top)
+    order = axis.order + 1
+    eta = min(widths, key=lambda e: np.abs(smoothed(e)[:order] - np.asarray(found.coefficients)).max())
+    nodes = np.arange(4001) / 4000
+    wave = np.exp(2j * np.pi * np.outer(nodes, np.arange(w.size))) * np.where(w > 0, 2, 1)
+    at = ((y - float(axis.low)) / float(axis.length)) % 1.0
+    return tuple(np.interp(at, nodes, (wave @ smoothed(one)).real) for one in (0.0, eta))
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_a_box_that_is_too_small(name):
+    """B18, B30: what is outside of it, part by part; within a factor of 10^4."""
+    line = FUNCTIONS[name]
+    for low, high in ((-0.9, 1.2), (-0.5, 2.5)):
+        axis = lemma_laws.boxed(LAW, low, high, ORDER)
+        found = factor(axis, LAW, line)
+        points, weights = lemma_laws.points(LAW, ((), tuple(np.asarray(line.places))))
+        P, _ = on_points(axis, line, found, points[:, 0])
+        error = weights @ np.abs(evaluate(line, points[:, 0]) - P)
+        assert 1e-3 < error <= float(found.outside) < 1e4 * error
+
+
+def test_smoothing_of_products():
+    """B34: what smoothing two functions changes of their product, periodic as they are; within a factor of 1000."""
+    law = lemma_laws.random_law(np.random.default_rng(0), 2, 0.05, features=2)
+    points, weights = lemma_laws.points(law)
+    plain, smooth, found = [], [], []
+    for d in range(2):
+        axis = Domain.of(law.alone(d), jnp.asarray(0.0), ORDER)
+        line = hinges([float(law.total_mean[d])], [1.0])
+        found.append(factor(axis, law.alone(d), line))
+        one, other = on_points(axis, line, found[d], points[:, d])
+        plain.append(one)
+        smooth.append(other)
+    changed = weights @ np.abs(plain[0] * plain[1] - smooth[0] * smooth[1])
+    a, b = found
+    assert float(a.bias + b.bias) > 0 and changed > 2e-5
+    assert changed <= float(a.bias * b.sup + b.bias * a.sup) < 1e3 * changed
 
 
 @pytest.mark.parametrize("name", ["tanh", "gelu", "sigmoid"])

@@ -107,7 +107,7 @@ def test_ranges(name):
 
 @pytest.mark.parametrize("place", [-3.4, -2.5, 0.3, 3.6, 9.0])
 def test_kinks_outside_of_the_inner_box(place):
-    """B45: with kinks moved into it, kappa is at most as large as said on the extended box, a wave off by 4 `missed`."""
+    """B45: with kinks moved into it, kappa is as small as said on the extended box, a wave off by 4 `missed`."""
     shifted = RidgeFunction(*(jnp.asarray(one) for one in ([0.0], [2.0], 0.0)), ACTIVATIONS["relu"])
     axis = axis_of(mean=0.2 - place)  # the kink is at 0: the box moves
     _, y = grid(axis)
