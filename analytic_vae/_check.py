@@ -153,7 +153,7 @@ def require_count(name: str, value: Any, least: int = 1, optional: bool = False)
 
 def require_number(name: str, value: Any) -> None:
     """Raise `ValueError` unless `value` is a number of at least 0."""
-    if not isinstance(value, int | float | np.generic | jax.Array) or not value >= 0:
+    if not isinstance(value, int | float | np.generic | jax.Array) or not np.asarray(value) >= 0:
         raise ValueError(f"{name}: expected a number of at least 0, got {value!r}.")
 
 

@@ -152,6 +152,7 @@ def dense_moments(
 
 @compiled
 def compiled_moments(source, layer, resolution, mesh, clusters=None) -> DenseMoments:
+    """The moments of all units, of a source that may be a mixture."""
     if clusters is None:
         return DenseMoments.of(source, layer, resolution, mesh)
     weights, sources = clusters.components(source)

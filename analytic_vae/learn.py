@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -147,7 +148,7 @@ def learn(
     return Trajectory(source, network, tuple(fits), tuple(errors) if samples else None)
 
 
-def _sampled(source, network, samples: int, key, log: Log | None) -> list[SampledMoments | None]:
+def _sampled(source, network, samples: int, key, log: Log | None) -> Sequence[SampledMoments | None]:
     """The moments of every layer over samples, if there are to be any."""
     if not samples:
         return [None] * len(network.layers)
@@ -166,7 +167,7 @@ class _Learning(NamedTuple):
 
 
 def _learn_layers(
-    source: FeatureModel, network: Network, learning: _Learning, moments: list[SampledMoments | None]
+    source: FeatureModel, network: Network, learning: _Learning, moments: Sequence[SampledMoments | None]
 ) -> tuple[list[Fit], list[SampledErrors | None]]:
     """A fit per layer, and its errors; fits that are in the folder are read, the others written to it."""
     fits: list[Fit] = []

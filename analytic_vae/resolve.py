@@ -124,7 +124,7 @@ def _check_arguments(compute, tolerance, first, finest, seconds) -> None:
     if (
         isinstance(tolerance, bool)
         or not isinstance(tolerance, int | float | np.generic)
-        or not 0 < tolerance < math.inf
+        or not 0 < float(tolerance) < math.inf
     ):
         raise ValueError(f"tolerance: expected a positive finite number, got {tolerance!r}.")
     if first is not None and not isinstance(first, Resolution):
@@ -133,5 +133,5 @@ def _check_arguments(compute, tolerance, first, finest, seconds) -> None:
         raise ValueError(f"finest: expected a number of frequencies from 8 to {MOST_FREQUENCIES}, got {finest!r}.")
     if first is not None and first.frequencies > finest:
         raise ValueError(f"first: expected at most finest = {finest} frequencies, got {first.frequencies}.")
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float | np.generic) or not seconds >= 0:
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float | np.generic) or not float(seconds) >= 0:
         raise ValueError(f"seconds: expected a number of at least 0, got {seconds!r}.")

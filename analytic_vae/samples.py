@@ -134,7 +134,7 @@ def sampled_moments(
     # A first look gives the centres of powers, which then lose no digits.
     pilot, _ = _pushed(source, network, centres, jax.random.fold_in(key, 0), size, np.int32(size))
     centres = [np.asarray(powers[0] / size) for powers in pilot]
-    sums, counts = None, 0
+    sums, counts = None, np.zeros(network.outputs, int)
     for index, used in _batches(samples, size):
         part, count = _pushed(source, network, centres, jax.random.fold_in(key, index), size, np.int32(used))
         part = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), part)
@@ -148,7 +148,7 @@ def largest_counts(model: FeatureModel, samples: int, key: PRNGKeyArray) -> np.n
     model = _on_host(model)
     size = _batch_size(model, None, samples)
     keys = ((jax.random.fold_in(key, index), np.int32(used)) for index, used in _batches(samples, size))
-    return sum(np.asarray(_largest(model, one, size, used)) for one, used in keys)
+    return np.sum([np.asarray(_largest(model, one, size, used)) for one, used in keys], axis=0)
 
 
 @exact_products

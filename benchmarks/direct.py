@@ -60,7 +60,7 @@ def loss(source, layer, target, encoder, frequencies=FREQUENCIES, half_width=HAL
     to_series = b_weight[:, None] * jnp.exp(-1j * b[:, None] * omega[None]) / (high - low)  # [Q, R]
 
     def law_b(row, eps):
-        """phi of b on `omega`, with `eps` of `<row, x>` mixed in: the derivative in eps gives E[<row, x> g]."""
+        """Phi of b on `omega`, with `eps` of `<row, x>` mixed in: the derivative in eps gives E[<row, x> g]."""
         atoms, mean = projected(row)
         power = omega[:, None, None] * b_atoms[None] + eps * atoms[None]
         features = jnp.prod(jnp.sum(masses * jnp.exp(1j * power), axis=2), axis=1)

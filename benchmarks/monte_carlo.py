@@ -1,4 +1,4 @@
-"""Against Monte Carlo of the same loss and gradient: how long to 1e-5, and at which accuracy is sampling cheaper?
+"""Against Monte Carlo of the same loss and gradient: how long it takes to 1e-5, and where sampling is cheaper.
 
 n = m = 8, 16, 32, 64, K = 32, default resolution, each in a process of its own. x1 is sampled, everything given x1 is
 exact. The gradient is that of target and encoder, as in training (samples give none in the source's prior). Errors are

@@ -138,7 +138,7 @@ def sampled_adam(seconds, source, layer, begin, rate, batch):
 
 
 def svi(seconds, source, layer, begin, rate, batch):
-    """numpyro's SVI: one categorical latent per feature, guide and model with the parameters of the others."""
+    """Numpyro's SVI: one categorical latent per feature, guide and model with the parameters of the others."""
     import numpyro
     from numpyro.distributions import Categorical, Normal
     from numpyro.infer import SVI, TraceGraph_ELBO

@@ -1,4 +1,4 @@
-"""Runs of `learn` killed (kill -9) at random moments and begun again: do they end in the same bits?
+"""Runs of `learn` are killed (kill -9) at random moments and begun again: they end in the same bits.
 
 As a program, `python killed.py FOLDER` learns a small network with checkpoints in the folder.
 """

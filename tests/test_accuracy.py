@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import reference
-from test_atoms import A, source
+from three_features import A, source
 
 import analytic_vae as av
 

@@ -203,7 +203,6 @@ def test_a_round_that_uses_up_its_evaluations_without_a_step_ends(small, monkeyp
 
 def test_a_doubted_result_is_kept_if_finer_grids_give_none(small, monkeypatch):
     """Every finer resolution has no finite loss: the result comes back and says that it is doubtful."""
-
     exact, fitted = lbfgs.profiled_lbfgs, problem.compiled_elbo
 
     def only_coarse(*arguments):
@@ -313,7 +312,6 @@ def sharp_fit(log):
 
 def test_a_doubted_fit_goes_on_or_begins_anew_at_a_finer_resolution(monkeypatch):
     """It goes on where the loss moves by less than 0.1 nats; the check at 12 frequencies is also made to move more."""
-
     exact, judge = lbfgs.profiled_lbfgs, problem.compiled_elbo
     for off, how in ((0.0, "going on"), (1.0, "beginning anew")):
         runs, lines = [], []

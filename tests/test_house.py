@@ -61,7 +61,6 @@ def test_every_import_runs_down():
 
 def test_no_circle_and_few_floors():
     """Inside of rooms too; floors are counted between rooms."""
-
     open_ones, done = [], set()
 
     def visit(name: str) -> None:

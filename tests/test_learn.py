@@ -370,7 +370,7 @@ def test_fingerprints_tell_runs_apart(run):
         ]
     ]
     assert len(set(different)) == len(different)
-    assert _fingerprint(source, network, _checked_options({"steps": 500})) == different[0]
+    assert _fingerprint(source, network, vars(FitOptions.of({"steps": 500}))) == different[0]
 
 
 def _scaled(s):

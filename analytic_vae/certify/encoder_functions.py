@@ -124,7 +124,8 @@ def _bounds(
     encoder: AbstractEncoder, tables: CodeTables, reference, statistic: Statistic, axes: tuple[Domain, ...], series
 ) -> Bounds:
     """If `l_k` are logits with `|Im (l_k - l_k')| <= theta < pi`, then `|q_k| <= sec(theta / 2) p_k` with masses `p` of
-    the real parts, as `|sum_k exp(l_k)| >= cos(theta / 2) sum_k |exp(l_k)|` (B61)."""
+    the real parts, as `|sum_k exp(l_k)| >= cos(theta / 2) sum_k |exp(l_k)|` (B61).
+    """
     atoms, code, siblings, _ = tables
     (_, half), (_, halves) = middle_and_half(code), middle_and_half(siblings)
     t, basis = statistic.dimension, statistic.basis

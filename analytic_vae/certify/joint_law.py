@@ -220,7 +220,7 @@ def _block(joint: Joint, frequency: Float[Array, "W D"], weighted: bool) -> Wave
 
 
 def _weighted_errors(
-    joint: Joint, frequency: Float[Array, "W D"], grids: Grids, lost: Missing | None, summed: float
+    joint: Joint, frequency: Float[Array, "W D"], grids: Grids, lost: Missing | None, summed
 ) -> tuple[Float[Array, " W"], Float[Array, " W"]]:
     """Bounds of the derivative's error (B53) and rounding (B54)."""
     # B37: F is at most so large, and its Gaussian part adds at most x exp(-x^2 / 2) of its deviation.

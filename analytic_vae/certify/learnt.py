@@ -24,7 +24,8 @@ from .joint_law import Joint, Weight
 
 class Orders(eqx.Module):
     """Highest frequency indices of the certificate's grids: of one feature's statistics, of pairs, of the ridge axis of
-    each; and of the series that stand for latent means. All are choices."""
+    each; and of the series that stand for latent means. All are choices.
+    """
 
     single: int = eqx.field(static=True)
     pair: int = eqx.field(static=True)

@@ -10,6 +10,7 @@ from collections import Counter
 from contextlib import nullcontext
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +29,6 @@ from ..model.feature_model import FeatureModel
 from ..model.from_data import source_from_data
 from ..model.network import Network, from_weights
 from ..spectral.resolution import Resolution
-from ..types import Array
 from .digits import digits_data, train_classifier
 from .report import compare, markdown, save_report
 
@@ -190,13 +190,13 @@ def _show(options: argparse.Namespace) -> int:
     return 0
 
 
-def _inputs(options: argparse.Namespace) -> tuple[FeatureModel, Network, Array | None, list[str]]:
+def _inputs(options: argparse.Namespace) -> tuple[FeatureModel, Network, Any, list[str]]:
     """Source, network, real inputs if any, and sentences that say what they are."""
     if options.source is not None and options.network is None:
         raise ValueError("--network: expected a file, since --source is not the digits; got none.")
     if options.order is not None and options.network is None:
         raise ValueError("--network: expected a file, whose weights --order names; got none.")
-    about, data = [], None
+    about, data, labels = [], None, None
     network = (
         None
         if options.network is None
@@ -213,20 +213,19 @@ def _inputs(options: argparse.Namespace) -> tuple[FeatureModel, Network, Array |
         data = np.asarray(arrays["data"], float) if is_data else None
         about.append(f"Source: {options.source}, {source.neurons} neurons, {source.features} features.")
     else:
-        images, labels = digits_data()
-        data = images
+        data, labels = digits_data()
         features = options.features or COMPONENTS
-        source = source_from_data(images, features, atoms=options.atoms, noise=options.noise, seed=options.seed)
+        source = source_from_data(data, features, atoms=options.atoms, noise=options.noise, seed=options.seed)
         about.append(
-            f"Source: scikit-learn's digits ({images.shape[0]} images of {images.shape[1]} pixels), {source.features} "
+            f"Source: scikit-learn's digits ({data.shape[0]} images of {data.shape[1]} pixels), {source.features} "
             f"independent components of {options.atoms} atoms, {options.noise} noise."
         )
     if network is not None:
         about.append(f"Network: {options.network}, {_counted(network)}.")
     else:
-        weights, accuracy = train_classifier(images, labels, hidden=options.hidden, seed=options.seed)
+        weights, accuracy = train_classifier(data, labels, hidden=options.hidden, seed=options.seed)
         network = from_weights(weights, "relu", layers=options.layers)
-        widths = "-".join(map(str, [images.shape[1], *(len(bias) for _, bias in weights)]))
+        widths = "-".join(map(str, [data.shape[1], *(len(bias) for _, bias in weights)]))
         about.append(
             f"Network: {widths} ReLU, trained here on the digits: "
             f"{accuracy:.1%} of the training images right; {_counted(network)}."

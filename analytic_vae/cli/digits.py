@@ -45,15 +45,14 @@ def train_classifier(
     @jax.jit
     def train(weights: Weights):
         def step(carry, _):
-            weights, state = carry
-            updates, state = optimizer.update(jax.grad(loss)(weights), state, weights)
-            return (optax.apply_updates(weights, updates), state), None
+            updates, state = optimizer.update(jax.grad(loss)(carry[0]), carry[1], carry[0])
+            return (optax.apply_updates(carry[0], updates), state), None
 
-        (weights, _), _ = jax.lax.scan(step, (weights, optimizer.init(weights)), None, length=steps)
-        return weights, jnp.mean(jnp.argmax(logits(weights), axis=1) == labels)
+        (after, _), _ = jax.lax.scan(step, (weights, optimizer.init(weights)), None, length=steps)
+        return after, jnp.mean(jnp.argmax(logits(after), axis=1) == labels)
 
-    weights, accuracy = train(weights)
-    return weights, float(accuracy)
+    trained, accuracy = train(weights)
+    return trained, float(accuracy)
 
 
 def digits_data() -> tuple[np.ndarray, np.ndarray]:

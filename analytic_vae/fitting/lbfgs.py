@@ -95,9 +95,9 @@ class _Descent:
 @compiled
 def coordinates(problem: FitProblem, encoder: AbstractEncoder) -> Float[Array, "m P P"]:
     """Of the Fisher metric at an encoder."""
-    encoder = learnt_part(encoder)
-    atoms = problem.atoms[-encoder.features :]
-    return directions(fisher(problem.source, problem.layer, atoms, encoder))
+    learnt = learnt_part(encoder)
+    atoms = problem.atoms[-learnt.features :]
+    return directions(fisher(problem.source, problem.layer, atoms, learnt))
 
 
 @compiled

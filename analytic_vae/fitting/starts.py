@@ -72,7 +72,7 @@ def first_encoder(problem: FitProblem, options: FitOptions, say: Log) -> tuple[A
     if options.encoder == "both":
         encoder, atoms = _both(problem, options, say)
     elif isinstance(options.encoder, CarriedEncoder):
-        encoder, atoms = _with_given_extra(problem, options)
+        encoder, atoms = _with_given_extra(problem, options, options.encoder)
     else:
         encoder, atoms = _learnt(problem, options, say)
     named = "target" if options.target is not None and options.atoms is None else "atoms"
@@ -95,12 +95,14 @@ def _both(problem: FitProblem, options: FitOptions, say: Log) -> tuple[AbstractE
     return encoder, atoms if options.target is None else options.target.prior.atoms
 
 
-def _with_given_extra(problem: FitProblem, options: FitOptions) -> tuple[AbstractEncoder, Array]:
-    own, extra = problem.source.prior.atoms, options.encoder.extra
+def _with_given_extra(
+    problem: FitProblem, options: FitOptions, encoder: CarriedEncoder
+) -> tuple[AbstractEncoder, Array]:
+    own, extra = problem.source.prior.atoms, encoder.extra
     more = jnp.broadcast_to(gaussian_atoms(own.shape[1], own.dtype)[0], (extra.features, own.shape[1]))
     atoms = jnp.concatenate([own, more]) if options.target is None else options.target.prior.atoms
     finest(problem, options).require_memory((extra.statistics_read, *atoms.shape))
-    return options.encoder, atoms
+    return encoder, atoms
 
 
 def _learnt(problem: FitProblem, options: FitOptions, say: Log) -> tuple[AbstractEncoder, Array]:

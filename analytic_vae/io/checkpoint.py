@@ -239,8 +239,8 @@ def _elbo(terms: dict[str, np.ndarray], bounds: dict[str, np.ndarray], features:
         for name in TERMS:
             if real_array(name, bounds[name]).shape != ():
                 raise ValueError(f"bounds.{name}: expected a number, got shape {bounds[name].shape}.")
-        bounds = ErrorBounds(**{name: jnp.asarray(bounds[name]) for name in TERMS})
-    return Elbo(**{name: jnp.asarray(terms[name]) for name in _ELBO}, bounds=bounds or None)
+    errors = ErrorBounds(**{name: jnp.asarray(bounds[name]) for name in TERMS}) if bounds else None
+    return Elbo(**{name: jnp.asarray(terms[name]) for name in _ELBO}, bounds=errors)
 
 
 def _number(name: str, value: Any) -> float:

@@ -67,13 +67,11 @@ class Image(eqx.Module):
             return None
         rest = None if discrete else rest_of(states, min(ORDERS[E] * frequencies, FINEST))
         points = jax.lax.stop_gradient(states.points)
-        low, high = points.min(axis=0), points.max(axis=0)
+        low, high, cells = points.min(axis=0), points.max(axis=0), ()
         if rest is not None:
             ends = jax.lax.stop_gradient([rest.window(e) for e in range(E)])
             reach = jnp.stack([jnp.stack(pair) for pair in ends])
             low, high = low + reach[:, 0], high + reach[:, 1]
-        cells = ()
-        if rest is not None:
             _, likely = jax.lax.top_k(states.masses, min(WINDOWS, states.masses.size))
             windows = points[likely].T[:, :, None] + reach[:, None, :]
             cells = tuple(Cells.of(*given) for given in zip(functions, low, high, windows, strict=True))

@@ -36,7 +36,7 @@ class Clusters(NamedTuple):
     labels: tuple[tuple[int, ...], ...]
 
     @property
-    def count(self) -> int:
+    def size(self) -> int:
         """Components of the mixture."""
         return int(np.prod([max(row) + 1 for row in self.labels], dtype=int))
 
@@ -91,7 +91,7 @@ def clusters_of(source: FeatureModel) -> Clusters | None:
             rest += _within(centred[:, j], masses[j], np.array(rows[-1]))
         apart = np.array([max(row) > 0 for row in rows[::-1]])
         clusters = Clusters(tuple(map(int, chosen[::-1])), tuple(rows))
-        if apart.all() and clusters.count <= MOST:
+        if apart.all() and clusters.size <= MOST:
             return clusters
         # One that does not fall apart here does not among fewer either: there is more left beside it.
         chosen = chosen[:-1] if apart.all() else chosen[apart]

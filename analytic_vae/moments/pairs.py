@@ -81,7 +81,8 @@ def pair_covariances(
     """
     features = statistics.centre.shape[0]
     if features == 1:
-        return (jnp.zeros((1, 1), grid.omega.dtype),) * 2
+        none = jnp.zeros((1, 1), grid.omega.dtype)
+        return none, none
     # Every pair is met at a distance j - k (mod m2) of at most m2 / 2: for each k a run of neighbours, in blocks.
     distances = features // 2
     batch, blocks = max(1, size // distances), -(-distances // size)

@@ -59,6 +59,7 @@ def plan(
 
 @compiled
 def compiled_plan(source, layer, encoder, resolution) -> Plan:
+    """The boxes of all laws."""
     reading = Reading.of(*jax.lax.stop_gradient((source, layer)), resolution, resolution.law_atoms)
     axis = reading.axis
 

@@ -47,7 +47,7 @@ class Reading(NamedTuple):
         axis = RidgeAxis.of(short, self.form, self.resolution, self.axis.box)
         return self._replace(source=short, axis=axis)
 
-    def straightened(self) -> "tuple[Reading, Bool[Array, ''], Scalar]":
+    def straightened(self) -> "tuple[Reading, Array, Array]":
         """Where psi is straight all over its axis, the layer as a linear one; whether so; and psi's slope there.
 
         An axis that hardly varies tells nothing of the derivative with respect to its direction: errors are divided by

@@ -199,8 +199,9 @@ def applied(layer: DenseLayer) -> tuple[tuple[Callable, tuple[float, ...]], ...]
 
 
 def _one_unit(everywhere, weight, bias, index, *, layer: DenseLayer, resolution: Resolution):
-    """A unit as a function of its projection, its moment error and reach, and `E[1{z_l = a_lk} (g - E g)]` of its
-    series.
+    """A unit as a function of its projection, its moment error and reach.
+
+    And `E[1{z_l = a_lk} (g - E g)]` of its series.
     """
     reading, pairs, covariance = everywhere
     source, axis = reading.source, reading.axis

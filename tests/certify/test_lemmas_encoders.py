@@ -7,6 +7,7 @@ import lemma_laws
 import numpy as np
 import pytest
 
+import analytic_vae as av
 from analytic_vae.certify.domain import Domain
 from analytic_vae.certify.encoder_functions import CodeTables, encoder_functions, latent_mean
 from analytic_vae.spectral.fourier import Series
@@ -104,5 +105,10 @@ def test_a_latent_mean():
         weight = np.exp(logits(encoder, "softmax", z, np.asarray(atoms)))
         size = np.abs((weight / weight.sum(axis=1, keepdims=True)) @ (np.asarray(code) - 0.5)).max()
         assert size <= float(mean.sup(jnp.asarray(-5.0), jnp.asarray(5.0), jnp.asarray(width))) < 20 * size
+    # Of two atoms, whose mean is half of the range times i tan at an imaginary statistic: the secant is needed.
+    two = av.SoftmaxEncoder(np.ones((1, 1, 1)), [[[-1.0, 1.0]]], np.zeros((1, 2)))
+    two = latent_mean(jax.tree.map(lambda leaf: leaf[0], two), jnp.arange(2.0), jnp.asarray([-1.0, 1.0]))
+    for width in (0.5, 1.0, 1.4):
+        assert np.tan(width) <= float(two.sup(jnp.asarray(-1.0), jnp.asarray(1.0), jnp.asarray(width)))
     log_q = np.asarray(jax.vmap(lambda x: encoder.log_masses(x[None], atoms))(jnp.asarray(y)))
     np.testing.assert_allclose(mean.function(jnp.asarray(y)), np.exp(log_q) @ (np.asarray(code) - 0.5), atol=1e-13)

@@ -42,8 +42,9 @@ def test_one_function(name, noise, width):
     within(found, weights @ NUMPY[name](points[:, 0]), width)
 
 
-@pytest.mark.parametrize("names", [("tanh", "relu"), ("leaky_relu", "relu"), ("sigmoid", "tanh")])
-@pytest.mark.parametrize("noise", [0.05, 0.5])
+@pytest.mark.parametrize(
+    ("names", "noise"), [(("tanh", "relu"), 0.05), (("leaky_relu", "relu"), 0.5), (("sigmoid", "tanh"), 0.5)]
+)
 def test_two_functions(names, noise):
     """B34: with much and with little noise, so that each part of the bound counts."""
     law = lemma_laws.random_law(np.random.default_rng(1), 2, noise, features=2)
@@ -122,8 +123,7 @@ def test_derivatives_of_waves():
     assert 0.997 * LARGEST < (x * np.exp(-(x**2) / 4)).max() <= LARGEST
 
 
-@pytest.mark.parametrize("name", ["relu", "leaky_relu", "tanh"])
-@pytest.mark.parametrize("mean", [0.0, 3.0, -40.0])
+@pytest.mark.parametrize(("name", "mean"), [("relu", 0.0), ("leaky_relu", 3.0), ("relu", -40.0), ("tanh", 0.0)])
 def test_squares(name, mean):
     """B39: with little noise, so that the tail of the kink counts; also with the kink outside of the box (B45)."""
     law = lemma_laws.single([0.3, 0.2], [1.0, -1.5], 0.02, mean)

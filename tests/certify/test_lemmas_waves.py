@@ -196,11 +196,12 @@ def test_damping_beyond_the_grid(cross):
 
 
 @pytest.mark.parametrize("name", ["relu", "leaky_relu", "tanh"])
-@pytest.mark.parametrize("noise", [0.05, 0.5])
+@pytest.mark.parametrize("noise", [1e-3, 0.05, 0.5])
 @pytest.mark.parametrize("mean", [0.2, -3.2, 3.0])
 def test_what_series_of_waves_miss(name, noise, mean):
     """B49 to B51: the damped sums of all coefficients beyond the grid, of waves and of a weight times them."""
-    axis, bend, weight = axis_of(12, mean, 0.5), bend_of(name), bend_of(name, (0.0,), (2.0,))
+    axis = axis_of(12 if noise > 1e-3 else 64, mean, 0.5)  # of many frequencies the window has no part
+    bend, weight = bend_of(name), bend_of(name, (0.0,), (2.0,))
     S, damping = damping_of(axis, noise)
     found = missing(axis, bend, jnp.asarray(FREQUENCY), weight, damping)
     function = own if name != "tanh" else windowed

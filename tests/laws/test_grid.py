@@ -6,15 +6,9 @@ import numpy as np
 import pytest
 import reference
 from scipy.special import ndtr
+from three_features import BIAS, A, source
 
 import analytic_vae as av
-
-ROWS, BIAS = np.array([[1.0, 0.4], [-0.3, 1.0]]), np.array([-0.5, -0.4])
-
-
-def source(noise=0.3):
-    decoder = np.array([[1.0, 0.5, -0.3], [0.2, 1.0, 0.7]])
-    return av.FeatureModel(av.Prior.bernoulli([0.3, 0.1, 0.4]), decoder, noise)
 
 
 def edges(law, points):
@@ -52,14 +46,14 @@ def test_two_projections_of_a_ridge_layer():
 
 def test_atoms_are_in_their_cells():
     """A ReLU that rests has its atom in the lowest cell; of two, a corner; and lattices lose nothing."""
-    law = av.pushforward(source(), av.DenseLayer(ROWS, BIAS), np.eye(2)[:1])
+    law = av.pushforward(source(), av.DenseLayer(A, BIAS), np.eye(2)[:1])
     cells = law.grid(32)
     holds = int(np.searchsorted(edges(law, 32), 0.0)) - 1
     assert cells.masses[max(holds, 0)] >= law.atoms[1][0] and abs(float(cells.outside)) < 1e-12
-    both = av.pushforward(source(), av.DenseLayer(ROWS, BIAS), np.eye(2))
+    both = av.pushforward(source(), av.DenseLayer(A, BIAS), np.eye(2))
     cells = both.grid(6)
     assert cells.masses.shape == (6, 6) and abs(float(cells.outside)) < 1e-9 and float(cells.masses.min()) > -1e-12
-    alone = av.pushforward(source(), av.DenseLayer(ROWS, BIAS), np.eye(2)[:1])
+    alone = av.pushforward(source(), av.DenseLayer(A, BIAS), np.eye(2)[:1])
     sides = np.asarray(both.low[0] + both.length[0] * np.arange(7) / 6)
     np.testing.assert_allclose(cells.masses.sum(axis=1)[1:], -np.diff(alone.tail(sides[1:])), atol=1e-9)
     bits = av.FeatureModel(av.Prior.bernoulli([0.5, 0.5]), np.eye(2), 0.0)
