@@ -38,9 +38,7 @@ gc.set_threshold(200_000, 50, 100)  # a collection visits all that JAX keeps: a 
 def pytest_configure(config):
     config.addinivalue_line("filterwarnings", "error")
     config.addinivalue_line("markers", "optimised: runs so long that LLVM is to optimise what it compiles")
-    config.addinivalue_line(
-        "markers", "jobs: in processes of their own: kills, broken files, devices, the command, README and docs"
-    )
+    config.addinivalue_line("markers", "jobs: kills, broken files, devices, the command, README and docs")
     config.addinivalue_line("markers", "campaign: a few of the random cases of benchmarks/campaigns.py")
     config.addinivalue_line("markers", "coarse: at a low resolution on purpose, so that results may warn of it")
 

@@ -3,6 +3,7 @@
 import functools
 
 import cases
+import chex
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -366,8 +367,7 @@ def test_learnt_features_of_a_residual_block(encoder, tmp_path):
     exact = exact_terms((source, layer, fit.target, fit.encoder), oracle)
     np.testing.assert_allclose(fit.loss, exact["loss"], atol=1e-3)
     (again,) = av.learn(source, network, **options).fits
-    for one, other in zip(jax.tree.leaves(fit.encoder), jax.tree.leaves(again.encoder), strict=True):
-        np.testing.assert_array_equal(one, other)
+    chex.assert_trees_all_equal(fit.encoder, again.encoder, strict=True)
 
 
 def test_two_features_at_an_angle_as_one_of_four_atoms():

@@ -10,6 +10,7 @@ import sys
 from itertools import pairwise
 from pathlib import Path
 
+import chex
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -158,8 +159,7 @@ def test_fits_and_models_survive_their_files(trajectory, tmp_path):
         path = tmp_path / f"{index}.npz"
         av.save_fit(path, fit)
         loaded = av.load_fit(path)
-        for one, other in zip(jax.tree.leaves(fit.target), jax.tree.leaves(loaded.target), strict=True):
-            np.testing.assert_array_equal(one, other)
+        chex.assert_trees_all_equal(fit.target, loaded.target, strict=True)
         assert (loaded.stop, loaded.loss, loaded.seconds) == (fit.stop, fit.loss, fit.seconds)
         assert jax.tree.structure(loaded.encoder) == jax.tree.structure(fit.encoder)
     av.save_model(tmp_path / "model.npz", trajectory.models[1])
@@ -195,8 +195,7 @@ def test_encoders_survive_their_files(encoder, tmp_path):
     av.save_encoder(path, encoder)
     loaded = av.load_encoder(path)
     assert type(loaded) is type(encoder) and jax.tree.structure(loaded) == jax.tree.structure(encoder)
-    for one, other in zip(jax.tree.leaves(loaded), jax.tree.leaves(encoder), strict=True):
-        np.testing.assert_array_equal(one, other)
+    chex.assert_trees_all_equal(loaded, encoder, strict=True)
     with pytest.raises(TypeError, match=f"model: expected a FeatureModel, got {type(encoder).__name__}; save_encoder"):
         av.save_model(path, encoder)
     with pytest.raises(ValueError, match="path: expected a FeatureModel of analytic_vae, got Encoder"):

@@ -4,6 +4,7 @@ import subprocess
 import sys
 import time
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -66,8 +67,7 @@ def test_samples_change_nothing_that_is_learnt(run, trajectory, tmp_path):
     assert silent.sampled is None and "samples" not in str(silent)
     lines = []
     again = av.learn(*run, samples=50_000, folder=tmp_path, log=lines.append, **OPTIONS)
-    for one, other in zip(jax.tree.leaves(silent.models), jax.tree.leaves(again.models), strict=True):
-        np.testing.assert_array_equal(one, other)
+    chex.assert_trees_all_equal(silent.models, again.models, strict=True)
     assert again.sampled == trajectory.sampled  # the same draws
     assert lines[0].startswith("pushing 50000 samples") and "read from the run folder" in lines[1]
     assert str(again.sampled[0]) in lines[1]

@@ -21,8 +21,10 @@ WIDEST = 0.98 * math.pi  # of the spreads of logits that are used, all below pi 
 
 
 class Bounds(NamedTuple):
-    """Of functions `g_f`: `log_sup: [F, S]` of their sizes in `strips: [S, t]` of half-widths; `sup: [F]` at real y,
-    `slope: [F, t]` of their derivatives there (B28); and `rounding: [F]` of their values, point by point.
+    """Bounds of functions `g_f` of statistics.
+
+    `log_sup: [F, S]` of their sizes in `strips: [S, t]` of half-widths; `sup: [F]` at real y, `slope: [F, t]` of their
+    derivatives there (B28); and `rounding: [F]` of their values, point by point.
     """
 
     strips: Float[Array, "S t"]
@@ -123,7 +125,9 @@ def _values(encoder: AbstractEncoder, tables: CodeTables, reference, statistic: 
 def _bounds(
     encoder: AbstractEncoder, tables: CodeTables, reference, statistic: Statistic, axes: tuple[Domain, ...], series
 ) -> Bounds:
-    """If `l_k` are logits with `|Im (l_k - l_k')| <= theta < pi`, then `|q_k| <= sec(theta / 2) p_k` with masses `p` of
+    """Bounds of the functions of `encoder_functions` (B62).
+
+    If `l_k` are logits with `|Im (l_k - l_k')| <= theta < pi`, then `|q_k| <= sec(theta / 2) p_k` with masses `p` of
     the real parts, as `|sum_k exp(l_k)| >= cos(theta / 2) sum_k |exp(l_k)|` (B61).
     """
     atoms, code, siblings, _ = tables

@@ -23,8 +23,9 @@ from .joint_law import Joint, Weight
 
 
 class Orders(eqx.Module):
-    """Highest frequency indices of the certificate's grids: of one feature's statistics, of pairs, of the ridge axis of
-    each; and of the series that stand for latent means. All are choices.
+    """Highest frequency indices of the certificate's grids; all are choices.
+
+    Of one feature's statistics, of pairs, of the ridge axis of each; and of the series that stand for latent means.
     """
 
     single: int = eqx.field(static=True)

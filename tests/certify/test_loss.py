@@ -1,6 +1,7 @@
 """Bounds of the loss, of laws and of fits against enumeration: none may be violated, and they must be of use."""
 
 import cases
+import chex
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -65,8 +66,7 @@ def test_bounds_have_no_gradient_and_change_no_other():
         return found.loss + (found.error_bound if certify else 0)
 
     with_bounds, without = (eqx.filter_grad(values)(parts[3], certify) for certify in (True, False))
-    for one, other in zip(jax.tree.leaves(with_bounds), jax.tree.leaves(without), strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-12, atol=1e-14)
+    chex.assert_trees_all_close(with_bounds, without, rtol=1e-12, atol=1e-14)
     assert av.elbo(*parts, av.Resolution(12)).error_bound is None
 
 
@@ -194,10 +194,7 @@ def test_a_certified_fit_is_kept_in_its_file(tmp_path):
     assert 0 < float(found.elbo.error_bound) < 0.01
     assert f"+- {float(found.elbo.error_bound):.1e}" in str(found)
     av.save_fit(tmp_path / "fit.npz", found)
-    for one, other in zip(
-        jax.tree.leaves(av.load_fit(tmp_path / "fit.npz").elbo.bounds), jax.tree.leaves(found.elbo.bounds), strict=True
-    ):
-        assert float(one) == float(other)
+    chex.assert_trees_all_equal(av.load_fit(tmp_path / "fit.npz").elbo.bounds, found.elbo.bounds, strict=True)
 
 
 def test_bad_arguments():

@@ -1,5 +1,6 @@
 """Models, layers and encoders of float16 and bfloat16: computed and kept in float32, or refused by name."""
 
+import chex
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -34,9 +35,7 @@ def in_half(tree, dtype=jnp.bfloat16):
 
 
 def same(one, other):
-    for left, right in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
-        assert left.dtype == right.dtype
-        np.testing.assert_array_equal(left, right)
+    chex.assert_trees_all_equal(one, other, strict=True)
 
 
 @pytest.mark.parametrize("dtype", HALF)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -55,9 +56,7 @@ def test_what_is_sent_as_one_array_comes_back_as_it_was(axes):
         packed, unpack = _pack(given, axes)
         again = unpack(packed)
         assert jax.tree.structure(again) == jax.tree.structure(given)
-        for found, leaf in zip(jax.tree.leaves(again), jax.tree.leaves(given), strict=True):
-            assert found.dtype == leaf.dtype
-            np.testing.assert_array_equal(found, leaf)
+        chex.assert_trees_all_equal(again, given, strict=True)
 
 
 def test_eight_devices_compute_what_one_does():

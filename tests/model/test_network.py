@@ -1,5 +1,6 @@
 """Networks from weights, from equinox and from files: the same function as the MLP, and no bad file gets through."""
 
+import chex
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -85,8 +86,7 @@ def test_differentiable_in_the_weights(layers):
 
     gradient = jax.jit(jax.grad(lambda pairs: from_weights(pairs, "tanh", layers=layers)(x)[0]))(weights)
     expected = jax.grad(direct)(weights)
-    for value, wanted in zip(jax.tree.leaves(gradient), jax.tree.leaves(expected), strict=True):
-        np.testing.assert_allclose(value, wanted, rtol=1e-12, atol=1e-12)
+    chex.assert_trees_all_close(gradient, expected, rtol=1e-12, atol=1e-12)
 
 
 @given(st.lists(st.integers(1, 3), min_size=2, max_size=4), st.sampled_from(FORGET), st.integers(0, 2**16))

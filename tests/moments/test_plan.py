@@ -1,6 +1,7 @@
 """Plans: the same numbers while they fit, a moment error that says so when they do not, and errors for wrong ones."""
 
 import cases
+import chex
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -40,8 +41,7 @@ def test_a_new_plan_is_the_one_that_the_loss_makes():
     parts = cases.problem(0)
     (alone, gradient), (planned, same) = value_and_grad(parts, None), value_and_grad(parts, plan_of(parts))
     assert float(planned) == pytest.approx(float(alone), rel=1e-11)
-    for a, b in zip(jax.tree.leaves(gradient), jax.tree.leaves(same), strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-8, atol=1e-8)
+    chex.assert_trees_all_close(gradient, same, rtol=1e-8, atol=1e-8)
 
 
 def test_an_old_plan_costs_accuracy_and_says_so():
