@@ -116,3 +116,15 @@ def test_every_bound_that_the_code_names_is_proved_and_tested():
     for first, last in re.findall(r"\bB(\d+) to B(\d+)\b", tests):
         tested |= {f"B{i}" for i in range(int(first), int(last) + 1)}
     assert named <= tested, sorted(named - tested, key=lambda one: int(one[1:]))
+
+
+def test_every_axis_has_a_letter_of_the_glossary():
+    """Letters of annotations are those of `types.py`, or words that say what they count."""
+    glossary = set(
+        re.findall(r"`([A-Za-z]+[0-9]*)(?: =[^`]*)?`", ast.get_docstring(ast.parse(NAMES["types"].read_text())))
+    )
+    for path in FILES:
+        for shape in re.findall(r"(?:Float|Complex|Bool)\[Array, \"([^\"]*)\"\]", path.read_text()):
+            for axis in shape.split():
+                known = axis in glossary or axis.startswith("*") or axis.isdigit() or len(axis) > 3
+                assert known, f"{path.name}: {axis} in [{shape}]"

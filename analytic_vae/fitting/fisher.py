@@ -36,7 +36,7 @@ DAMPING = 1e-3  # added to the diagonal of F, relative to its mean: scores have 
 @exact_products
 def fisher(
     source: FeatureModel, layer: AbstractLayer, atoms: Float[Array, "m2 K"], encoder: AbstractEncoder
-) -> Float[Array, "m2 P P"]:
+) -> Float[Array, "m2 L L"]:
     """`F_j`, approximately; the `P` parameters of a feature are its ravelled arrays."""
     reading = Reading.of(source, layer, COARSE, COARSE.atoms)
     grid = reading.axis.law_grid(COARSE, encoder.statistics_read)
@@ -55,7 +55,7 @@ def fisher(
 
 
 @exact_products
-def directions(metric: Float[Array, "m P P"]) -> Float[Array, "m P P"]:
+def directions(metric: Float[Array, "m L L"]) -> Float[Array, "m L L"]:
     """`V (D + damping)^-1/2` with `V D V' = F`: columns along which `F + damping` is the identity.
 
     Negative eigenvalues, which rounding leaves, count as zero.
@@ -70,7 +70,7 @@ def directions(metric: Float[Array, "m P P"]) -> Float[Array, "m P P"]:
 
 @exact_products
 def step_in_metric(
-    encoder: AbstractEncoder, columns: Float[Array, "m P P"], step: Float[Array, "m P"]
+    encoder: AbstractEncoder, columns: Float[Array, "m L L"], step: Float[Array, "m L"]
 ) -> AbstractEncoder:
     """The encoder with `theta_j + columns_j step_j`."""
     arrays, static = eqx.partition(encoder, eqx.is_inexact_array)
@@ -93,7 +93,7 @@ def _regression(
     return gain, covariance - gain @ cross.T
 
 
-def _metric(arrays, static, atoms, points, weights, rest) -> Float[Array, "P P"]:
+def _metric(arrays, static, atoms, points, weights, rest) -> Float[Array, "L L"]:
     """`F` of one feature over weighted points of x, about each of which x varies by `rest`."""
     theta, unravel = ravel_pytree(arrays)
     choose = jax.jacobian(lambda theta: unravel(theta).readout)(theta)  # [t, n, P], where the readout stands in theta

@@ -93,7 +93,7 @@ class _Descent:
 
 
 @compiled
-def coordinates(problem: FitProblem, encoder: AbstractEncoder) -> Float[Array, "m P P"]:
+def coordinates(problem: FitProblem, encoder: AbstractEncoder) -> Float[Array, "m L L"]:
     """Of the Fisher metric at an encoder."""
     learnt = learnt_part(encoder)
     atoms = problem.atoms[-learnt.features :]
@@ -101,7 +101,7 @@ def coordinates(problem: FitProblem, encoder: AbstractEncoder) -> Float[Array, "
 
 
 @compiled
-def profiled_value_and_grad(step: Float[Array, "m P"], columns: Float[Array, "m P P"], encoder, problem: FitProblem):
+def profiled_value_and_grad(step: Float[Array, "m L"], columns: Float[Array, "m L L"], encoder, problem: FitProblem):
     """`((loss, (encoder, elbo, target)), gradient)` after a step in the coordinates of the Fisher metric."""
 
     def loss(step):

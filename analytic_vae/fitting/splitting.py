@@ -44,7 +44,7 @@ def states_of(prior: Prior) -> tuple[int, ...]:
     return tuple((k + 1) // 2 for k in range(K)) if split else tuple(range(K))
 
 
-def summed(values: Float[Array, "*s K"], states: tuple[int, ...]) -> Float[Array, "*s G"]:
+def summed(values: Float[Array, "*s K"], states: tuple[int, ...]) -> Float[Array, "*s K2"]:
     """Sums over the atoms of each state."""
     return values @ jax.nn.one_hot(jnp.asarray(states), max(states) + 1, dtype=values.dtype)
 
@@ -86,11 +86,11 @@ def with_substates(
 
     Arguments:
         source, layer, moments: with a state per atom or sub-states; `moments` are those of its atoms.
-        target: of the states, `[n2, m, G]`, with full noise that is not singular.
+        target: of the states, `[n2, m, K2]`, with full noise that is not singular.
         states: the state of each atom, as `states_of` gives them.
         mesh: devices to share the units among.
 
-    Returns a model with decoder `[n2, m, 2 G - 1]`, its mean and covariance those of the target.
+    Returns a model with decoder `[n2, m, 2 K2 - 1]`, its mean and covariance those of the target.
     """
     masses = summed(source.prior.masses, states)
     effects, cover = _effects(source, layer, moments, target, states, mesh)
@@ -108,12 +108,12 @@ def with_substates(
     return FeatureModel(Prior(_doubled(atoms), log_masses), decoder, noise, target.mean)
 
 
-def _doubled(values: Float[Array, "*s G"]) -> Float[Array, "*s 2G-1"]:
+def _doubled(values: Float[Array, "*s K2"]) -> Float[Array, "*s K"]:
     """The first, and all others twice."""
     return jnp.concatenate([values[..., :1], jnp.repeat(values[..., 1:], 2, axis=-1)], axis=-1)
 
 
-def _effects(source, layer, moments, target, states, mesh) -> tuple[Float[Array, "m G n2 n2"], Float[Array, "n2 n2"]]:
+def _effects(source, layer, moments, target, states, mesh) -> tuple[Float[Array, "m K2 n2 n2"], Float[Array, "n2 n2"]]:
     """In units of the noise: the covariance of what each state does, and the part of the noise that they are.
 
     What the atoms of a state differ by in their main effects is the state's own; second-order effects belong to two.
@@ -144,7 +144,7 @@ def _moved(effects, cover, masses, order) -> Float[Array, "n2 c"]:
     return moved * jnp.minimum(1, jnp.sqrt(mass * jnp.maximum(total, 0)) / jnp.where(length > 0, length, 1))[None]
 
 
-def _second_order(source, layer, moments, share, states, whiten, mesh) -> Float[Array, "m G n2 n2"]:
+def _second_order(source, layer, moments, share, states, whiten, mesh) -> Float[Array, "m K2 n2 n2"]:
     """Of each state the covariance of its second-order effects with all other features, in units of the noise."""
     masses = source.prior.masses
     effects = jnp.tensordot(moments.form.output, second_effects(source, layer, moments, mesh), axes=1)
@@ -154,7 +154,7 @@ def _second_order(source, layer, moments, share, states, whiten, mesh) -> Float[
     return jnp.moveaxis(summed(atoms, states), -1, 1)
 
 
-def _between_atoms(source, moments, share, states, whiten) -> Float[Array, "m G n2 n2"]:
+def _between_atoms(source, moments, share, states, whiten) -> Float[Array, "m K2 n2 n2"]:
     """Of each state the covariance of the main effects of its atoms, in units of the noise."""
     masses, (m, K) = source.prior.masses, source.prior.masses.shape
     effects = moments.form.mapped(state_covariance(source).reshape(-1, m * K), moments.psi_states.reshape(-1, m * K))

@@ -23,8 +23,8 @@ class Cells(eqx.Module):
     `breaks` are places at which quadrature over the axis had better be split.
     """
 
-    nodes: Float[Array, " G"]
-    values: Float[Array, " G"]
+    nodes: Float[Array, " P"]
+    values: Float[Array, " P"]
     breaks: Float[Array, " b"]
     activation: Activation
     roots: int = eqx.field(static=True)
@@ -97,7 +97,7 @@ class Cells(eqx.Module):
         return jnp.mean(outside.astype(low.dtype))
 
 
-def _turns(activation: Activation, nodes: Float[Array, " G"]) -> Float[Array, " T"]:
+def _turns(activation: Activation, nodes: Float[Array, " P"]) -> Float[Array, " turns"]:
     """Turning points between nodes, by halving on the sign of the slope."""
     slope = lambda z: jax.jvp(activation, (z,), (jnp.ones_like(z),))[1]  # noqa: E731
     rising = slope(nodes) > 0

@@ -47,17 +47,17 @@ class Image(eqx.Module):
     With more than two coordinates the law must be a list of values (`discrete`).
     """
 
-    factors: Float[Array, "D E"]
+    factors: Float[Array, "D D2"]
     states: States
     rest: GaussianRest | SeriesRest | None
     cells: tuple[Cells, ...]
-    low: Float[Array, " E"]
-    high: Float[Array, " E"]
+    low: Float[Array, " D2"]
+    high: Float[Array, " D2"]
     functions: tuple[Activation, ...]
     discrete: bool = eqx.field(static=True)
 
     @classmethod
-    def of(cls, law: Projection, factors: Float[Array, "D E"], functions, frequencies: int) -> "Image | None":
+    def of(cls, law: Projection, factors: Float[Array, "D D2"], functions, frequencies: int) -> "Image | None":
         """The image of a law of Z; None if there are more than two coordinates and too many values, or noise."""
         E = law.mean.size
         law = _told_apart(law) if E == 2 else law
@@ -89,7 +89,7 @@ class Image(eqx.Module):
             return 8 * jnp.finfo(self.low.dtype).eps * jnp.ones_like(self.low[0])
         return self.rest.accuracy + sum(0.1 * one.more for one in self.cells)
 
-    def values(self, z: Float[Array, "*s E"]) -> Float[Array, "*s D"]:
+    def values(self, z: Float[Array, "*s D2"]) -> Float[Array, "*s D"]:
         """`a psi(z)`."""
         psi = jnp.stack([one(z[..., e]) for e, one in enumerate(self.functions)], axis=-1)
         return psi @ self.factors.T

@@ -38,7 +38,7 @@ class GaussianRest(eqx.Module):
     second: Scalar
 
     @classmethod
-    def of(cls, covariance: Float[Array, "E E"]) -> "GaussianRest":
+    def of(cls, covariance: Float[Array, "D D"]) -> "GaussianRest":
         """For E = 1 or 2."""
         variance = covariance[0, 0]
         first = _root(variance)
@@ -72,7 +72,7 @@ class GaussianRest(eqx.Module):
         """P(first > y)."""
         return _gaussian_tail(y, self.first)
 
-    def inner_tail(self, x: Float[Array, " Q"], weight: Float[Array, " Q"], y: Float[Array, "Q R"]) -> Array:
+    def inner_tail(self, x: Float[Array, " Q"], weight: Float[Array, " Q"], y: Float[Array, "Q O"]) -> Array:
         """Weights of the nodes x times P(second > y | first = x)."""
         return weight[:, None] * _gaussian_tail(y - self.slope * x[:, None], self.second)
 
@@ -80,14 +80,14 @@ class GaussianRest(eqx.Module):
 class SeriesRest(eqx.Module):
     """Features and noise of one or two coordinates, as the Fourier series of their density on a box.
 
-    `phi: [W, R]` is `E exp(i <w_k, Z - low>)`: for E = 1 of `k = 0 .. N` (R = 1), for E = 2 of `-N .. N` and `0 .. N`.
+    `phi: [W, O]` is `E exp(i <w_k, Z - low>)`: for D = 1 of `k = 0 .. N` (O = 1), for D = 2 of `-N .. N` and `0 .. N`.
     """
 
-    low: Float[Array, " E"]
-    length: Float[Array, " E"]
-    phi: Complex[Array, "W R"]
+    low: Float[Array, " D"]
+    length: Float[Array, " D"]
+    phi: Complex[Array, "W O"]
     slope: Scalar
-    spread: Float[Array, " E"]
+    spread: Float[Array, " D"]
 
     @classmethod
     def of(cls, law: Projection, count: int) -> "SeriesRest":
@@ -164,7 +164,7 @@ class SeriesRest(eqx.Module):
         """Of the first coordinate, where there are two."""
         return self._slab(x)[:, 0].real
 
-    def _slab(self, x: Float[Array, " Q"]) -> Complex[Array, "Q R"]:
+    def _slab(self, x: Float[Array, " Q"]) -> Complex[Array, "Q O"]:
         """The series over the second coordinate, of the density at x of the first."""
         N = self.count
         wave = self._waves(0, x - self.low[0], jnp.arange(-N, N + 1))
@@ -174,14 +174,14 @@ class SeriesRest(eqx.Module):
         """P(first > y)."""
         return self._tail(0, self.phi[:, 0], y)
 
-    def inner_tail(self, x: Float[Array, " Q"], weight: Float[Array, " Q"], y: Float[Array, "Q R"]) -> Array:
+    def inner_tail(self, x: Float[Array, " Q"], weight: Float[Array, " Q"], y: Float[Array, "Q O"]) -> Array:
         """Weights of the nodes x times P(second > y | first = x)."""
         slab = self._slab(x)
         own = slab[:, 0].real
         dx = jnp.where(own != 0, weight / jnp.where(own != 0, own, 1), 0)
         return jax.vmap(lambda phi, edges, d: d * self._tail(1, phi, edges))(slab, y, dx)
 
-    def _tail(self, axis: int, phi: Complex[Array, " R"], y: Float[Array, "*s"]) -> Float[Array, "*s"]:
+    def _tail(self, axis: int, phi: Complex[Array, " O"], y: Float[Array, "*s"]) -> Float[Array, "*s"]:
         low, high = self.window(axis)
         index = jnp.arange(1, self.count + 1)
         wave = self._waves(axis, jnp.clip(y, low, high) - low, index)

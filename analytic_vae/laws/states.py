@@ -14,16 +14,16 @@ from ..types import Array, Float
 
 
 class States(eqx.Module):
-    """The law of `Z: [E]` as a mixture over listed states of features: in state s `Z = points_s + rest`.
+    """The law of `Z: [D]` as a mixture over listed states of features: in state s `Z = points_s + rest`.
 
     Fields:
-        points: `[S, E]`; sizes: `[S, E]`, of the numbers that each was summed from; masses: `[S]`.
+        points: `[S, D]`; sizes: `[S, D]`, of the numbers that each was summed from; masses: `[S]`.
         rest: the law of what is left, of mean zero but for its features: the same in every state.
         listed: whether all features are listed, so that the rest is Gaussian or nothing.
     """
 
-    points: Float[Array, "S E"]
-    sizes: Float[Array, "S E"]
+    points: Float[Array, "S D"]
+    sizes: Float[Array, "S D"]
     masses: Float[Array, " S"]
     rest: Projection
     listed: bool = eqx.field(static=True)

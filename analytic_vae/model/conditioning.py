@@ -137,8 +137,8 @@ def mean_of(weights: Float[Array, " c"], means: Float[Array, "c *s"]) -> Float[A
 
 
 def covariance_of(
-    weights: Float[Array, " c"], within: Float[Array, "c A B"], left: Float[Array, "c A"], right: Float[Array, "c B"]
-) -> Float[Array, "A B"]:
+    weights: Float[Array, " c"], within: Float[Array, "c C C2"], left: Float[Array, "c C"], right: Float[Array, "c C2"]
+) -> Float[Array, "C C2"]:
     """The covariance of two functions from those within the components, and from their means there."""
     apart = left - mean_of(weights, left)[None]
     others = right - mean_of(weights, right)[None]

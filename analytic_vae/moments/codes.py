@@ -129,7 +129,7 @@ def _scale(log_masses: Callable[[Array], Array], y: Float[Array, " t"]) -> Float
     return jnp.where(steepest > 0, 0.05 / jnp.where(steepest > 0, steepest, 1), 1)
 
 
-def block_diagonal(blocks: Float[Array, "m R S"]) -> Float[Array, "C E"]:
+def block_diagonal(blocks: Float[Array, "m R R2"]) -> Float[Array, "C C2"]:
     """A matrix with these blocks on its diagonal."""
     m, R, S = blocks.shape
     return (jnp.eye(m, dtype=blocks.dtype)[:, None, :, None] * blocks[:, :, None]).reshape(m * R, m * S)

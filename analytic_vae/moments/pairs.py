@@ -181,9 +181,9 @@ def _alone(series: Series) -> Series:
 def _mean(
     table: PairTable,
     first: Float[Array, " m"],
-    ridge: Complex[Array, "m J R"],
-    to_ridge: Complex[Array, "R Q"],
-    omega: Float[Array, " R"],
+    ridge: Complex[Array, "m J O"],
+    to_ridge: Complex[Array, "O Q"],
+    omega: Float[Array, " O"],
 ) -> Float[Array, " V"]:
     """`E g_j` of one feature, as `_block_moments` has it for a `g_k` of 1."""
     features = product_over_features(first, table.atoms, ridge)
@@ -197,9 +197,9 @@ def _block_moments(
     right: PairTable,
     covariance: Float[Array, "B t s"],
     first: Float[Array, " m"],
-    ridge: Complex[Array, "m J R"],
-    to_ridge: Complex[Array, "R Q"],
-    omega: Float[Array, " R"],
+    ridge: Complex[Array, "m J O"],
+    to_ridge: Complex[Array, "O Q"],
+    omega: Float[Array, " O"],
 ) -> Float[Array, "B V"]:
     """`E[g_j g_k]` for a block of features j (`left`, with a leading axis) and one k (`right`, all frequencies)."""
     count, half = left.cross.shape
@@ -224,7 +224,7 @@ def _block_moments(
 
 
 def _summed(
-    features: Complex[Array, "*s R"], series: Complex[Array, "*s R"], exponent: Float[Array, "*s R"]
+    features: Complex[Array, "*s O"], series: Complex[Array, "*s O"], exponent: Float[Array, "*s O"]
 ) -> Complex[Array, "*s"]:
     """`sum_r features series exp(-exponent / 2)`."""
     # As matrix products, so that the exponential is not computed inside of a reduction, one number at a time.

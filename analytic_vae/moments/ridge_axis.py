@@ -31,13 +31,13 @@ class Rule(eqx.Module):
         """`omega_q` with `E[h(b)] = sum_q omega_q h(nodes_q)`, differentiable in the law."""
         return self.of_characteristic(self.characteristic(law))
 
-    def characteristic(self, law: Projection) -> Complex[Array, " F"]:
+    def characteristic(self, law: Projection) -> Complex[Array, " W"]:
         """`phi(w_k) exp(-i w_k low)`."""
         index = jnp.arange(self.resolution.ridge_order + 1, dtype=self.nodes.dtype)
         frequency = 2 * jnp.pi / self.length * index
         return jax.vmap(lambda w: characteristic(law, w[None]))(frequency) * jnp.exp(-1j * frequency * self.low)
 
-    def of_characteristic(self, phi: Complex[Array, " F"]) -> Float[Array, " Q"]:
+    def of_characteristic(self, phi: Complex[Array, " W"]) -> Float[Array, " Q"]:
         """The weights from that."""
         v = (self.nodes - self.low) / self.length
         return density_weights(phi, v, self.weight / self.length)
@@ -179,11 +179,11 @@ def split_places(activation: Activation, low: Scalar, high: Scalar) -> Float[Arr
 class RidgeGrid(eqx.Module):
     """Functions of `b` as `h(b) ~ sum_r c_r exp(i omega_r b)`, from their values at few nodes: `c = operator @ h`.
 
-    Fields: the law of `b`; `omega: [R]`; `offset: [Q]` (the nodes less the centre of the axis), `psi: [Q]` there.
+    Fields: the law of `b`; `omega: [O]`; `offset: [Q]` (the nodes less the centre of the axis), `psi: [Q]` there.
     """
 
     law: Projection
-    omega: Float[Array, " R"]
+    omega: Float[Array, " O"]
     offset: Float[Array, " Q"]
     psi: Float[Array, " Q"]
-    operator: Complex[Array, "R Q"]
+    operator: Complex[Array, "O Q"]

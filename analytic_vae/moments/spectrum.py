@@ -20,13 +20,13 @@ CHUNK = 1024  # frequencies computed at once; grids of two and three statistics 
 class Block(eqx.Module):
     """Some frequencies `w`, with `exp(i <w, kappa''(b)>) h(b) ~ sum_r c_r exp(i omega_r b)` for `h = 1` and `h = psi`.
 
-    Fields: `joint: [W, R]`, `E exp(i <w, a''> + i omega b)`; `plain`, `with_psi: [W, R]`, the two `c`; and `pull`, from
+    Fields: `joint: [W, O]`, `E exp(i <w, a''> + i omega b)`; `plain`, `with_psi: [W, O]`, the two `c`; and `pull`, from
     a cotangent of `joint` to those of tilts of the masses and a shift of `(a'', b)`.
     """
 
-    joint: Complex[Array, "W R"]
-    plain: Complex[Array, "W R"]
-    with_psi: Complex[Array, "W R"]
+    joint: Complex[Array, "W O"]
+    plain: Complex[Array, "W O"]
+    with_psi: Complex[Array, "W O"]
     pull: Callable
 
     @classmethod

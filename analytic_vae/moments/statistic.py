@@ -105,7 +105,7 @@ class Statistic(eqx.Module):
         bent = jnp.outer(self.shear, grid.offset) + jnp.outer(self.coefficient, grid.psi)
         return waves(frequency, bent - self.middle[:, None])
 
-    def joint(self, frequency: Float[Array, "W t"], grid: RidgeGrid) -> Complex[Array, "W R"]:
+    def joint(self, frequency: Float[Array, "W t"], grid: RidgeGrid) -> Complex[Array, "W O"]:
         """`E exp(i <w, a''> + i omega b)`, features and Gaussian part."""
         ridge, omega = grid.law, grid.omega
         table = ridge_table(omega, ridge.atoms[0], ridge.masses)

@@ -91,10 +91,10 @@ class StatisticFunction(eqx.Module):
 def linear_parts(
     covariance: Float[Array, "n1 n1"],
     left: Float[Array, "C n1"],
-    right: Float[Array, "E n1"],
+    right: Float[Array, "C2 n1"],
     left_rest: Float[Array, "C n1"],
-    right_rest: Float[Array, "E n1"],
-) -> Float[Array, "C E"]:
+    right_rest: Float[Array, "C2 n1"],
+) -> Float[Array, "C C2"]:
     """`Cov(<a, x> + r, <b, x> + r')` less `Cov(r, r')`, from the rows `a`, `b` and `Cov(x, r)`, `Cov(x, r')`."""
     return left @ covariance @ right.T + left @ right_rest.T + left_rest @ right.T
 

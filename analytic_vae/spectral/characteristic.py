@@ -25,7 +25,7 @@ def times(a: Complex[Array, "*s"], b: Complex[Array, "*z"]) -> Complex[Array, "*
     return lax.complex(a.real * b.real - a.imag * b.imag, a.real * b.imag + a.imag * b.real)
 
 
-def matmul(left: Complex[Array, "*s W J"], right: Complex[Array, "*s J R"]) -> Complex[Array, "*s W R"]:
+def matmul(left: Complex[Array, "*s W J"], right: Complex[Array, "*s J O"]) -> Complex[Array, "*s W O"]:
     """`left @ right` as two real matrix products."""
     stacked = jnp.concatenate([left.real, left.imag], axis=-1)
     real = stacked @ jnp.concatenate([right.real, -right.imag], axis=-2)
@@ -70,15 +70,15 @@ def phases(frequency: Float[Array, "W D"], atoms: Float[Array, "D m K"]) -> Comp
 
 
 def ridge_table(
-    frequency: Float[Array, " R"], atoms: Float[Array, "m K"], masses: Float[Array, "m K"]
-) -> Complex[Array, "m J R"]:
+    frequency: Float[Array, " O"], atoms: Float[Array, "m K"], masses: Float[Array, "m K"]
+) -> Complex[Array, "m J O"]:
     """`p_k exp(i omega e_k)` for all atoms but the first."""
     return masses[:, 1:, None] * cis(atoms[:, 1:, None] * frequency[None, None])
 
 
 def product_over_features(
-    first: Float[Array, " m"], left: Complex[Array, "m W J"], right: Complex[Array, "m J R"]
-) -> Complex[Array, "W R"]:
+    first: Float[Array, " m"], left: Complex[Array, "m W J"], right: Complex[Array, "m J O"]
+) -> Complex[Array, "W O"]:
     """`prod_j (first_j + sum_k left_jwk right_jkr)`: real matrix products, then a halving tree of products."""
     factors = matmul(left, right)
     real, imag = factors.real + first[:, None, None], factors.imag
@@ -98,13 +98,13 @@ def product_over_features(
 
 def gaussian_factor(
     frequency: Float[Array, "W D"],
-    omega: Float[Array, " R"],
+    omega: Float[Array, " O"],
     mean: Float[Array, " D"],
     ridge_mean: Array,
     covariance: Float[Array, "D D"],
     cross: Float[Array, " D"],
     ridge_variance: Array,
-) -> Complex[Array, "W R"]:
+) -> Complex[Array, "W O"]:
     """`exp(i (<w, mean> + omega mean_b) - quadratic / 2)` of the Gaussian part of `(Y, b)`."""
     quadratic = jnp.einsum("wd,de,we->w", frequency, covariance, frequency)[:, None]
     quadratic = quadratic + 2 * jnp.outer(frequency @ cross, omega) + (ridge_variance * omega**2)[None]

@@ -36,7 +36,7 @@ class Projection(eqx.Module):
         factor = matrix @ model.noise if model.noise.ndim == 2 else matrix * jnp.atleast_2d(model.noise)
         return cls(mean, atoms - first[:, :, None], masses, factor @ factor.T)
 
-    def transform(self, matrix: Float[Array, "E D"], offset: Array | float = 0.0) -> "Projection":
+    def transform(self, matrix: Float[Array, "D2 D"], offset: Array | float = 0.0) -> "Projection":
         """The law of `M Y + offset`."""
         return Projection(
             matrix @ self.mean + offset,

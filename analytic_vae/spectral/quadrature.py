@@ -65,7 +65,7 @@ def unit_rule(panels: int, order: int = NODES_PER_PANEL) -> tuple[np.ndarray, np
     return (left + (node + 1) / (2 * panels)).ravel(), np.tile(weight / (2 * panels), panels)
 
 
-def even_steps(nodes: Float[Array, " G"], values: Float[Array, " G"], count: int) -> Float[Array, " b"]:
+def even_steps(nodes: Float[Array, " P"], values: Float[Array, " P"], count: int) -> Float[Array, " places"]:
     """Places between which the function moves equally far in sum."""
     step = jnp.abs(values[1:] - values[:-1])
     travelled = jnp.concatenate([jnp.zeros_like(nodes[:1]), jnp.cumsum(jnp.where(jnp.isfinite(step), step, 0))])
