@@ -10,7 +10,7 @@
 | `D`, `D2` | linear projections taken together, and others that they are made of |
 | `C`, `C2` | codes of all features: their values, or indicators of their atoms |
 | `R`, `R2` | codes of one feature |
-| `W`, `w` | frequencies of a law |
+| `W`, `W2`, `w` | frequencies of a law, and others |
 | `F` | frequencies of a short series, one of each pair `+w, -w`; `E = 2 F - 1` all of them |
 | `O` | frequencies of the ridge axis |
 | `Q` | quadrature nodes; `P` other points; `V` functions at them |

@@ -106,7 +106,7 @@ def test_layers_are_not_told_apart_by_their_class():
 
 
 def test_every_bound_that_the_code_names_is_proved_and_tested():
-    """`B12` in `certify/` is an item of `docs/bounds.md`, and every item has a test that names it."""
+    """`B12` in `certify/` is an item of `docs/bounds.md`, and every item but mere choices has a test that names it."""
     items = set(re.findall(r"^(?:#+ |\*\*|- \*\*)?\**(B\d+)\b", BOUNDS.read_text(), flags=re.MULTILINE))
     code = "".join(path.read_text() for path in (HOUSE / "certify").glob("*.py"))
     named = set(re.findall(r"\bB\d+\b", code))
@@ -115,7 +115,8 @@ def test_every_bound_that_the_code_names_is_proved_and_tested():
     tested = set(re.findall(r"\bB\d+\b", tests))
     for first, last in re.findall(r"\bB(\d+) to B(\d+)\b", tests):
         tested |= {f"B{i}" for i in range(int(first), int(last) + 1)}
-    assert named <= tested, sorted(named - tested, key=lambda one: int(one[1:]))
+    chosen = set(re.findall(r"\b(B\d+)\*\* \(choices?\)", BOUNDS.read_text()))  # of which no proof depends
+    assert named <= tested | chosen, sorted(named - tested, key=lambda one: int(one[1:]))
 
 
 def test_every_axis_has_a_letter_of_the_glossary():

@@ -22,27 +22,27 @@ from .joint_law import LARGEST, Joint, Waves
 class Coefficients(eqx.Module):
     """Windowed functions `g_f` on the box of `y''` as `sum_k c_k exp(i <w_k, y'' - low>)`, all k or half of them.
 
-    `index: [W, t]` of the `kept: [F, W]` (the last not negative; `twice: [W]` is 2 where `-k` counts). `aliasing: [F]`
-    bounds each coefficient's error, `roundoff: [F]` its rounding. `dropped: [F, V]` are sizes of those at
-    `dropped_index: [V, t]` (all signs counted), and `beyond: [F, t]` of all beyond on each axis, from k = `first` on,
+    `index: [W, t]` of the `kept: [V, W]` (the last not negative; `twice: [W]` is 2 where `-k` counts). `aliasing: [V]`
+    bounds each coefficient's error, `roundoff: [V]` its rounding. `dropped: [V, W2]` are sizes of those at
+    `dropped_index: [W2, t]` (all signs counted), and `beyond: [V, t]` of all beyond on each axis, from k = `first` on,
     without damping. `sup` and `slope` are those of `Bounds`.
     """
 
     index: Float[Array, "W t"]
     twice: Float[Array, " W"]
-    kept: Complex[Array, "F W"]
-    aliasing: Float[Array, " F"]
-    roundoff: Float[Array, " F"]
-    dropped_index: Float[Array, "V t"]
-    dropped: Float[Array, "F V"]
-    beyond: Float[Array, "F t"]
-    sup: Float[Array, " F"]
-    slope: Float[Array, "F t"]
+    kept: Complex[Array, "V W"]
+    aliasing: Float[Array, " V"]
+    roundoff: Float[Array, " V"]
+    dropped_index: Float[Array, "W2 t"]
+    dropped: Float[Array, "V W2"]
+    beyond: Float[Array, "V t"]
+    sup: Float[Array, " V"]
+    slope: Float[Array, "V t"]
     first: int = eqx.field(static=True)
 
 
 def box_coefficients(axes: tuple[Domain, ...], values: Callable, bounds: Bounds) -> Coefficients:
-    """The coefficients of `values: [Q, t] -> [F, Q]`, functions of `y''` with those bounds (B57)."""
+    """The coefficients of `values: [Q, t] -> [V, Q]`, functions of `y''` with those bounds (B57)."""
     t, order, dtype = len(axes), axes[0].order, axes[0].low.dtype
     nodes, known = NODES * order, KNOWN * order  # coefficients beyond the order are computed for their sizes only
     spectrum, size = _spectrum(axes, values, nodes)
@@ -69,7 +69,7 @@ def box_coefficients(axes: tuple[Domain, ...], values: Callable, bounds: Bounds)
     )
 
 
-def _spectrum(axes: tuple[Domain, ...], values: Callable, nodes: int) -> tuple[Complex[Array, "F *n"], Array]:
+def _spectrum(axes: tuple[Domain, ...], values: Callable, nodes: int) -> tuple[Complex[Array, "V *n"], Array]:
     """Discrete coefficients of the windowed, periodic functions, and root mean squares of those."""
     t = len(axes)
     v = axes[0].nodes(nodes)
@@ -86,12 +86,11 @@ def _spectrum(axes: tuple[Domain, ...], values: Callable, nodes: int) -> tuple[C
 
 def _aliasing_and_beyond(
     axes: tuple[Domain, ...], bounds: Bounds, nodes: int, known: int
-) -> tuple[Float[Array, " F"], Float[Array, "F t"]]:
+) -> tuple[Float[Array, " V"], Float[Array, "V t"]]:
     """Bounds of each coefficient's error (B57), and of the sum of all beyond `known` on each axis (B58)."""
     t = len(axes)
-    log = (
-        bounds.log_sup + sum(jnp.interp(bounds.strips[:, d], axes[d].strips, axes[d].log_share) for d in range(t))[None]
-    )
+    shares = [jnp.interp(bounds.strips[:, d], axes[d].strips, axes[d].log_share) for d in range(t)]
+    log = bounds.log_sup + jnp.sum(jnp.stack(shares), axis=0)[None]
     least = lambda exponent: jnp.exp(jnp.min(_no_nan(log + exponent[None]), axis=1))  # noqa: E731
     step = [axis.step * bounds.strips[:, d] for d, axis in enumerate(axes)]
     aliases = [2 * jnp.exp(-(nodes - known) * x) / -jnp.expm1(-nodes * x) for x in step]
@@ -111,7 +110,7 @@ def frequencies(axes: tuple[Domain, ...], index: Float[Array, "W t"]) -> Float[A
     return index * jnp.stack([axis.step for axis in axes])[None]
 
 
-def _tail(joint: Joint, given: Coefficients, share: float = 1.0) -> Float[Array, " F"]:
+def _tail(joint: Joint, given: Coefficients, share: float = 1.0) -> Float[Array, " V"]:
     """Bound of what the dropped coefficients add, each times what the noise leaves of phi (B58)."""
     known = given.dropped @ joint.damping(frequencies(joint.axes, given.dropped_index), share)
     last = jnp.stack([jnp.exp(-share * (axis.noise * axis.step * given.first) ** 2 / 2) for axis in joint.axes])

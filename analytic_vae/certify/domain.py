@@ -107,7 +107,7 @@ class Domain(eqx.Module):
         return self.step * self.order
 
     @property
-    def frequency(self) -> Float[Array, " K"]:
+    def frequency(self) -> Float[Array, " W"]:
         """`w_0 .. w_K`."""
         return self.step * jnp.arange(self.order + 1, dtype=self.low.dtype)
 
@@ -166,7 +166,7 @@ class Domain(eqx.Module):
         log = exponent + self.log_share + jnp.log(jnp.maximum(sup, jnp.finfo(sup.dtype).tiny))
         return 2 * jnp.exp(jnp.min(jnp.where(jnp.isnan(log), jnp.inf, log)))
 
-    def kink_tail(self, eta: Float[Array, " E"], noise: Array) -> Float[Array, " E"]:
+    def kink_tail(self, eta: Float[Array, " widths"], noise: Array) -> Float[Array, " widths"]:
         """The tail of a unit jump of the slope: `sum_{|k| > K} (1 / length) w_k^-2 F(eta w_k) exp(-noise^2 w_k^2 / 2)`.
 
         B24. `F(x) = (1 + x^2 / 2) exp(-x^2 / 2)` smooths: its kernel has a point mass' moments up to the third (B23).
@@ -191,8 +191,8 @@ def periodic(values: Array, count: int, axis: int) -> Array:
     return jnp.concatenate([start + after, middle, end + before], axis=axis)
 
 
-def smoothed_mass(axis: Domain, law: Projection, places: Float[Array, " P"], eta: Float[Array, " E"]) -> Array:
-    """Bounds `[E, P]` of `E exp(-(Y - t)^2 / (4 eta^2))`, how much of the law is near a kink, for the `WIDTHS` (B25).
+def smoothed_mass(axis: Domain, law: Projection, places: Float[Array, " P"], eta: Float[Array, " widths"]) -> Array:
+    """Bounds `[widths, P]` of `E exp(-(Y - t)^2 / (4 eta^2))`, how much of the law is near a kink (B25).
 
     Poisson's sum over the box's frequencies, where the Gaussian's own transform falls as `exp(-eta^2 w^2)`.
     """

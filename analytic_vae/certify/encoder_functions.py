@@ -23,15 +23,15 @@ WIDEST = 0.98 * math.pi  # of the spreads of logits that are used, all below pi 
 class Bounds(NamedTuple):
     """Bounds of functions `g_f` of statistics.
 
-    `log_sup: [F, S]` of their sizes in `strips: [S, t]` of half-widths; `sup: [F]` at real y, `slope: [F, t]` of their
-    derivatives there (B28); and `rounding: [F]` of their values, point by point.
+    `log_sup: [V, rho]` of their sizes in `strips: [rho, t]` of half-widths; `sup: [V]` at real y, `slope: [V, t]` of
+    their derivatives there (B28); and `rounding: [V]` of their values, point by point.
     """
 
-    strips: Float[Array, "S t"]
-    log_sup: Float[Array, "F S"]
-    sup: Float[Array, " F"]
-    slope: Float[Array, "F t"]
-    rounding: Float[Array, " F"]
+    strips: Float[Array, "rho t"]
+    log_sup: Float[Array, "V rho"]
+    sup: Float[Array, " V"]
+    slope: Float[Array, "V t"]
+    rounding: Float[Array, " V"]
 
 
 class CodeTables(NamedTuple):

@@ -18,16 +18,16 @@ from .functions import Analytic, OneOf, PiecewiseLinear
 class Factor(NamedTuple):
     """A function g of one axis as coefficients of the half-space of frequencies, with what they miss (B27 to B32).
 
-    `coefficients: [K + 1]` are those of `exp(i w_k (y - low))`, already smoothed; `aliasing` bounds the error of each,
-    and `roundoff: [K + 1]` its rounding; `tail` bounds the sum of their sizes beyond K, each times what the noise
+    `coefficients: [W + 1]` are those of `exp(i w_k (y - low))`, already smoothed; `aliasing` bounds the error of each,
+    and `roundoff: [W + 1]` its rounding; `tail` bounds the sum of their sizes beyond K, each times what the noise
     leaves of `phi`, and `half_tail` with half of the noise's variance; `bias` is what smoothing changes, in L1 and
     (`bias_norm`) L2; `outside` bounds `E |g - P|`, P the windowed periodic g, and `norm` `(E |g|^8)^(1/8)`, for a g of
     degree 1 also `(E |g|^16)^(1/16)`; `sup` bounds P, also smoothed, and `slope` the slope of g on the box.
     """
 
-    coefficients: Complex[Array, " K"]
+    coefficients: Complex[Array, " W"]
     aliasing: Scalar
-    roundoff: Float[Array, " K"]
+    roundoff: Float[Array, " W"]
     tail: Scalar
     half_tail: Scalar
     bias: Scalar
@@ -41,7 +41,7 @@ class Factor(NamedTuple):
 def factor(axis: Domain, law: Projection, function: PiecewiseLinear | Analytic | OneOf) -> Factor:
     """The factor of a function of that axis' projection."""
     if isinstance(function, OneOf):
-        return jax.lax.switch(function.index, [partial(factor, axis, law, one) for one in function.functions])
+        return jax.lax.switch(function.chosen, [partial(factor, axis, law, one) for one in function.functions])
     if isinstance(function, PiecewiseLinear):
         return _piecewise_linear(axis, law, function)
     return _analytic(axis, function)
@@ -98,8 +98,8 @@ class Inside(NamedTuple):
     `line` is in powers of `y - centre`; `dropped` bounds the L16 norm, outside of the inner box, of what that changes.
     """
 
-    places: Float[Array, " P"]
-    jumps: Float[Array, " P"]
+    places: Float[Array, " k"]
+    jumps: Float[Array, " k"]
     line: Float[Array, " 2"]
     dropped: Scalar
 

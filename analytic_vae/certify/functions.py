@@ -10,10 +10,10 @@ from ..types import Array, Float, Scalar
 
 
 class PiecewiseLinear(NamedTuple):
-    """The continuous function `intercept + slope y + sum_i jumps_i relu(y - places_i)`; arrays `[P]` (B6)."""
+    """The continuous function `intercept + slope y + sum_i jumps_i relu(y - places_i)`; arrays `[k]` (B6)."""
 
-    places: Float[Array, " P"]
-    jumps: Float[Array, " P"]
+    places: Float[Array, " k"]
+    jumps: Float[Array, " k"]
     intercept: Scalar
     slope: Scalar
 
@@ -65,10 +65,10 @@ class Analytic(NamedTuple):
 
 
 class OneOf(NamedTuple):
-    """The function of that index, which may be traced."""
+    """The function of that number, which may be traced."""
 
     functions: "tuple[PiecewiseLinear | Analytic, ...]"
-    index: Array
+    chosen: Array
 
 
 def as_function(activation: Activation, dtype) -> PiecewiseLinear | Analytic:

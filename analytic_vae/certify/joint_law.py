@@ -51,7 +51,7 @@ class Joint(eqx.Module):
     """
 
     law: Projection
-    scale: Float[Array, " E"]
+    scale: Float[Array, " D2"]
     bend: RidgeFunction | None
     weight_bend: RidgeFunction | None
     ridge: Domain
@@ -164,12 +164,12 @@ class Grids(NamedTuple):
     """What `phi(w)` is summed from: `phi` of `(a'', a_F, b)`, and the coefficients of the waves of the ridge axis."""
 
     plane: CharacteristicGrid
-    series: Complex[Array, "W R"]
+    series: Complex[Array, "W O"]
     aliasing: Float[Array, "W 1"]
-    roundoff: Float[Array, "W R"]
+    roundoff: Float[Array, "W O"]
 
     @classmethod
-    def of(cls, joint: Joint, frequency: Float[Array, "W D"], omega: Float[Array, " R"], tau: Scalar) -> "Grids":
+    def of(cls, joint: Joint, frequency: Float[Array, "W D"], omega: Float[Array, " O"], tau: Scalar) -> "Grids":
         """At frequencies `(w, tau)`, tau that of F."""
         zero = jnp.zeros((1,), frequency.dtype)
         low = jnp.concatenate([joint.low, zero, joint.ridge.low[None]])
@@ -186,7 +186,7 @@ class Grids(NamedTuple):
         return cls(plane, *coefficients(joint.ridge, both, w))
 
 
-def _root(*terms: Float[Array, "W R"]) -> Float[Array, " W"]:
+def _root(*terms: Float[Array, "W O"]) -> Float[Array, " W"]:
     """The root of the sum of all squares: of independent roundings (B2)."""
     return jnp.sqrt(sum(jnp.sum(term**2, axis=1) for term in terms))
 
@@ -250,7 +250,7 @@ def activation_size(form: RidgeForm, ridge: Domain) -> Scalar:
     return jnp.abs(form.activation(ridge.centre)) + slope * ridge.reach
 
 
-def _sizes(source, form, readout, weight: Weight, statistic, centre, psi) -> Float[Array, " E"]:
+def _sizes(source, form, readout, weight: Weight, statistic, centre, psi) -> Float[Array, " D2"]:
     """Mean sizes of what the projections of `Joint.law` are summed from: their roundings are relative to these (B5)."""
     inverse = jnp.abs(inverse_basis(statistic.basis))
     shear = jnp.abs(statistic.basis @ statistic.shear)
@@ -278,7 +278,7 @@ def root_sizes(source: FeatureModel) -> Float[Array, " n1"]:
     return states + jnp.abs(source.mean) + jnp.sqrt(jnp.diagonal(source.covariance))
 
 
-def _given_last(covariance: Float[Array, "E E"], D: int) -> Float[Array, "D D"]:
+def _given_last(covariance: Float[Array, "D2 D2"], D: int) -> Float[Array, "D D"]:
     """Covariance of the first D Gaussians given the last, from below (B55)."""
     own, shared, last = covariance[:D, :D], covariance[:D, -1], covariance[-1, -1]
     rest = own - jnp.where(last > 0, jnp.outer(shared, shared) / jnp.where(last > 0, last, 1), 0)
@@ -296,7 +296,7 @@ def _given_other(covariance: Float[Array, "D D"], d: int) -> Scalar:
     return jnp.maximum(own - DOUBT * jnp.finfo(own.dtype).eps * covariance[d, d], 0)
 
 
-def _conditional(covariance: Float[Array, "E E"], D: int) -> Scalar:
+def _conditional(covariance: Float[Array, "D2 D2"], D: int) -> Scalar:
     """Standard deviation of the last Gaussian given the first D, from below, by elimination (B56)."""
     order = jnp.asarray([*range(D), covariance.shape[0] - 1])
     rest = covariance[order][:, order]

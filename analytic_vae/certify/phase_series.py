@@ -18,15 +18,15 @@ SMALL = 1e-30  # no divisor is 0
 
 def coefficients(
     axis: Domain, bend: RidgeFunction, frequency: Float[Array, "W D"]
-) -> tuple[Complex[Array, "W R"], Array, Array]:
-    """`C_r(w)` of `exp(i omega_r (b - low))`, `r = -K .. K`; bounds of errors, `[W, 1]`, and rounding, `[W, R]`.
+) -> tuple[Complex[Array, "W O"], Array, Array]:
+    """`C_r(w)` of `exp(i omega_r (b - low))`, `r = -K .. K`; bounds of errors, `[W, 1]`, and rounding, `[W, O]`.
 
     B46 if psi is piecewise linear, B47 if it is analytic.
     """
     return _piecewise(axis, bend, frequency) if bend.piecewise else _analytic(axis, bend, frequency)
 
 
-def frequencies(axis: Domain) -> Float[Array, " R"]:
+def frequencies(axis: Domain) -> Float[Array, " O"]:
     """`omega_-K .. omega_K`."""
     return jnp.concatenate([-axis.frequency[:0:-1], axis.frequency])
 

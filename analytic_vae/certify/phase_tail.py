@@ -39,7 +39,7 @@ class Damping(eqx.Module):
     step: Scalar
 
     @classmethod
-    def of(cls, axis: Domain, covariance: Float[Array, "E E"], frequency: Float[Array, "W D"]) -> "Damping":
+    def of(cls, axis: Domain, covariance: Float[Array, "D2 D2"], frequency: Float[Array, "W D"]) -> "Damping":
         """With the Gaussian covariance of `(a, b)`; the axis has the noise of b given a."""
         own, cross, last = covariance[:-1, :-1], frequency @ covariance[:-1, -1], covariance[-1, -1]
         first = axis.step * (axis.order + 1)

@@ -15,15 +15,15 @@ from .factor import factor
 
 
 class CharacteristicGrid(NamedTuple):
-    """`phi(w, omega) exp(-i <., low>)` of a law of D projections at some `w: [W, D - 1]` and all of `omega: [R]`.
+    """`phi(w, omega) exp(-i <., low>)` of a law of D projections at some `w: [W, D - 1]` and all of `omega: [O]`.
 
-    `rounding: [W, R]` bounds its own rounding errors (B36), not those of the law (B5); `size` is that of the Gaussian
+    `rounding: [W, O]` bounds its own rounding errors (B36), not those of the law (B5); `size` is that of the Gaussian
     part alone, which bounds all of it (B22).
     """
 
-    phi: Complex[Array, "W R"]
-    rounding: Float[Array, "W R"]
-    size: Float[Array, "W R"]
+    phi: Complex[Array, "W O"]
+    rounding: Float[Array, "W O"]
+    size: Float[Array, "W O"]
 
     @classmethod
     def of(
@@ -31,7 +31,7 @@ class CharacteristicGrid(NamedTuple):
         law: Projection,
         low: Float[Array, " D"],
         frequency: Float[Array, "W C"],
-        omega: Float[Array, " R"],
+        omega: Float[Array, " O"],
     ) -> "CharacteristicGrid":
         """The characteristic function."""
         mean, atoms, covariance = law.mean - low, law.atoms, law.covariance

@@ -15,7 +15,7 @@ CELLS = 64  # of the ridge variable, and candidates for the end of a box (B12: a
 GROWTH = 16  # functions that grow: E |g| 1{outside} by Hoelder, from (E |Y|^16)^(1/16) (B13, B14; a choice)
 
 
-def log_mgf(law: Projection, theta: Float[Array, " T"]) -> Float[Array, " T"]:
+def log_mgf(law: Projection, theta: Float[Array, " theta"]) -> Float[Array, " theta"]:
     """`log E exp(theta (Y - mean))` for D = 1, exact; `mean` is that of the `Projection` (B10)."""
     exponent = theta[:, None, None] * law.atoms[0][None]
     features = jax.nn.logsumexp(exponent, axis=2, b=law.masses[None]).sum(axis=1)
@@ -54,7 +54,7 @@ class RangeCells(eqx.Module):
         return jnp.where(crossed, low, bottom), jnp.where(crossed, high, top)
 
 
-def log_mass_above(law: Projection, heights: Float[Array, " H"], bend: RangeCells | None = None) -> Float[Array, " H"]:
+def log_mass_above(law: Projection, heights: Float[Array, " P"], bend: RangeCells | None = None) -> Float[Array, " P"]:
     """Bounds of `log P(Y >= h)`, D = 1: Chernoff's (B10), or by the noise beyond the end of the exact support (B11).
 
     With the cells of a function h of the ridge variable, of `P(Y + h > .)` but for what is in no cell: however the two

@@ -25,7 +25,7 @@ class Cells(eqx.Module):
 
     nodes: Float[Array, " P"]
     values: Float[Array, " P"]
-    breaks: Float[Array, " b"]
+    breaks: Float[Array, " breaks"]
     activation: Activation
     roots: int = eqx.field(static=True)
 

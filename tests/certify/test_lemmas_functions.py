@@ -47,11 +47,12 @@ def test_activations_off_the_axis(name, of):
     function, derivative, limit = ANALYTIC[name]
     activation, less = of(name), 0 if of is not residual else 1
     real, rng = np.linspace(-6, 4, 801), np.random.default_rng(0)
+    low, high = jnp.asarray(-6.0), jnp.asarray(4.0)
     for width in limit * np.array([0.0, 0.1, 0.4, 0.49, 0.7, 0.9]):
         v = np.concatenate([[0, width, -width], rng.uniform(-width, width, 20)])
         z = real[:, None] + 1j * v[None]
         size, slope = np.abs(function(z) - less * z).max(), np.abs(derivative(z) - less).max()
-        low, high, wide = (jnp.asarray(one) for one in (-6.0, 4.0, width))
+        wide = jnp.asarray(width)
         sup, steep = activation.regularity.sup(low, high, wide), activation.regularity.slope(wide)
         assert size <= float(sup) + 1e-12 and slope <= float(steep) + 1e-12
         if width < 0.49 * limit:
