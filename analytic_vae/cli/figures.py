@@ -30,7 +30,11 @@ def figure(report: dict[str, Any], path: Path) -> bool:
             capsize=2,
             label=label,
         )
-    left.set(title="outputs: mean and spread", xlabel="output", xticks=places)
+    for place, law in zip(places, report.get("laws", []), strict=False):  # each law, as wide as its largest mass
+        nodes, masses = np.asarray(law["nodes"]), np.asarray(law["masses"])
+        width = 0.4 * masses / masses.max()
+        left.fill_betweenx(nodes, place - width, place + width, color="C0", alpha=0.2, lw=0)
+    left.set(title="outputs: law, mean and spread", xlabel="output", xticks=places)
     left.legend(fontsize=8)
     width = 0.8 / len(report["classes"])
     titles = {"model": "learnt model", "sampled": "source samples", "real": "real data"}

@@ -16,6 +16,8 @@ from ..samples import Deviations, SampledMoments, largest_counts, sampled_moment
 from ..types import Array, PRNGKeyArray
 from .figures import figure
 
+SHOWN, CELLS = 16, 64  # outputs whose laws are drawn, and cells of each
+
 
 def compare(
     trajectory: Trajectory, *, samples: int = 200_000, data: Array | None = None, key: PRNGKeyArray
@@ -29,7 +31,7 @@ def compare(
         key: for the draws.
 
     Returns plain numbers and lists, ready for JSON: `layers` (a row each), `outputs` (a row per output neuron),
-    `classes` (shares of the largest output: learnt model, sampled, real data), `samples`.
+    `laws` (of the first `SHOWN` outputs: masses of cells about nodes), `classes` (shares of the largest output: learnt model, sampled, real data), `samples`.
     """
     if samples < 2:
         raise ValueError(f"samples: expected at least 2, got {samples}.")
@@ -61,8 +63,16 @@ def compare(
         "samples": samples,
         "layers": layers,
         "outputs": outputs,
+        "laws": _laws(trajectory),
         "classes": {name: [float(s) for s in share] for name, share in classes.items()},
     }
+
+
+def _laws(trajectory: Trajectory) -> list[dict[str, list[float]]]:
+    """The law of each of the first outputs, on cells of its box."""
+    rows = np.eye(trajectory.network.outputs)[:SHOWN]
+    grids = [trajectory.law(row[None]).grid(CELLS) for row in rows]
+    return [{"nodes": np.asarray(one.nodes[0]).tolist(), "masses": np.asarray(one.masses).tolist()} for one in grids]
 
 
 def total_variation(first: list[float], second: list[float]) -> float:

@@ -47,7 +47,7 @@ class Cells(eqx.Module):
         return cls(nodes, values, jnp.concatenate([kinks, even_steps(nodes, values, BREAKS)]), activation, TURNS)
 
     @property
-    def special(self) -> Float[Array, " v"]:
+    def special(self) -> Float[Array, " breaks"]:
         """Values at the places where the set above a level changes its shape: ends, turns, bends."""
         if self.activation.turns is not None:
             return jnp.concatenate(
