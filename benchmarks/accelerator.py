@@ -31,7 +31,7 @@ def cast(tree, dtype):
 
 
 def loss(parts, plan=None, resolution=None):
-    return av.elbo(*parts, resolution, plan).loss
+    return av.elbo(*parts, resolution, plan=plan).loss
 
 
 def product_rate(dtype, size=4096):

@@ -12,7 +12,7 @@ from harness import av, save, table  # isort: skip (it sets the path)
 import jax
 import numpy as np
 import reference
-from test_certified import FUNCTIONS
+from functions import FUNCTIONS
 
 NOISES = (0.0, 1e-3, 1e-2, 0.1, 0.3, 1.0)
 BOUNDED = jax.jit(av.bounded_expectation, static_argnames=("activations", "resolution"))

@@ -42,7 +42,7 @@ MESH = None if options.devices == 1 else jax.sharding.Mesh(np.array(jax.devices(
 
 
 def loss(*parts, plan=None, resolution=RESOLUTION):
-    return av.elbo(*parts, resolution, plan, MESH).loss
+    return av.elbo(*parts, resolution, plan=plan, mesh=MESH).loss
 
 
 def ten_steps(*parts):

@@ -15,7 +15,7 @@ import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 import reference
-from test_certified import FUNCTIONS
+from functions import FUNCTIONS
 
 NAMES = sorted(FUNCTIONS)
 

@@ -444,7 +444,8 @@ class Dense:
     def units(self, x: np.ndarray) -> np.ndarray:
         """`psi: [P, h]` at inputs `[P, n1]`."""
         argument = x @ self.weight.T + self.bias
-        return np.stack([f(argument[:, i]) for i, (f, _) in enumerate(self.functions)], axis=1)
+        psi = [f(argument[:, i]) for i, (f, _) in enumerate(self.functions)]
+        return np.stack(psi, axis=1) if psi else argument
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
         return x @ self.skip.T + self.units(x) @ self.output.T

@@ -2,24 +2,15 @@
 
 import itertools
 
+import functions
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import reference
-from scipy.special import expit
 
 import analytic_vae as av
 
-FUNCTIONS = {
-    "relu": (lambda b: np.maximum(b, 0), (0.0,)),
-    "leaky_relu": (lambda b: np.where(b > 0, b, 0.01 * b), (0.0,)),
-    "gelu": reference.ACTIVATIONS["gelu"],
-    "sigmoid": (expit, ()),
-    "tanh": (np.tanh, ()),
-    "softplus": (lambda b: np.logaddexp(0, b), ()),
-    "identity": (lambda b: b, ()),
-}
 NOISES = (1e-3, 1e-2, 0.1, 0.3, 1.0)
 BOUNDED = jax.jit(av.bounded_expectation, static_argnames=("activations", "resolution"))
 
@@ -45,7 +36,7 @@ def test_no_bound_is_violated(dtype):
     decades = []
     layer = av.LinearLayer(np.ones((1, 1), dtype))
     one = np.ones((1, 1), dtype)
-    for (name, (function, kinks)), noise, atoms in itertools.product(FUNCTIONS.items(), NOISES, (2, 32)):
+    for (name, (function, kinks)), noise, atoms in itertools.product(functions.FUNCTIONS.items(), NOISES, (2, 32)):
         model, oracle = random_model(rng, dtype, noise, atoms)
         ridge = reference.Ridge([[1.0]], [1.0], [1.0], 0.0, function, kinks)
         exact = float(reference.expectation(oracle, ridge, lambda x, f=function: f(x[:, 0])))
@@ -159,7 +150,7 @@ def test_products_with_atoms(dtype, names):
     eye = np.eye(2, dtype=dtype)
     result = BOUNDED(source, av.LinearLayer(eye), eye, activations=names, resolution=av.Resolution(16))
     places, decoder, factor = (a.astype(float) for a in (places, decoder, factor))
-    (first, first_kinks), (second, second_kinks) = (FUNCTIONS[name] for name in names)
+    (first, first_kinks), (second, second_kinks) = (functions.FUNCTIONS[name] for name in names)
     rule = reference.Rule(48, 16)
 
     def inner(mean):

@@ -15,12 +15,12 @@ RESOLUTION = av.Resolution(24)
 
 @jax.jit
 def value_and_grad(parts, plan):
-    return jax.value_and_grad(lambda p: av.elbo(*p, RESOLUTION, plan).loss)(parts)
+    return jax.value_and_grad(lambda p: av.elbo(*p, RESOLUTION, plan=plan).loss)(parts)
 
 
 @eqx.filter_jit
 def elbo(parts, plan):
-    return av.elbo(*parts, RESOLUTION, plan)
+    return av.elbo(*parts, RESOLUTION, plan=plan)
 
 
 def plan_of(parts):
@@ -83,16 +83,16 @@ def test_wrong_plans_are_named():
     plan = plan_of(parts)
     fewer = eqx.tree_at(lambda p: p.low, plan, plan.low[:1])
     with pytest.raises(ValueError, match="plan: expected boxes of 3 features"):
-        av.elbo(*parts, RESOLUTION, fewer)
+        av.elbo(*parts, RESOLUTION, plan=fewer)
     linear = av.LinearLayer(np.ones((cases.N2, cases.N1)))
     with pytest.raises(ValueError, match="plan: expected one of a linear layer, got one of a ridge layer"):
-        av.elbo(source, linear, parts[2], encoder, RESOLUTION, plan)
+        av.elbo(source, linear, parts[2], encoder, RESOLUTION, plan=plan)
     with pytest.raises(ValueError, match="plan: expected one of a ridge layer, got one of a linear layer"):
-        av.elbo(*parts, RESOLUTION, av.plan(source, linear, encoder, RESOLUTION))
+        av.elbo(*parts, RESOLUTION, plan=av.plan(source, linear, encoder, RESOLUTION))
     with pytest.raises(ValueError, match=r"plan: expected boxes that leave out a mass of e\^-20 .* got e\^-12"):
-        av.elbo(*parts, RESOLUTION, av.plan(source, parts[1], encoder, av.Resolution(8)))
+        av.elbo(*parts, RESOLUTION, plan=av.plan(source, parts[1], encoder, av.Resolution(8)))
     with pytest.raises(TypeError, match="plan: expected a Plan"):
-        av.elbo(*parts, RESOLUTION, "boxes")
+        av.elbo(*parts, RESOLUTION, plan="boxes")
     with pytest.raises(TypeError, match="mesh: expected a "):
         av.elbo(*parts, RESOLUTION, mesh=2)
     with pytest.raises(ValueError, match="encoder: expected a readout"):
