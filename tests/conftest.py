@@ -27,9 +27,12 @@ jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 settings.register_profile("steady", derandomize=True, deadline=None, max_examples=25)
 settings.load_profile("steady")
-# Shapes and dtypes in the engine's annotations are checked when it is called; the public face has errors of its own.
+# Shapes and dtypes in the engine's annotations are checked when it is called; the public face has errors of its own, and
+# so has `Problem`, which is made of what a user gave and says what is wrong with it.
+HOUSE = Path(__file__).parents[1] / "analytic_vae"
 for room in ("spectral", "moments", "laws", "certify"):
-    install_import_hook(f"analytic_vae.{room}", "typechecked.checked")
+    engine = [path.stem for path in (HOUSE / room).glob("*.py") if path.stem not in ("__init__", "problem")]
+    install_import_hook([f"analytic_vae.{room}.{name}" for name in engine], "typechecked.checked")
 
 
 gc.set_threshold(200_000, 50, 100)  # a collection visits all that JAX keeps: a tenth of the time of a long run

@@ -30,8 +30,9 @@ def compare(
         data: `[rows, n]` real inputs, pushed through the network as well, if given.
         key: for the draws.
 
-    Returns plain numbers and lists, ready for JSON: `layers` (a row each), `outputs` (a row per output neuron),
-    `laws` (of the first `SHOWN` outputs: masses of cells about nodes), `classes` (shares of the largest output: learnt model, sampled, real data), `samples`.
+    Returns plain numbers and lists, ready for JSON: `layers` (a row each), `outputs` (a row per output neuron), `laws`
+    (of the first `SHOWN` outputs: masses of cells about nodes), `classes` (shares of the largest output: learnt model,
+    sampled, real data), `samples`.
     """
     if samples < 2:
         raise ValueError(f"samples: expected at least 2, got {samples}.")
