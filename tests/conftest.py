@@ -27,8 +27,8 @@ jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 settings.register_profile("steady", derandomize=True, deadline=None, max_examples=25)
 settings.load_profile("steady")
-# Shapes and dtypes in the engine's annotations are checked when it is called; the public face has errors of its own, and
-# so has `Problem`, which is made of what a user gave and says what is wrong with it.
+# Shapes and dtypes in the engine's annotations are checked when it is called; the public face has errors of its own.
+# So has `Problem`, which is made of what a user gave and says what is wrong with it.
 HOUSE = Path(__file__).parents[1] / "analytic_vae"
 for room in ("spectral", "moments", "laws", "certify"):
     engine = [path.stem for path in (HOUSE / room).glob("*.py") if path.stem not in ("__init__", "problem")]
