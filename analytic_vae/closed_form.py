@@ -40,6 +40,10 @@ def best_prior(given: Expectations, atoms: Float[Array, "m2 K"]) -> Prior:
     """The aggregate posterior `P2_j = E[Q_j(. | y_j)]`, which makes `sum_j E KL(Q_j || P2_j)` least."""
     require_given(given)
     require_atoms(given, atoms)
+    return _prior(given, atoms)
+
+
+def _prior(given: Expectations, atoms: Float[Array, "m2 K"]) -> Prior:
     least = jnp.finfo(given.aggregate.dtype).eps ** 2
     masses = jnp.maximum(given.aggregate, least)
     return Prior(atoms, jnp.log(masses / masses.sum(axis=1, keepdims=True)))
@@ -53,6 +57,10 @@ def best_decoder(given: Expectations) -> tuple[Array, Float[Array, " n2"]]:
     latent does not vary has no direction of its own: a relative ridge of the square root of the rounding makes it zero.
     """
     require_given(given)
+    return _decoder(given)
+
+
+def _decoder(given: Expectations) -> tuple[Array, Float[Array, " n2"]]:
     matrix, mean = _best_matrix(given)
     if not given.vectors:
         return matrix, mean
@@ -76,6 +84,10 @@ def residual_covariance(given: Expectations, decoder: Array) -> Float[Array, "n2
     """`Cov(f - B z)`, with `z` drawn from the encoder."""
     require_given(given)
     require_decoder(given, decoder)
+    return _residual(given, decoder)
+
+
+def _residual(given: Expectations, decoder: Array) -> Float[Array, "n2 n2"]:
     if given.vectors:
         decoder = (decoder[:, :, 1:] - decoder[:, :, :1]).reshape(decoder.shape[0], -1)
     cross = given.output_latent @ decoder.T
@@ -92,7 +104,12 @@ def best_noise(given: Expectations, decoder: Array, noise: Noise, floor: ArrayLi
     require_given(given)
     require_noise(noise)
     require_floor(floor)
-    residual = residual_covariance(given, decoder)
+    require_decoder(given, decoder)
+    return _noise(given, decoder, noise, floor)
+
+
+def _noise(given: Expectations, decoder: Array, noise: Noise, floor: ArrayLike) -> Array:
+    residual = _residual(given, decoder)
     n = residual.shape[0]
     least = floor * jnp.trace(given.layer.output()[1]) / n + jnp.finfo(residual.dtype).tiny
     if noise == "scalar":
@@ -120,8 +137,13 @@ def best_target(
     require_atoms(given, atoms)
     require_noise(noise)
     require_floor(floor)
-    decoder, mean = best_decoder(given)
-    return FeatureModel(best_prior(given, atoms), decoder, best_noise(given, decoder, noise, floor), mean)
+    return target_of(given, atoms, noise, floor)
+
+
+def target_of(given: Expectations, atoms: Float[Array, "m2 K"], noise: Noise, floor: ArrayLike) -> FeatureModel:
+    """`best_target` of arguments that were checked before."""
+    decoder, mean = _decoder(given)
+    return FeatureModel(_prior(given, atoms), decoder, _noise(given, decoder, noise, floor), mean)
 
 
 @exact_products
@@ -135,11 +157,8 @@ def carried_target(
     eigenvalues) below `floor` times the mean variance of f are raised to it: exact zeros, or what a coarse resolution
     leaves of them.
     """
-    require_given(given)
-    require_noise(noise)
-    require_floor(floor)
     decoder, mean = _main_effects(given)
-    residual = residual_covariance(given, decoder)
+    residual = _residual(given, decoder)
     values, vectors = jnp.linalg.eigh((residual + residual.T) / 2)
     least = floor * jnp.trace(given.layer.output()[1]) / mean.size + jnp.finfo(values.dtype).tiny
     if noise == "scalar":
@@ -172,7 +191,7 @@ def profiled(
 
     The value is a bound for that very target, whatever the floor.
     """
-    target = best_target(given, atoms, noise, floor)
+    target = target_of(given, atoms, noise, floor)
     return elbo_of(given, target), target
 
 

@@ -13,7 +13,7 @@ import pytest
 import reference
 
 import analytic_vae as av
-from analytic_vae.closed_form import profiled, residual_covariance
+from analytic_vae.closed_form import residual_covariance
 from analytic_vae.fitting import lbfgs, problem, starts
 from analytic_vae.fitting.result import Stop
 
@@ -123,7 +123,6 @@ def test_closed_forms_ask_for_expectations_by_name(small):
         lambda: av.best_decoder(atoms),
         lambda: av.best_noise(encoder, atoms, "full"),
         lambda: residual_covariance(atoms, given),
-        lambda: profiled(atoms, given),
     ):
         with pytest.raises(TypeError, match=r"given: expected the Expectations that av.expectations returns, got"):
             call()

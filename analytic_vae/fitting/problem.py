@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from .._jit import compiled
-from ..closed_form import Noise, best_target
+from ..closed_form import Noise, target_of
 from ..elbo import Elbo, elbo_of
 from ..expectations import compiled_moments, expected
 from ..model.conditioning import Clusters, clusters_of
@@ -110,7 +110,7 @@ class TooCoarse(ValueError):
 @compiled
 def compiled_target(problem: FitProblem, encoder: AbstractEncoder) -> FeatureModel:
     """The best target for an encoder."""
-    return best_target(problem.expected(encoder), problem.atoms, problem.noise, problem.floor)
+    return target_of(problem.expected(encoder), problem.atoms, problem.noise, problem.floor)
 
 
 @compiled
