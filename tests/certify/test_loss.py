@@ -13,6 +13,7 @@ import analytic_vae as av
 from analytic_vae.certify.domain import Domain
 from analytic_vae.certify.phase_series import coefficients, frequencies
 from analytic_vae.certify.ridge_function import RidgeFunction
+from analytic_vae.model.activation import ACTIVATIONS
 from analytic_vae.spectral.enumeration import support
 from analytic_vae.spectral.projected_law import Projection
 
@@ -101,7 +102,7 @@ def test_waves_of_the_ridge_axis(activation):
     """Their coefficients are the integrals that they stand for, by quadrature on the windowed wave."""
     law = Projection(jnp.array([0.2]), jnp.array([[[0.0, 1.0]]]), jnp.array([[0.7, 0.3]]), jnp.array([[0.3]]))
     axis = Domain.of(law, jnp.asarray(0.5), 24)
-    bend = RidgeFunction(jnp.array([-0.4]), jnp.array([1.3]), jnp.asarray(0.1), av.activation.ACTIVATIONS[activation])
+    bend = RidgeFunction(jnp.array([-0.4]), jnp.array([1.3]), jnp.asarray(0.1), ACTIVATIONS[activation])
     frequency = jnp.array([[0.0], [0.7], [-3.0]])
     found, alias, rounding = coefficients(axis, bend, frequency)
     v, weight = reference.composite(np.unique([*np.linspace(-0.2, 1.2, 60), float(-axis.low / axis.length)]), 16)
