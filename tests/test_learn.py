@@ -103,7 +103,7 @@ def test_a_run_of_others_says_what_differs(tmp_path):
     refused("network", network=network_of(3.0))
     refused(r"steps \(6 there, 7 here\)", steps=7)
     refused(r"noise \('full' there, 'scalar' here\)", noise="scalar")
-    refused(r"resolution \(None there, Resolution\(frequencies=16\) here\)", resolution=av.Resolution(16))
+    refused(r"resolution \(Resolution\(\) there, Resolution\(frequencies=16\) here\)", resolution=av.Resolution(16))
     refused("key", key=jax.random.key(1))
     refused(r"network, steps \(6 there, 7 here\), key", network=network_of(3.0), steps=7, key=jax.random.key(1))
     manifest = json.loads((tmp_path / "run.json").read_text())
@@ -142,7 +142,7 @@ def test_a_run_notices_changed_code_under_an_unchanged_version(tmp_path, finishe
     if not finished:
         (folder / "output.npz").unlink()
         (folder / "layer_000.npz").unlink()
-    file = package / "layer.py"
+    file = package / "model" / "layer.py"
     whole = file.read_text()
     file.write_text(whole.replace("self.inputs, ", "self.inputs , "))  # the same numbers: but who could tell?
     assert whole != file.read_text()

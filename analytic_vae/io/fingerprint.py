@@ -37,7 +37,7 @@ def _code_digest(package: Path) -> str:
     return digest.hexdigest()[:16]
 
 
-CODE = _code_digest(Path(__file__).parent)  # as it is imported: it may be edited while it runs
+CODE = _code_digest(Path(__file__).parents[1])  # as it is imported: it may be edited while it runs
 
 
 def _fingerprint(source: FeatureModel, network: Network, options: dict[str, Any]) -> str:

@@ -107,7 +107,7 @@ def test_waves_of_the_ridge_axis(activation):
     found, alias, rounding = coefficients(axis, bend, frequency)
     v, weight = reference.composite(np.unique([*np.linspace(-0.2, 1.2, 60), float(-axis.low / axis.length)]), 16)
     y = axis.low + axis.length * v
-    wave = np.exp(1j * np.asarray(frequency) * np.asarray(bend(y))) * np.asarray(axis.window(v))
+    wave = np.exp(1j * np.asarray(frequency) * np.asarray(bend(y))) * np.asarray(axis.window(jnp.asarray(v)))
     expected = (wave * weight) @ np.exp(-1j * np.outer(y - axis.low, frequencies(axis)))
     assert np.all(np.abs(found - expected) <= alias + 8 * rounding + 1e-13)
 
