@@ -118,7 +118,7 @@ def test_a_report_takes_little_memory():
 import resource, jax, numpy as np
 jax.config.update("jax_enable_x64", True)
 import analytic_vae as av
-from analytic_vae.report import compare
+from analytic_vae.cli.report import compare
 rng = np.random.default_rng(0)
 source = av.FeatureModel(av.Prior(rng.normal(size=(13, 12)), np.zeros((13, 12))), rng.normal(size=(13, 13)), 0.1)
 found = av.learn(source, av.Network([av.LinearLayer(np.ones((3, 13)))]), samples=0)

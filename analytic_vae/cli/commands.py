@@ -30,7 +30,7 @@ from ..model.from_data import source_from_data
 from ..model.network import Network, from_weights
 from ..spectral.resolution import Resolution
 from .digits import digits_data, train_classifier
-from .report import compare, markdown, save_report
+from .report import compare, laws_of_outputs, markdown, save_report
 
 CHECKED = 100_000  # samples for the lines of progress; the report takes all
 
@@ -148,6 +148,9 @@ def _learn(options: argparse.Namespace) -> int:
     with kept_talking(_say) as say:
         say(f"comparing with {options.samples} samples of the source pushed through the network")
         report = compare(trajectory, samples=options.samples, data=data, key=jax.random.key(options.seed + 1))
+    with kept_talking(_say) as say:
+        say("the laws of the outputs")
+        report["laws"] = laws_of_outputs(trajectory)
     report["about"] = [*about, f"Device: {jax.devices()[0].device_kind}; jax {jax.__version__}."]
     report["seconds"] = time.perf_counter() - begun
     files = save_report(options.folder, report)

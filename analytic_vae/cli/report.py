@@ -30,9 +30,8 @@ def compare(
         data: `[rows, n]` real inputs, pushed through the network as well, if given.
         key: for the draws.
 
-    Returns plain numbers and lists, ready for JSON: `layers` (a row each), `outputs` (a row per output neuron), `laws`
-    (of the first `SHOWN` outputs: masses of cells about nodes), `classes` (shares of the largest output: learnt model,
-    sampled, real data), `samples`.
+    Returns plain numbers and lists, ready for JSON: `layers` (a row each), `outputs` (a row per output neuron),
+    `classes` (shares of the largest output: learnt model, sampled, real data), `samples`.
     """
     if samples < 2:
         raise ValueError(f"samples: expected at least 2, got {samples}.")
@@ -64,13 +63,12 @@ def compare(
         "samples": samples,
         "layers": layers,
         "outputs": outputs,
-        "laws": _laws(trajectory),
         "classes": {name: [float(s) for s in share] for name, share in classes.items()},
     }
 
 
-def _laws(trajectory: Trajectory) -> list[dict[str, list[float]]]:
-    """The law of each of the first outputs, on cells of its box."""
+def laws_of_outputs(trajectory: Trajectory) -> list[dict[str, list[float]]]:
+    """The law of each of the first `SHOWN` outputs: masses of cells about nodes."""
     rows = np.eye(trajectory.network.outputs)[:SHOWN]
     grids = [trajectory.law(row[None]).grid(CELLS) for row in rows]
     return [{"nodes": np.asarray(one.nodes[0]).tolist(), "masses": np.asarray(one.masses).tolist()} for one in grids]
