@@ -29,7 +29,7 @@ settings.register_profile("steady", derandomize=True, deadline=None, max_example
 settings.load_profile("steady")
 # Shapes and dtypes in the engine's annotations are checked when it is called; the public face has errors of its own.
 # So have `Law`, and `Problem`, which is made of what a user gave and says what is wrong with it.
-HOUSE, PUBLIC = Path(__file__).parents[1] / "analytic_vae", ("__init__", "problem", "law")
+HOUSE, PUBLIC = Path(__file__).parents[1] / "analytic_vae", ("__init__", "problem", "law", "plan", "resolution")
 for room in ("spectral", "moments", "laws", "certify"):
     engine = [path.stem for path in (HOUSE / room).glob("*.py") if path.stem not in PUBLIC]
     install_import_hook([f"analytic_vae.{room}.{name}" for name in engine], "typechecked.checked")
