@@ -12,7 +12,7 @@ from .fitting.result import Fit, Stop
 from .io.checkpoint import load_encoder, load_fit, load_model, save_encoder, save_fit, save_model
 from .io.network_files import load_network
 from .io.source_files import load_source
-from .laws.law import Law, LawGrid
+from .laws.law import Law, LawBounds, LawGrid
 from .learn import Trajectory, learn
 from .model.activation import Activation
 from .model.carried_encoder import CarriedEncoder
@@ -48,6 +48,7 @@ __all__ = [
     "Fit",
     "GaussianEncoder",
     "Law",
+    "LawBounds",
     "LawGrid",
     "LinearLayer",
     "Network",

@@ -54,7 +54,7 @@ def expectations(
         atoms: `[m2, K]`, the values of the target's features.
         encoder: reads `y_j = C_j f(x1)`; of a `DenseLayer` `y_j = C_j x1`. Or a `CarriedEncoder`.
         resolution: how fine; `Resolution()` if not given.
-        plan: boxes to reuse (`av.plan`, of what a `CarriedEncoder` has beside); new ones if not given.
+        plan: boxes to reuse (`av.plan`, of the extra features of a `CarriedEncoder`); new ones if not given.
         mesh: devices to share the work among, on its first axis: features and pairs of features are spread over
             them, everything else is computed by each.
         vectors: whether the target has a vector per atom.

@@ -69,8 +69,8 @@ def fit(
             `carried`: every feature of the source is handed on, with a vector per atom, and nothing is to be optimised;
             with full noise mean and covariance of the model are those of f. `both`: extra softmax features beside the
             carried ones. If not given, `carried` for a `DenseLayer`, else `softmax`.
-        statistics: `t`, how many statistics of f each feature reads: 1, or 2 of a `softmax` or `gaussian` encoder; 1 if
-            not given.
+        statistics: `t`, how many statistics of f each learnt feature reads: 1, or 2 of a `softmax` or `gaussian`
+            encoder; 1 if not given. Given without an encoder it asks for a `softmax` one, of a `DenseLayer` too.
         vectors: whether each atom of the target has a vector of its own; if not given, with carried features only.
         noise: `scalar`, `diagonal` or `full`; if a `target` is given, its own kind is kept.
         optimizer: `lbfgs` minimises the profiled loss (prior, decoder, mean and noise at their closed-form best) over

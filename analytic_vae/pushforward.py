@@ -90,9 +90,9 @@ def _as_image(source: FeatureModel, layer: AbstractLayer, readout: Float[Array, 
     D, identity = readout.shape[0], ACTIVATIONS["identity"]
     rows, offset, output = readout @ form.linear, readout @ form.offset, readout @ form.output
     units, bias, functions = form.weight, form.bias, [layer.activations[i] for i in layer.activation_index]
-    if not (layer.reads_input or _may_be_some(output)):
+    if not _may_be_some(output):
         units, bias, output, functions = units[:0], bias[:0], output[:, :0], []
-    if layer.has_linear_part and _may_be_some(rows):
+    if layer.has_linear_part and (_may_be_some(rows) or _may_be_some(offset)):
         units, bias = jnp.concatenate([units, rows]), jnp.concatenate([bias, offset])
         output, functions = jnp.concatenate([output, jnp.eye(D, dtype=output.dtype)], 1), [*functions, *[identity] * D]
     if not functions:  # constant

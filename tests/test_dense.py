@@ -390,8 +390,8 @@ def test_two_features_at_an_angle_as_one_of_four_atoms():
     [
         (dict(encoder="none"), "encoder: expected"),
         (dict(vectors=1), "vectors: expected"),
-        (dict(encoder="neural", statistics=2), "statistics: expected 1 of this encoder"),
-        (dict(encoder="both", statistics=2), "statistics: expected 1 of this encoder"),
+        (dict(encoder="neural", statistics=2), "statistics: expected 1 for encoder"),
+        (dict(encoder="both", statistics=2), "statistics: expected 1 for encoder"),
         (dict(certify=True, encoder="softmax", statistics=2), "certify: expected False: with two statistics"),
     ],
 )

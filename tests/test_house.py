@@ -45,7 +45,7 @@ def room_of(name: str) -> str:
 
 
 def functions(path: Path):
-    """`(name, public, function)` of a file; methods of private classes are private."""
+    """Those of a file."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.FunctionDef):
             yield node

@@ -37,10 +37,9 @@ def compare(
         raise ValueError(f"samples: expected at least 2, got {samples}.")
     source_key, model_key = jax.random.split(key)
     moments, counts = sampled_moments(trajectory.source, trajectory.network, samples, source_key)
-    layers, learnt = [], False
-    for index, (layer, fit) in enumerate(zip(trajectory.network.layers, trajectory.fits, strict=True)):
-        learnt = learnt or layer.units > 0
-        layers.append(_layer_row(index, fit, learnt, moments[index]))
+    layers = []
+    for index, fit in enumerate(trajectory.fits):
+        layers.append(_layer_row(index, fit, moments[index]))
     mean, covariance = (np.asarray(a) for a in trajectory.models[-1].moments())
     sampled_mean, sampled_spread = moments[-1].mean, np.sqrt(np.diagonal(moments[-1].covariance))
     outputs = [
@@ -158,13 +157,12 @@ def save_report(folder: str | os.PathLike[str], report: dict[str, Any]) -> list[
     return files
 
 
-def _layer_row(index: int, fit: Fit, learnt: bool, sampled: SampledMoments) -> dict[str, Any]:
+def _layer_row(index: int, fit: Fit, sampled: SampledMoments) -> dict[str, Any]:
     errors = Deviations.of(fit.target, sampled)
     return {
         "layer": index,
         "neurons": fit.target.neurons,
         "how": {Stop.EXACT: "exact", Stop.CLOSED: "in closed form"}.get(fit.stop, "learnt"),
-        "before_learning": not learnt,
         "loss": fit.loss,
         "error_estimate": fit.error_estimate,
         "error_bound": None if fit.elbo is None or fit.elbo.bounds is None else float(fit.elbo.error_bound),

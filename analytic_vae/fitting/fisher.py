@@ -37,7 +37,7 @@ DAMPING = 1e-3  # added to the diagonal of F, relative to its mean: scores have 
 def fisher(
     source: FeatureModel, layer: AbstractLayer, atoms: Float[Array, "m2 K"], encoder: AbstractEncoder
 ) -> Float[Array, "m2 L L"]:
-    """`F_j`, approximately; the `P` parameters of a feature are its ravelled arrays."""
+    """`F_j`, approximately; the `L` parameters of a feature are its ravelled arrays."""
     reading = Reading.of(source, layer, COARSE, COARSE.atoms)
     grid = reading.axis.law_grid(COARSE, encoder.statistics_read)
     mean, covariance = LayerMoments.of_ridge(reading.source, reading.form, reading.axis).output()
@@ -96,7 +96,7 @@ def _regression(
 def _metric(arrays, static, atoms, points, weights, rest) -> Float[Array, "L L"]:
     """`F` of one feature over weighted points of x, about each of which x varies by `rest`."""
     theta, unravel = ravel_pytree(arrays)
-    choose = jax.jacobian(lambda theta: unravel(theta).readout)(theta)  # [t, n, P], where the readout stands in theta
+    choose = jax.jacobian(lambda theta: unravel(theta).readout)(theta)  # [t, n, L], where the readout stands in theta
 
     def log_masses(theta, x, shift):
         feature = eqx.combine(unravel(theta), static)

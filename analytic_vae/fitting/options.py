@@ -88,14 +88,15 @@ class FitOptions:
             require_instance("encoder", encoder, AbstractEncoder, what)
         if self.statistics is None:
             return
-        name = "softmax" if encoder in (None, "learnt") else encoder
-        kind = ENCODERS.get(name) if isinstance(name, str) else None
-        possible = (1,) if kind is None else kind.statistics
         if isinstance(encoder, AbstractEncoder):
             raise ValueError(f"statistics: expected none beside an encoder, got {self.statistics!r}.")
+        require_count("statistics", self.statistics)
+        name = "softmax" if encoder in (None, "learnt") else encoder
+        possible = ENCODERS[name].statistics if name in ENCODERS else (1,)
         if self.statistics not in possible:
-            asked = " or ".join(map(str, possible))
-            raise ValueError(f"statistics: expected {asked} of this encoder, got {self.statistics!r}.")
+            asked, two = " or ".join(map(str, possible)), [one for one in ENCODERS if 2 in ENCODERS[one].statistics]
+            read = f"{' and '.join(two)} may read 2"
+            raise ValueError(f"statistics: expected {asked} for encoder {name!r}, got {self.statistics}; {read}.")
 
     def _check_optimizer(self) -> None:
         if isinstance(self.optimizer, str):

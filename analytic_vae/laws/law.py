@@ -16,7 +16,7 @@ from .series import LawSeries
 
 AT_ONCE, STATES = 64, 2**16  # tails that are computed together, and states of all of them, at most
 
-EDGE = 1e-6  # of a cell: how far the lowest edges of a grid are moved outwards
+EDGE = 1e-6  # of a cell, and what rounding needs: how far the lowest edges of a grid are moved outwards
 
 
 class LawBounds(eqx.Module):
@@ -154,15 +154,26 @@ class Law(eqx.Module):
         """
         self._require_one()
         require_count("points", points, 2)
-        steps = jnp.arange(points, dtype=self.mean.dtype)
-        nodes = self.low[:, None] + self.length[:, None] * (steps + 0.5)[None] / points
-        masses = self.series.masses(points) if self.image is None else self._cells(points)
+        steps, (low, length) = jnp.arange(points, dtype=self.mean.dtype), self._told_from_a_point(points)
+        nodes = low[:, None] + length[:, None] * (steps + 0.5)[None] / points
+        masses = self.series.masses(points) if self.image is None else self._cells(low, length, points)
         return LawGrid(nodes, masses, 1 - masses.sum())
 
-    def _cells(self, points: int) -> Array:
+    def _told_from_a_point(self, points: int) -> tuple[Float[Array, " D"], Float[Array, " D"]]:
+        """The box; about an axis that rounding takes for a point, one of a thousandth of its size (of 1 about zero)."""
+        eps, size = jnp.finfo(self.mean.dtype).eps, jnp.abs(self.low) + self.length
+        wide = jnp.where(size > 0, size, 1) * max(1e-3, 512 * points * float(eps))
+        point = self.length <= 256 * points * eps * size
+        if self.image is None:
+            return self.low, self.length
+        return jnp.where(point, self.low + self.length / 2 - wide / 2, self.low), jnp.where(point, wide, self.length)
+
+    def _cells(self, low: Float[Array, " D"], length: Float[Array, " D"], points: int) -> Array:
         """By differences of tails at the corners; the lowest edges are moved a little, to below what rests there."""
-        steps = jnp.arange(points + 1, dtype=self.mean.dtype).at[0].set(-EDGE) / points
-        edges = self.low[:, None] + self.length[:, None] * steps[None]
+        steps = jnp.arange(points + 1, dtype=self.mean.dtype) / points
+        edges = low[:, None] + length[:, None] * steps[None]
+        below = EDGE * length / points + 128 * jnp.finfo(length.dtype).eps * (jnp.abs(low) + length)
+        edges = edges.at[:, 0].add(-below)
         corners = jnp.stack(jnp.meshgrid(*edges, indexing="ij"), axis=-1).reshape(-1, self.dimension)
         masses = _tail(self.image, None, corners, False).reshape([points + 1] * self.dimension)
         for axis in range(self.dimension):

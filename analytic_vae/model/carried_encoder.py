@@ -15,7 +15,7 @@ class CarriedEncoder(AbstractEncoder):
 
     Arguments:
         carried: `m1`, how many features the source has.
-        beside: an encoder of further features, or None.
+        extra: an encoder of further features, or None.
 
     Raises `ValueError` or `TypeError` that names the argument.
 
@@ -35,7 +35,7 @@ class CarriedEncoder(AbstractEncoder):
 
     @property
     def readout(self):
-        """That of the encoder beside the carried features."""
+        """That of the extra features."""
         return jnp.zeros((0, 1, 0)) if self.extra is None else self.extra.readout
 
     def shifted(self, shift):
@@ -47,7 +47,7 @@ class CarriedEncoder(AbstractEncoder):
 
 
 def learnt_part(encoder: AbstractEncoder) -> AbstractEncoder | None:
-    """What is there to learn: of a `CarriedEncoder` the one beside."""
+    """What is there to learn: of a `CarriedEncoder` the extra features."""
     return encoder.extra if isinstance(encoder, CarriedEncoder) else encoder
 
 

@@ -20,7 +20,7 @@ from .units import DenseMoments, check_moments
 
 
 class Problem(eqx.Module):
-    """The arguments of `expectations`, known to fit together, and the clusters of the source (`conditioning.py`).
+    """The arguments of `expectations`, known to fit together, and the clusters of the source (`model/conditioning.py`).
 
     `atoms: [m2, K]` are the target's. Below the public face nothing checks them again.
     """

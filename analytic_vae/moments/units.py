@@ -45,10 +45,10 @@ class DenseMoments(LayerMoments):
     far mass, mean and variance of each law are from the exact ones; `reach: [h]`, the largest square of each unit on
     its box: one that has all but saturated varies with the far tail of its law; `resolution`, at which all that was
     computed, of which `source`, and what the units `apply`: functions, their kinks. Where the source was taken as a
-    mixture (`conditioning.py`), `parts` are the moments of its components, on a leading axis, and `units` those of the
-    likeliest. `remainder: [h]` is the L2 norm of what each series leaves out; a covariance of two units is off by about
-    the product of two, but where the source has no noise: there what is left out of one is not orthogonal to the other,
-    and finer resolutions tell.
+    mixture (`model/conditioning.py`), `parts` are the moments of its components, on a leading axis, and `units` those
+    of the likeliest. `remainder: [h]` is the L2 norm of what each series leaves out; a covariance of two units is off
+    by about the product of two, but where the source has no noise: there what is left out of one is not orthogonal to
+    the other, and finer resolutions tell.
     """
 
     units: StatisticFunction

@@ -62,6 +62,32 @@ def test_atoms_are_in_their_cells():
     assert abs(float(counted.outside)) < 1e-12
 
 
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("mean", [0.0, 1.0, -3.0, 100.0])
+def test_nothing_is_lost_at_the_lowest_edge(dtype, mean):
+    """A lattice anywhere; and laws that are points, alone and beside others, of which a cell holds all."""
+    one = lambda a: np.asarray(a, dtype)  # noqa: E731
+    bit = av.FeatureModel(av.Prior.bernoulli(one([0.4])), one([[1.0]]), one(0.0), one([mean]))
+    cells = av.pushforward(bit, av.LinearLayer(one([[1.0]])), one([[1.0]])).grid(8)
+    np.testing.assert_allclose(np.sort(cells.masses)[-2:], [0.4, 0.6], atol=1e-6)
+    flat = av.LinearLayer(one([[1.0], [0.0]]), one([0.0, mean]))
+    point = av.pushforward(bit, flat, one([[0.0, 1.0]]))
+    places = [float(point.mean[0]), float(point.atoms[0][0, 0])]
+    np.testing.assert_allclose(places, mean, rtol=1e-6)
+    whole = [point.tail(mean - 0.5), point.grid(8).masses.max()]
+    np.testing.assert_allclose(whole, 1, atol=1e-6)
+    both = av.pushforward(bit, flat, one(np.eye(2))).grid(4)
+    assert both.masses.shape == (4, 4) and abs(float(both.outside)) < 1e-6
+
+
+def test_a_layer_whose_units_nobody_reads():
+    """Its output is a point, whatever its units do."""
+    law = av.pushforward(source(), av.DenseLayer(A, BIAS, output=np.zeros((1, 2))), [[1.0]])
+    np.testing.assert_array_equal(law.atoms[0], [[0.0]])
+    np.testing.assert_allclose(law.atoms[1], [1.0])
+    np.testing.assert_allclose(law.grid(5).masses.max(), 1)
+
+
 def test_grids_are_differentiable_and_jit_able():
     """The derivative of a cell's mass in the noise against a difference."""
 
