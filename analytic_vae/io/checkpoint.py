@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._check import real_array, require_finite
+from .._check import real_array, require_finite, require_instance
 from ..certify.terms import TERMS
 from ..elbo import Elbo, ErrorBounds
 from ..fitting.result import Fit, Stop
@@ -86,7 +86,8 @@ def load_encoder(path: str | os.PathLike[str]) -> AbstractEncoder | SparseAutoen
 
 
 def save_fit(path: str | os.PathLike[str], fit: Fit) -> None:
-    """Write a fit: target, encoder, the terms of the loss, history and why it stopped."""
+    """Write a fit: target, encoder, the terms of the loss, history and why it stopped. Raises `TypeError` otherwise."""
+    require_instance("fit", fit, Fit, "what av.fit returns")
     header: dict[str, Any] = {
         "kind": "Fit",
         "stop": fit.stop.name,
@@ -196,7 +197,7 @@ def _encoder_parts(encoder: AbstractEncoder) -> tuple[dict[str, Any], dict[str, 
         if encoder.extra is None:
             return header, {}
         inner, arrays = _encoder_parts(encoder.extra)
-        return header | {"beside": inner}, {f"beside.{name}": array for name, array in arrays.items()}
+        return header | {"extra": inner}, {f"extra.{name}": array for name, array in arrays.items()}
     name = type(encoder).__name__
     if _ENCODERS.get(name) is not type(encoder):
         raise ValueError(f"encoder: expected one of the package's own, got {name}, which files cannot hold.")
@@ -205,10 +206,10 @@ def _encoder_parts(encoder: AbstractEncoder) -> tuple[dict[str, Any], dict[str, 
 
 def _encoder(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> AbstractEncoder:
     if header["class"] == "CarriedEncoder":
-        beside = header.get("beside")
-        if beside is not None and beside["class"] == "CarriedEncoder":
+        extra = header.get("extra")
+        if extra is not None and extra["class"] == "CarriedEncoder":
             raise ValueError("encoder: expected one that reads statistics beside the carried features.")
-        inner = None if beside is None else _encoder(beside, _under("beside.", arrays))
+        inner = None if extra is None else _encoder(extra, _under("extra.", arrays))
         return CarriedEncoder(header["carried"], inner)
     if header["class"] != "NeuralEncoder":
         return _ENCODERS[header["class"]](**arrays)
