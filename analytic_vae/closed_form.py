@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from ._check import as_floating, is_concrete, require_instance, require_shape
+from ._check import as_floating, is_concrete, require_choice, require_instance, require_shape
 from ._jit import exact_products
 from .accuracy import warns
 from .elbo import Elbo, elbo_of
@@ -216,8 +216,7 @@ def require_decoder(given: Expectations, decoder: ArrayLike) -> None:
 
 def require_noise(noise: Noise) -> None:
     """Raise `ValueError` unless there is such a kind of noise."""
-    if noise not in NOISES:
-        raise ValueError(f"noise: expected one of {', '.join(NOISES)}, got {noise!r}.")
+    require_choice("noise", noise, NOISES)
 
 
 def require_floor(floor: ArrayLike) -> None:
@@ -252,8 +251,7 @@ def profiled_loss(
 
     >>> value, slope = jax.value_and_grad(lambda e: profiled_loss(source, layer, atoms, e)[0].loss)(encoder)
     """
-    if noise not in NOISES:
-        raise ValueError(f"noise: expected one of {', '.join(NOISES)}, got {noise!r}.")
+    require_noise(noise)
     require_floor(floor)
     given = expectations.__wrapped__(source, layer, atoms, encoder, resolution, plan, mesh, vectors, moments)
     return profiled(given, atoms, noise, floor)

@@ -14,8 +14,6 @@ from ..types import Array, ArrayLike, Float, Scalar
 from .image import Image
 from .series import LawSeries
 
-AT_ONCE, STATES = 64, 2**16  # tails that are computed together, and states of all of them, at most
-
 EDGE = 1e-6  # of a cell, and what rounding needs: how far the lowest edges of a grid are moved outwards
 
 
@@ -246,8 +244,7 @@ def _tail(image: Image | None, series: LawSeries | None, threshold: Array, inclu
     one = (lambda t: series.tail(t)) if image is None else (lambda t: image.tail(t, inclusive))
     if threshold.ndim == 1:
         return one(threshold)
-    states = 1 if image is None else image.states.masses.size
-    found = jax.lax.map(one, threshold, batch_size=min(len(threshold), max(1, STATES // states), AT_ONCE))
+    found = jax.lax.map(one, threshold)
     if threshold.shape[1] > 1:
         return found
     order = jnp.argsort(threshold[:, 0])  # no rise by rounding
