@@ -32,7 +32,8 @@ def figure(report: dict[str, Any], path: Path) -> bool:
         )
     for place, law in zip(places, report.get("laws", []), strict=False):  # each law, as wide as its largest mass
         nodes, masses = np.asarray(law["nodes"]), np.asarray(law["masses"])
-        width = 0.4 * masses / max(masses.max(), 1e-300)
+        shown = masses > 1e-3 * masses.max()  # boxes reach far into tails that nobody could see
+        nodes, width = nodes[shown], 0.4 * masses[shown] / max(masses.max(), 1e-300)
         left.fill_betweenx(nodes, place - width, place + width, color="C0", alpha=0.2, lw=0)
     left.set(title="outputs: law, mean and spread", xlabel="output", xticks=places)
     left.legend(fontsize=8)
