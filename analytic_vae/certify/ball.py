@@ -1,16 +1,19 @@
-"""Numbers with a bound of their error, and sums of them."""
+"""Numbers with a bound of their error; and arithmetic that carries such bounds along."""
 
 import math
+from collections.abc import Callable
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from ..types import Array, Float
+from ..types import Array
 
 HALF = math.sqrt(0.5)  # of a standard deviation: half of the variance
 
 SAFETY = 1.01  # for the rounding of the bounds themselves (B3)
+
+ROUNDING = 8  # units in the last place that a number is charged which is the outcome of a few sums and products (B4)
 
 SIGMAS = 4  # independent roundings add up in squares; so many times the root of the sum is charged (B2)
 
@@ -48,14 +51,82 @@ def bounded(value: Array, error: Array) -> Bounded:
     return Bounded(value, jnp.where(jnp.isnan(error), jnp.inf, error))
 
 
-def weighted_sum(terms: Bounded, weights: Float[Array, " m"]) -> Bounded:
-    """`sum_j weights_j terms_j` (B1), with the rounding of the sum (B4)."""
-    rounding = 8 * jnp.finfo(weights.dtype).eps * jnp.abs(weights) @ jnp.abs(terms.value)
-    return Bounded(terms.value @ weights, SAFETY * (terms.error_bound @ jnp.abs(weights) + rounding))
+class Ball(eqx.Module):
+    """A number on the way to a bound: its value, the radius about it, and the size of what it was summed from.
+
+    The exact one lies within `radius + 8 eps size` (B4, B72): sums add radii and sizes; products multiply sizes,
+    with radius `|a| s + r |b| + r s` (B1). So what cancels keeps the size of its parts, and roundings are charged once,
+    by `bounded`. Plain arrays are exact numbers. `@`, `*`, `+`, `-` and `einsum` are as for arrays.
+    """
+
+    value: Array
+    radius: Array
+    size: Array
+
+    __array_ufunc__ = None  # NumPy's arrays leave their operators to ours
+
+    @classmethod
+    def of(cls, number: "Ball | Bounded | Array", size: Array | None = None) -> "Ball":
+        """A number with its bound, if it has one; `size` if what it was summed from is larger than it."""
+        if isinstance(number, Ball):
+            return number
+        value = number.value if isinstance(number, Bounded) else jnp.asarray(number)
+        radius = number.error_bound if isinstance(number, Bounded) else jnp.zeros_like(value)
+        return cls(value, radius, jnp.abs(value) if size is None else size)
+
+    def bounded(self) -> Bounded:
+        """With the rounding of all that led here, and of the bound itself (B3, B4)."""
+        return bounded(self.value, self.radius + ROUNDING * jnp.finfo(self.value.dtype).eps * self.size)
+
+    @property
+    def T(self) -> "Ball":
+        """Transposed."""
+        return self._each(jnp.transpose)
+
+    def sum(self) -> "Ball":
+        """Of all entries."""
+        return self._each(jnp.sum)
+
+    def __getitem__(self, index) -> "Ball":
+        return self._each(lambda a: a[index])
+
+    def __add__(self, other) -> "Ball":
+        other = Ball.of(other)
+        return Ball(self.value + other.value, self.radius + other.radius, self.size + other.size)
+
+    def __neg__(self) -> "Ball":
+        return Ball(-self.value, self.radius, self.size)
+
+    def __sub__(self, other) -> "Ball":
+        return self + -Ball.of(other)
+
+    def __mul__(self, other) -> "Ball":
+        return _product(_times, self, other)
+
+    def __matmul__(self, other) -> "Ball":
+        return _product(jnp.matmul, self, other)
+
+    def __rmatmul__(self, other) -> "Ball":
+        return _product(jnp.matmul, other, self)
+
+    __radd__, __rmul__ = __add__, __mul__
+
+    def _each(self, function: Callable[[Array], Array]) -> "Ball":
+        return Ball(function(self.value), function(self.radius), function(self.size))
 
 
-def added(*terms: Bounded) -> Bounded:
-    """Their sum (B1), with its rounding (B4)."""
-    eps = jnp.finfo(terms[0].value.dtype).eps
-    error = sum(term.error_bound + 2 * eps * jnp.abs(term.value) for term in terms)
-    return Bounded(sum(term.value for term in terms), error)
+def einsum(subscripts: str, first: Ball | Array, second: Ball | Array) -> Ball:
+    """`jnp.einsum` of two factors."""
+    return _product(lambda a, b: jnp.einsum(subscripts, a, b), first, second)
+
+
+def _product(multiply: Callable[[Array, Array], Array], first, second) -> Ball:
+    """What is linear in each of two factors."""
+    a, b = Ball.of(first), Ball.of(second)
+    radius = multiply(jnp.abs(a.value) + a.radius, b.radius) + multiply(a.radius, jnp.abs(b.value))
+    return Ball(multiply(a.value, b.value), radius, multiply(a.size, b.size))
+
+
+def _times(a: Array, b: Array) -> Array:
+    """A factor of exactly 0 takes no part, however little is known of the other."""
+    return jnp.where((a == 0) | (b == 0), 0, a * b)

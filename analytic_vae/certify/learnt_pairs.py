@@ -6,19 +6,16 @@ import numpy as np
 
 from ..moments.quadrature_rule import StatisticLaw, least_squares_series
 from ..types import Array, Float
-from .ball import SAFETY, Bounded
+from .ball import Ball, Bounded
 from .box_series import box_coefficients, expectations, frequencies
 from .encoder_functions import MEAN, encoder_functions, middle_and_half
 from .joint_law import waves
 from .learnt import Learnt
-from .output_terms import ROUNDING
 from .pairs import Parts, by_parts, by_series
 
 
-def _second_moments(learnt: Learnt, gram, gram_size, middles, mean: Bounded, own: Bounded) -> Bounded:
-    """`T3 = sum_jk H_jk E s_j s_k`, from moments of `s_j` less the middle of its code; H is summed from `gram_size`.
-
-    B68, with roundings by B4.
+def _second_moments(learnt: Learnt, gram: Ball, middles, mean: Bounded, own: Bounded) -> Ball:
+    """`T3 = sum_jk H_jk E s_j s_k`, from moments of `s_j` less the middle of its code (B68).
 
     `own: [C, R]` are those of two codes of one feature.
     """
@@ -27,19 +24,14 @@ def _second_moments(learnt: Learnt, gram, gram_size, middles, mean: Bounded, own
     apart = first // R != second // R
     first, second = first[apart], second[apart]
     here = np.arange(C)[:, None], learnt.own
-    values, errors = (jnp.zeros_like(gram).at[here].set(found) for found in (own.value, own.error_bound))
+    values, errors = (jnp.zeros_like(gram.value).at[here].set(found) for found in (own.value, own.error_bound))
     if first.size:
         pairs = _pair_moments(learnt, first, second, jnp.diagonal(values + errors))
         for one, other in ((first, second), (second, first)):
             values, errors = values.at[one, other].set(pairs.value), errors.at[one, other].set(pairs.error_bound)
-    shift = jnp.outer(middles, mean.value)
-    whole = values + shift + shift.T + jnp.outer(middles, middles)
-    shift_error = jnp.outer(jnp.abs(middles), mean.error_bound)
-    sizes = jnp.abs(values) + jnp.abs(shift) + jnp.abs(shift.T) + jnp.abs(jnp.outer(middles, middles))
-    eps = ROUNDING * jnp.finfo(gram.dtype).eps
-    errors = errors + shift_error + shift_error.T + eps * sizes
-    error = jnp.sum(jnp.where(gram == 0, 0, jnp.abs(gram) * errors)) + eps * jnp.sum(gram_size * sizes)
-    return Bounded(jnp.sum(gram * whole), SAFETY * error)
+    shift = middles[:, None] * Ball.of(mean)[None]
+    whole = Ball.of(Bounded(values, errors)) + shift + shift.T + jnp.outer(middles, middles)
+    return (gram * whole).sum()
 
 
 def _pair_moments(learnt: Learnt, first: np.ndarray, second: np.ndarray, squares: Float[Array, " C"]) -> Bounded:

@@ -5,13 +5,12 @@ from ..model.carried_encoder import CarriedEncoder, learnt_part
 from ..moments.budget import require_memory
 from ..moments.codes import codes
 from ..spectral.resolution import Resolution
-from .ball import added
 from .carried_terms import carried_terms
 from .joint_law import AT_ONCE
 from .learnt import Learnt, Orders
 from .learnt_terms import _between, _learnt_terms
 from .output_terms import WhitenedOutput, output_terms
-from .terms import Certificate, LossContribution
+from .terms import Certificate
 from .units import Units, check_regularity, check_units
 
 
@@ -36,8 +35,7 @@ def certificate(source, layer, target, encoder, resolution: Resolution) -> Certi
         terms.append(_learnt_terms(learnt, layer, target, rest, units, output))
         if carried:
             terms.append(_between(learnt, code[:carried], parts, first))
-    R1, S1, T2, T3 = (added(*(getattr(one, name) for one in terms)) for name in ("R1", "S1", "T2", "T3"))
-    return Certificate.of(target, LossContribution(R1, S1, T2, T3), output)
+    return Certificate.of(target, sum(terms[1:], terms[0]), output)
 
 
 def check_certificate(source, layer, target, encoder, resolution: Resolution) -> None:

@@ -4,11 +4,11 @@ import equinox as eqx
 import jax.numpy as jnp
 
 from ..model.feature_model import FeatureModel, whitening
-from .ball import Bounded, added
+from .ball import Ball, Bounded
 
 TERMS = ("R1", "R2", "R3", "S1", "S2", "T1", "T2", "T3", "U1", "U2", "U3", "loss")
 
-R2_ROUNDING = 16  # units in the last place, of R2, which is a sum of logarithms (B4)
+LOGARITHMS = 2  # by how much the size of a sum of logarithms is larger (B4)
 
 
 class Certificate(eqx.Module):
@@ -33,19 +33,22 @@ class Certificate(eqx.Module):
         R1, S1, T2, T3 = features.R1, features.S1, features.T2, features.T3
         U1, U2, U3 = output.U1, output.U2, output.U3
         _, variance, log_det = whitening(target)
-        T1 = added(U1, U2, U3)
-        S2 = added(T1, T2, T3)
-        both = added(S1, S2)
-        R3 = Bounded(both.value / (2 * variance), both.error_bound / (2 * variance))
+        T1 = U1 + U2 + U3
+        S2 = T1 + T2 + T3
+        R3 = (S1 + S2) * (1 / (2 * variance))
         R2 = target.neurons / 2 * jnp.log(2 * jnp.pi) + log_det
-        R2 = Bounded(R2, R2_ROUNDING * jnp.finfo(R2.dtype).eps * (target.neurons + jnp.abs(log_det)))
-        return cls(R1, R2, R3, S1, S2, T1, T2, T3, U1, U2, U3, added(R1, R2, R3))
+        R2 = Ball.of(R2, LOGARITHMS * (target.neurons + jnp.abs(log_det)))
+        terms = R1, R2, R3, S1, S2, T1, T2, T3, U1, U2, U3, R1 + R2 + R3
+        return cls(*(term.bounded() for term in terms))
 
 
 class LossContribution(eqx.Module):
     """What some of the features add to the terms of the loss; to `T3` with each other."""
 
-    R1: Bounded
-    S1: Bounded
-    T2: Bounded
-    T3: Bounded
+    R1: Ball
+    S1: Ball
+    T2: Ball
+    T3: Ball
+
+    def __add__(self, other: "LossContribution") -> "LossContribution":
+        return LossContribution(self.R1 + other.R1, self.S1 + other.S1, self.T2 + other.T2, self.T3 + other.T3)

@@ -11,12 +11,12 @@ import pytest
 import reference
 
 import analytic_vae as av
-from analytic_vae.certify.ball import Bounded
+from analytic_vae.certify.ball import ROUNDING, Ball, Bounded
 from analytic_vae.certify.carried_terms import _code_moments, _rate, _with_codes
 from analytic_vae.certify.joint_law import source_sizes
 from analytic_vae.certify.learnt import Learnt
 from analytic_vae.certify.learnt_pairs import _second_moments
-from analytic_vae.certify.output_terms import ROUNDING, WhitenedOutput, output_terms
+from analytic_vae.certify.output_terms import WhitenedOutput, output_terms
 from analytic_vae.certify.terms import Certificate, LossContribution
 from analytic_vae.certify.units import Units
 from analytic_vae.spectral.projected_law import Projection
@@ -59,8 +59,9 @@ def test_whitening(scale):
     single = cases.cast((layer, target), np.float32)
     found, exact = WhitenedOutput.of(*single), WhitenedOutput.of(*cases.cast(single, np.float64))
     for name in ("inverse", "linear", "centre", "decoder"):
-        error = np.abs(np.asarray(getattr(found, name), float) - np.asarray(getattr(exact, name)))
-        assert np.all(error <= ROUNDING * np.finfo(np.float32).eps * np.asarray(getattr(found, name + "_size"), float))
+        one = getattr(found, name)
+        error = np.abs(np.asarray(one.value, float) - np.asarray(getattr(exact, name).value))
+        assert np.all(error <= ROUNDING * np.finfo(np.float32).eps * np.asarray(one.size, float))
 
 
 def test_second_moments_of_the_output():
@@ -74,10 +75,11 @@ def test_second_moments_of_the_output():
     parts, units = WhitenedOutput.of(layer, target), Units.of(source, layer)
     found = jax.jit(lambda s: output_terms(s, layer, parts, units, resolution))(source)
     points, mass = reference.points(cases.oracle_model(source), None, reference.Rule(24, 16))
-    scale = 1 / float(target.noise) if parts.inverse[0, 0] != 1 else 1.0
+    scale = 1 / float(target.noise) if parts.inverse.value[0, 0] != 1 else 1.0
     psi = np.tanh(points @ weight.T + bias) @ output.T * scale
     linear = (points @ skip.T - np.asarray(target.mean)) * scale
-    for term, exact in ((found.U1, linear**2), (found.U2, 2 * linear * psi), (found.U3, psi**2)):
+    for ball, exact in ((found.U1, linear**2), (found.U2, 2 * linear * psi), (found.U3, psi**2)):
+        term = ball.bounded()
         assert abs(float(term.value) - mass @ exact.sum(axis=1)) <= float(term.error_bound) + 1e-12
         assert float(term.error_bound) < 0.1
 
@@ -95,7 +97,7 @@ def test_products_of_codes():
     moment_error[0, 1] = moment_error[1, 0] = np.inf
     as_bounded = lambda value, error: Bounded(jnp.asarray(value), jnp.asarray(error))  # noqa: E731
     first, second = as_bounded(mean, mean_error), as_bounded(moment, moment_error)
-    found = _second_moments(learnt, jnp.asarray(gram), jnp.abs(gram), jnp.asarray(middles), first, second)
+    found = _second_moments(learnt, Ball.of(jnp.asarray(gram)), jnp.asarray(middles), first, second).bounded()
     sizes = []
     for signs in np.array(np.meshgrid(*[[-1, 1]] * 4)).reshape(4, -1).T:
         m, s = mean + signs[:2] * mean_error, np.diag(moment) + signs[2:] * np.diag(moment_error)
@@ -108,11 +110,11 @@ def test_rates_of_carried_features():
     """B67, B69: states of mass 0 take no part; one that is impossible for the target makes the bound infinite."""
     masses = jnp.asarray([[0.2, 0.8, 0.0], [0.5, 0.25, 0.25]])
     target = jnp.log(jnp.asarray([[0.3, 0.7, 0.0], [0.1, 0.1, 0.8]]))
-    found = _rate(masses, jnp.log(masses), target)
+    found = _rate(masses, jnp.log(masses), target).bounded()
     exact = -np.nansum(np.asarray(masses) * np.where(np.asarray(masses) > 0, np.asarray(target), 0))
     assert abs(float(found.value) - exact) <= float(found.error_bound) < 1e-13
     impossible = target.at[1, 2].set(-jnp.inf)
-    assert np.isinf(_rate(masses, jnp.log(masses), impossible).error_bound)
+    assert np.isinf(_rate(masses, jnp.log(masses), impossible).bounded().error_bound)
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
@@ -125,17 +127,17 @@ def test_carried_codes(dtype):
     source, target, layer = cases.cast((source, target, layer), dtype)
     parts, units = WhitenedOutput.of(layer, target), Units.of(source, layer)
     given = jnp.asarray(code, dtype)
-    T2 = _with_codes(source, parts, units, given, av.Resolution(8))
-    T3 = _code_moments(source.prior.masses, given, parts)
+    T2 = _with_codes(source, parts, units, given, av.Resolution(8)).bounded()
+    T3 = _code_moments(source.prior.masses, given, parts).bounded()
     index, _, _ = reference.states(cases.oracle_model(cases.cast(source, np.float64)))
     wide = WhitenedOutput.of(*cases.cast((layer, target), np.float64))
     exact_source = cases.cast(source, np.float64)
     masses = np.asarray(exact_source.prior.masses)[np.arange(2), index].prod(axis=1)
     vectors = np.asarray(exact_source.atom_vectors)
     x = np.asarray(exact_source.mean) + np.stack([vectors[:, np.arange(2), state].sum(axis=1) for state in index])
-    f = x @ np.asarray(wide.linear).T + np.asarray(wide.centre)
+    f = x @ np.asarray(wide.linear.value).T + np.asarray(wide.centre.value)
     codes = np.asarray(given, float)[np.arange(2), 0, index]
-    along = codes @ np.asarray(wide.decoder).T
+    along = codes @ np.asarray(wide.decoder.value).T
     for found, exact in ((T2, -2 * masses @ (f * along).sum(axis=1)), (T3, masses @ (along**2).sum(axis=1))):
         assert abs(float(found.value) - exact) <= float(found.error_bound)
         assert float(found.error_bound) < (1e-11 if dtype == np.float64 else 1e-2)
@@ -146,7 +148,7 @@ def test_sums_of_terms():
     rng = np.random.default_rng(5)
     names = ("R1", "S1", "T2", "T3", "U1", "U2", "U3")
     value, error = rng.normal(size=7), rng.uniform(0, 0.1, 7)
-    terms = {n: Bounded(jnp.asarray(v), jnp.asarray(e)) for n, v, e in zip(names, value, error, strict=True)}
+    terms = {n: Ball.of(Bounded(jnp.asarray(v), jnp.asarray(e))) for n, v, e in zip(names, value, error, strict=True)}
     target = cases.model(rng, 3, 2, 2, "full")
     found = Certificate.of(
         target, LossContribution(*(terms[n] for n in names[:4])), SimpleNamespace(**{n: terms[n] for n in names[4:]})
