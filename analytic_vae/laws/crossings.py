@@ -1,8 +1,11 @@
 """Where a function of one coordinate crosses a level: cells on which it rises or falls, and a root in each."""
 
+from functools import cache
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ..model.activation import Activation
 from ..spectral.quadrature import even_steps
@@ -12,6 +15,8 @@ BREAKS = 64  # places at which quadrature is split where nobody says where a fun
 
 TURNS = 128  # turning points that are looked for where nobody says where they are
 
+MANY = 32  # turning points up to which they are found beforehand, and the cells between them are few
+
 FINE = 1024, 256  # nodes between which they are looked for: on the whole axis, and in each window
 
 HALVINGS = {"float32": 32, "float64": 62}
@@ -20,12 +25,14 @@ HALVINGS = {"float32": 32, "float64": 62}
 class Cells(eqx.Module):
     """A function on nodes between which it is monotone, at most `roots` of which a level crosses.
 
-    `breaks` are places at which quadrature over the axis had better be split.
+    `breaks` are places at which quadrature over the axis had better be split; `fine` are nodes at which to look whether
+    turns were missed, none where they are declared.
     """
 
     nodes: Float[Array, " P"]
     values: Float[Array, " P"]
     breaks: Float[Array, " breaks"]
+    fine: Float[Array, " F"]
     activation: Activation
     roots: int = eqx.field(static=True)
 
@@ -34,17 +41,24 @@ class Cells(eqx.Module):
         """On `[low, high]`; the windows are where most of the mass is."""
         low, high, windows = jax.lax.stop_gradient((low, high, windows))
         if activation.turns is not None:
-            turns = jnp.asarray(activation.turns, low.dtype)
             breaks = jnp.asarray((*activation.turns, *activation.breaks), low.dtype)
-            nodes = jnp.concatenate([low[None], jnp.clip(turns, low, high), high[None]])
-            return cls(nodes, activation(nodes), breaks, activation, nodes.size - 1)
+            return cls(
+                *_few(activation, activation.turns, low, high),
+                breaks,
+                low[None][:0],
+                activation,
+                len(activation.turns) + 1,
+            )
         kinks = jnp.clip(jnp.asarray(activation.kinks, low.dtype), low, high)
         whole, near = (jnp.linspace(0, 1, count, dtype=low.dtype) for count in FINE)
         near = windows[:, :1] + (windows[:, 1:] - windows[:, :1]) * near[None]
-        nodes = jnp.sort(jnp.concatenate([low + (high - low) * whole, near.ravel(), kinks]))
-        nodes = jnp.sort(jnp.concatenate([nodes, _turns(activation, nodes)]))
-        values = activation(nodes)
-        return cls(nodes, values, jnp.concatenate([kinks, even_steps(nodes, values, BREAKS)]), activation, TURNS)
+        fine = jnp.sort(jnp.concatenate([low + (high - low) * whole, near.ravel(), kinks]))
+        breaks = jnp.concatenate([kinks, even_steps(fine, activation(fine), BREAKS)])
+        turns = _found_turns(activation)
+        if turns is not None:
+            return cls(*_few(activation, turns, low, high), breaks, fine, activation, len(turns) + 1)
+        nodes = jnp.sort(jnp.concatenate([fine, _turns(activation, fine)]))
+        return cls(nodes, activation(nodes), breaks, low[None][:0], activation, TURNS)
 
     @property
     def special(self) -> Float[Array, " breaks"]:
@@ -90,6 +104,10 @@ class Cells(eqx.Module):
     @property
     def more(self) -> Float[Array, ""]:
         """The share of the cells in which a level may be crossed unseen: where the function turns within a cell."""
+        if self.fine.size:
+            rising = _slope(self.activation, self.fine) > 0
+            inside = (self.nodes > self.nodes[0]) & (self.nodes < self.nodes[-1])
+            return (jnp.sum(rising[1:] != rising[:-1]) > jnp.sum(inside)).astype(self.nodes.dtype)
         middle = self.activation((self.nodes[1:] + self.nodes[:-1]) / 2)
         low, high = jnp.minimum(self.values[1:], self.values[:-1]), jnp.maximum(self.values[1:], self.values[:-1])
         rounding = 8 * jnp.finfo(low.dtype).eps * jnp.maximum(jnp.abs(low), jnp.abs(high))
@@ -97,10 +115,44 @@ class Cells(eqx.Module):
         return jnp.mean(outside.astype(low.dtype))
 
 
+def _few(activation: Activation, turns: tuple[float, ...], low: Scalar, high: Scalar) -> tuple[Array, Array]:
+    """The ends of the axis and the turns between, and the values there."""
+    between = jnp.clip(jnp.asarray(turns, low.dtype), low, high)
+    nodes = jnp.concatenate([low[None], between, high[None]])
+    return nodes, activation(nodes)
+
+
+@cache
+def _found_turns(activation: Activation) -> tuple[float, ...] | None:
+    """Kinks and turning points of a function that declares no turns; None if there are many, or if it is traced."""
+    steps = np.geomspace(1e-5, 1e5, 4001)
+    grid = np.unique(np.concatenate([-steps, np.linspace(-40, 40, 8001), steps, activation.kinks]))
+    kinks = np.asarray(activation.kinks)
+    try:
+        with jax.ensure_compile_time_eval():
+            rising = lambda z: np.asarray(_slope(activation, jnp.asarray(z)) > 0)  # noqa: E731
+            up = rising(grid)
+            (place,) = np.nonzero(up[1:] != up[:-1])
+            if place.size > MANY:
+                return None
+            low, high, first = grid[place], grid[place + 1], up[place]
+            for _ in range(HALVINGS["float64"]):
+                middle = (low + high) / 2
+                same = rising(middle) == first
+                low, high = np.where(same, middle, low), np.where(same, high, middle)
+    except Exception:  # a function of something that is traced
+        return None
+    new = [one for one in low if np.all(np.abs(one - kinks) > 1e-6 * (1 + abs(one)))]
+    return tuple(sorted(map(float, [*kinks, *new])))
+
+
+def _slope(activation: Activation, z: Array) -> Array:
+    return jax.jvp(activation, (z,), (jnp.ones_like(z),))[1]
+
+
 def _turns(activation: Activation, nodes: Float[Array, " P"]) -> Float[Array, " turns"]:
     """Turning points between nodes, by halving on the sign of the slope."""
-    slope = lambda z: jax.jvp(activation, (z,), (jnp.ones_like(z),))[1]  # noqa: E731
-    rising = slope(nodes) > 0
+    rising = _slope(activation, nodes) > 0
     changes = rising[1:] != rising[:-1]
     place = jax.lax.top_k(changes.astype(nodes.dtype), min(TURNS, changes.size))[1]
     low, high, first = nodes[place], nodes[place + 1], rising[place]
@@ -108,7 +160,7 @@ def _turns(activation: Activation, nodes: Float[Array, " P"]) -> Float[Array, " 
     def halve(_, ends):
         low, high = ends
         middle = low + (high - low) / 2
-        same = (slope(middle) > 0) == first
+        same = (_slope(activation, middle) > 0) == first
         return jnp.where(same, middle, low), jnp.where(same, high, middle)
 
     return jax.lax.stop_gradient(jax.lax.fori_loop(0, HALVINGS[nodes.dtype.name], halve, (low, high))[0])

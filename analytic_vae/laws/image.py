@@ -36,6 +36,8 @@ WINDOWS = 16  # states about which cells are looked for
 
 AT_ONCE = 16  # states whose second coordinate is integrated over together
 
+HELD, FEW = 2**23, 2**14  # numbers of cells held together; nodes beside which so many can be for several states
+
 LINES = 4  # crossings along the line of regression that are looked for, in each state
 
 ABOUT = (-8.0, -3.0, -1.0, 0.0, 1.0, 3.0, 8.0)  # widths about them at which panels end
@@ -153,17 +155,19 @@ class Image(eqx.Module):
             def region(z):
                 return _intervals(inner, b, level - a * psi(z))
 
-            edges, inside = jax.vmap(region)(point[0] + x)
+            edges, inside = jax.lax.map(region, point[0] + x, batch_size=min(x.size, together))
             tails = self.rest.inner_tail(x, weight, edges - point[1])
             tails = jnp.concatenate([weight[:, None], tails, jnp.zeros_like(weight)[:, None]], axis=1)
             return mass * jnp.sum(jnp.where(inside, tails[:, :-1] - tails[:, 1:], 0))
 
-        return self._over_states(one_state)
+        # Of a function that nobody knows the turns of there are thousands of cells.
+        together = max(1, HELD // (2 * self.dimension * inner.nodes.size))
+        return self._over_states(one_state, AT_ONCE if together > FEW else 1)
 
-    def _over_states(self, function: Callable):
-        """The sum over states of what the function gives for one, `AT_ONCE` of them together."""
+    def _over_states(self, function: Callable, together: int = AT_ONCE):
+        """The sum over states of what the function gives for one, so many of them together."""
         given = self.states.points, self.states.masses
-        size = min(AT_ONCE, given[1].size)
+        size = min(together, given[1].size)
         return jax.tree.map(
             lambda leaf: leaf.sum(axis=0), jax.lax.map(jax.checkpoint(function), given, batch_size=size)
         )
