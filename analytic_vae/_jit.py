@@ -20,44 +20,57 @@ P = ParamSpec("P")
 
 T = TypeVar("T")
 
-CHOICE = "xla_cpu_use_fusion_emitters"
+CHOICE, LEVEL = "xla_cpu_use_fusion_emitters", "xla_backend_optimization_level"
 
 with ThreadPoolExecutor(1) as elsewhere:  # this module may be imported inside of a transformation, a new thread is not
     OUTSIDE = elsewhere.submit(get_opaque_trace_state).result()
 
 
-def compiled(function: Callable[P, T]) -> Callable[P, T]:
-    """`equinox.filter_jit`, and on CPUs with XLA's older generator of code where the function is called as it is.
+def never(*_, **__) -> bool:
+    """For functions that are always optimised."""
+    return False
 
-    With jaxlib 0.10 that one compiles the loss in half the time, its gradient in two thirds, and they run as fast.
+
+def always(*_, **__) -> bool:
+    """For functions that are called once, and run for less time than it would take to optimise them."""
+    return True
+
+
+def compiled(function: Callable[P, T], quick: Callable[P, bool] = never) -> Callable[P, T]:
+    """`equinox.filter_jit`, and on CPUs, where the function is called as it is, with other options of XLA.
+
+    Its older generator of code compiles the loss in half the time, with jaxlib 0.10, and it runs as fast. And where
+    `quick(arguments)` says so nothing is optimised: that takes a third of the time, and runs three times as long.
     Inside of a larger program (`jit`, `grad`, `vmap`) that program's options are used: others are refused there.
     """
     inside = eqx.filter_jit(function)
 
     @functools.cache
-    def alone():
-        return eqx.filter_jit(function, compiler_options=_options())
+    def alone(unoptimised: bool):
+        return eqx.filter_jit(function, compiler_options=_options(unoptimised))
 
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> T:
         # The arguments do not tell by themselves: an activation may be a function of what is differentiated.
         free = get_opaque_trace_state() == OUTSIDE and all(map(is_concrete, jax.tree.leaves((args, kwargs))))
-        return (alone() if free else inside)(*args, **kwargs)
+        return (alone(bool(quick(*args, **kwargs))) if free else inside)(*args, **kwargs)
 
     return call
 
 
 @functools.cache
-def _options() -> dict[str, bool] | None:
+def _options(unoptimised: bool) -> dict[str, bool | int] | None:
     """None where there is no such choice, or the user has made it."""
-    if jax.default_backend() != "cpu" or CHOICE in os.environ.get("XLA_FLAGS", ""):
+    if jax.default_backend() != "cpu":
         return None
-    options = {CHOICE: False}
+    options = {} if CHOICE in os.environ.get("XLA_FLAGS", "") else {CHOICE: False}
+    if unoptimised and LEVEL not in os.environ.get("XLA_FLAGS", ""):
+        options[LEVEL] = 0
     try:
         jax.jit(lambda x: x + 1, compiler_options=options).lower(0.0).compile()
     except RuntimeError:  # a version of XLA without it
         return None
-    return options
+    return options or None
 
 
 def exact_products(function: Callable[P, T]) -> Callable[P, T]:

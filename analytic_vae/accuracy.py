@@ -11,6 +11,7 @@ import numpy as np
 
 from ._check import is_concrete
 from .model.feature_model import FeatureModel
+from .model.host import HostModel
 
 ACCURACY = 1e-3  # from which on a result warns: relative to the spread, or in nats
 
@@ -66,7 +67,7 @@ def _furthest(source: FeatureModel | None) -> str:
     """The feature of a source that is the likeliest reason."""
     if not isinstance(source, FeatureModel) or not is_concrete(source.prior.logits) or not is_concrete(source.decoder):
         return ""
-    masses, vectors = np.asarray(source.prior.masses, float), np.asarray(source.atom_vectors, float)
+    masses, vectors = HostModel.of(source)[:2]
     centred = vectors - np.einsum("nmk,mk->nm", vectors, masses)[:, :, None]
     reach = np.where(masses > 0, np.linalg.norm(centred, axis=0), 0)
     j, k = np.unravel_index(np.argmax(reach), reach.shape)

@@ -1,16 +1,18 @@
 """The loss of Theorem 3.1: algebra on expectations that the engine gives (`expectations.py`), and their bounds."""
 
+from functools import partial
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from ._check import is_concrete, require_flag, require_instance
-from ._jit import exact_products
+from ._jit import compiled, exact_products
 from .accuracy import warns
 from .certify.loss import certificate, check_certificate
 from .certify.terms import TERMS
-from .expectations import expected
+from .expectations import small, uncompiled, with_moments
 from .model.compatibility import check_layer
 from .model.encoder import AbstractEncoder
 from .model.feature_model import FeatureModel, decoder_matrix, whitening
@@ -199,8 +201,13 @@ def elbo(
     problem = Problem(*parts).checked("target")
     if certify:
         check_certificate(source, layer, target, encoder, resolution)
-    found = elbo_of(expected(problem), target)
+    found = _elbo(with_moments(problem), target)
     return certified(found, source, layer, target, encoder, resolution) if certify else found
+
+
+@partial(compiled, quick=lambda problem, _: small(problem))
+def _elbo(problem: Problem, target: FeatureModel) -> Elbo:
+    return elbo_of(uncompiled(problem), target)
 
 
 def certified(

@@ -5,6 +5,7 @@ the loss of them and a target, the closed forms the best target.
 """
 
 from dataclasses import replace
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +21,7 @@ from .model.dense_layer import DenseLayer
 from .model.encoder import AbstractEncoder
 from .model.feature_model import FeatureModel
 from .model.layer import AbstractLayer
-from .moments.budget import check_units_memory
+from .moments.budget import brief, check_units_memory
 from .moments.carried import carried, with_extra
 from .moments.expected import Expectations
 from .moments.layer_moments import LayerMoments
@@ -31,6 +32,8 @@ from .moments.reading import Reading
 from .moments.units import DenseMoments
 from .spectral.resolution import Resolution
 from .types import Array, Float
+
+ONE = 10  # calls that an evaluation is taken for: more of them belong into a program of the user's own
 
 
 @warns
@@ -75,18 +78,36 @@ def expectations(
 
 def expected(problem: Problem) -> Expectations:
     """The expectations of a checked problem."""
+    return _expected(with_moments(problem))
+
+
+def with_moments(problem: Problem) -> Problem:
+    """With the moments of a dense layer, which are compiled by themselves: they are the same for all encoders."""
     moments = problem.moments
     if moments is not None:
         moments = moments.mapped_by(problem.layer)
-    elif problem.layer.reads_input:  # compiled by itself: the same for all encoders
+    elif problem.layer.reads_input:
         given = problem.source, problem.layer, problem.resolution, problem.mesh, problem.clusters
         moments = compiled_moments(*given)
-    problem = replace(problem, moments=moments)
+    return replace(problem, moments=moments)
+
+
+def small(problem: Problem) -> bool:
+    """Whether one evaluation is not worth optimising."""
+    return problem.learnt is None or brief(problem.source, problem.layer, problem.learnt_shape, problem.resolution, ONE)
+
+
+@partial(compiled, quick=small)
+def _expected(problem: Problem) -> Expectations:
+    return uncompiled(problem)
+
+
+def uncompiled(problem: Problem) -> Expectations:
+    """The expectations of a checked problem with its moments, as part of a larger program."""
     closed = problem.layer.reads_input and problem.learnt is None  # all in the moments of the units
-    return _expected(problem) if problem.clusters is None or closed else _mixture(problem)
+    return _of_one(problem) if problem.clusters is None or closed else _mixture(problem)
 
 
-@compiled
 def _mixture(problem: Problem) -> Expectations:
     """The same as a mixture over components of the source, each on boxes of its own (a plan has those of the whole)."""
     weights, sources = problem.clusters.components(problem.source)
@@ -94,7 +115,7 @@ def _mixture(problem: Problem) -> Expectations:
 
     def one(component):
         source, moments = component
-        return _expected(replace(problem, source=source, moments=moments, plan=None))
+        return _of_one(replace(problem, source=source, moments=moments, plan=None))
 
     found = over_components(one, (sources, None if moments is None else moments.parts))
     mixture = lambda name: mean_of(weights, getattr(found, name))  # noqa: E731
@@ -118,8 +139,7 @@ def _mixture(problem: Problem) -> Expectations:
     )
 
 
-@compiled
-def _expected(problem: Problem) -> Expectations:
+def _of_one(problem: Problem) -> Expectations:
     # Carried features are those of the source, atom by atom: there its atoms are not replaced by fewer.
     atoms = None if problem.carried else problem.resolution.law_atoms
     box = None if problem.plan is None else jax.lax.stop_gradient(problem.plan.ridge)

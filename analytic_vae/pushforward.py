@@ -1,18 +1,22 @@
 """The law of a few projections of a layer's output."""
 
+from functools import partial
+from typing import NamedTuple
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from ._check import as_floating, is_concrete, require_finite, require_flag, require_instance, require_shape
-from ._jit import compiled, exact_products
+from ._jit import always, compiled, exact_products
 from .accuracy import warns
 from .certify.output_moments import output_moments
 from .certify.units import check_regularity, check_units
-from .laws.image import Image
+from .laws.image import Image, values_of
 from .laws.law import Law, LawBounds
 from .laws.series import LawSeries
+from .laws.states import States
 from .model.activation import ACTIVATIONS
 from .model.compatibility import check_layer
 from .model.feature_model import FeatureModel
@@ -20,7 +24,7 @@ from .model.layer import AbstractLayer, LinearLayer
 from .moments.budget import require_memory
 from .spectral.projected_law import Projection
 from .spectral.resolution import Resolution
-from .types import Array, ArrayLike, Float
+from .types import Array, ArrayLike, Float, Scalar
 
 MOST_UNITS = 2  # of a dense layer, whose law is taken together
 
@@ -69,8 +73,9 @@ def pushforward(
         _require_grid_memory(readout.shape[0], source, resolution, layer.units)
         if certify:
             check_units(source, layer.units, resolution)
-    image = _image(*_as_image(source, layer, readout), resolution)
-    law = _law(source, layer, readout, image, resolution)
+    known = _Known.of(source, layer, readout)
+    values = values_of(_projections(source, layer, readout, known)) if known.still else None
+    law = _law(source, layer, readout, known, values, resolution)
     if certify:
         law = _with_bounds(law, source, layer, readout, resolution)
     return law
@@ -84,15 +89,45 @@ def _with_bounds(law: Law, source, layer, readout, resolution) -> Law:
     return eqx.tree_at(lambda one: one.bounds, law, bounds, is_leaf=lambda leaf: leaf is None)
 
 
-def _as_image(source: FeatureModel, layer: AbstractLayer, readout: Float[Array, "D n2"]):
+class _Known(NamedTuple):
+    """What is known before anything is compiled: are there units, is there more beside them, is there no noise."""
+
+    units: bool
+    linear: bool
+    still: bool
+
+    @classmethod
+    def of(cls, source: FeatureModel, layer: AbstractLayer, readout: Float[Array, "D n2"]) -> "_Known":
+        """What is not known may be."""
+        sizes = [not is_concrete(one) or bool(one != 0) for one in _sizes(source, layer, readout)]
+        units, linear = sizes[0], layer.has_linear_part and sizes[1]
+        return cls(units, linear, not ((units and sizes[2]) or (linear and sizes[3])))
+
+
+@partial(compiled, quick=always)
+def _sizes(source: FeatureModel, layer: AbstractLayer, readout: Float[Array, "D n2"]) -> tuple[Scalar, ...]:
+    """Of what units add, of what goes past them, and of the noise in both."""
+    form = layer.form()
+    output, rows, offset = readout @ form.output, readout @ form.linear, readout @ form.offset
+    factor = source.noise if source.noise.ndim == 2 else jnp.diag(jnp.broadcast_to(source.noise, source.mean.shape))
+    sizes = output, jnp.append(rows, offset), form.weight @ factor, rows @ factor
+    return tuple(jnp.max(jnp.abs(one), initial=0) for one in sizes)
+
+
+@partial(compiled, quick=always)
+def _projections(source: FeatureModel, layer: AbstractLayer, readout: Float[Array, "D n2"], known: _Known):
+    return _as_image(source, layer, readout, known)[0]
+
+
+def _as_image(source: FeatureModel, layer: AbstractLayer, readout: Float[Array, "D n2"], known: _Known):
     """`Y = factors psi(Z)`: the law of Z, the factors, and the functions; the units stand before linear parts."""
     form = layer.form()
     D, identity = readout.shape[0], ACTIVATIONS["identity"]
     rows, offset, output = readout @ form.linear, readout @ form.offset, readout @ form.output
     units, bias, functions = form.weight, form.bias, [layer.activations[i] for i in layer.activation_index]
-    if not _may_be_some(output):
+    if not known.units:
         units, bias, output, functions = units[:0], bias[:0], output[:, :0], []
-    if layer.has_linear_part and (_may_be_some(rows) or _may_be_some(offset)):
+    if known.linear:
         units, bias = jnp.concatenate([units, rows]), jnp.concatenate([bias, offset])
         output, functions = jnp.concatenate([output, jnp.eye(D, dtype=output.dtype)], 1), [*functions, *[identity] * D]
     if not functions:  # constant
@@ -101,17 +136,10 @@ def _as_image(source: FeatureModel, layer: AbstractLayer, readout: Float[Array, 
     return Projection.of(source, units, bias), output, tuple(functions)
 
 
-def _may_be_some(array: Array) -> bool:
-    return not is_concrete(array) or bool(np.any(np.asarray(array) != 0))
-
-
-def _image(law: Projection, factors, functions, resolution: Resolution) -> Image | None:
-    return Image.of(law, factors, functions, resolution.frequencies)
-
-
-@compiled
-def _law(source, layer, readout, image: Image | None, resolution) -> Law:
-    """Moments and box; the series where it is needed: for densities of two and three projections, or without image."""
+@partial(compiled, quick=always)
+def _law(source, layer, readout, known: _Known, values: States | None, resolution) -> Law:
+    """Image, moments and box; the series where it is needed: for densities of two projections, or without image."""
+    image = Image.of(*_as_image(source, layer, readout, known), resolution.frequencies, known.still, values)
     series = None
     if image is None or readout.shape[0] > 1:
         series = LawSeries.of(source, layer, readout, resolution)

@@ -209,7 +209,7 @@ def _firing(source, layer, autoencoder, resolution):
             )
             factors = jnp.stack([readout @ form.output, jnp.ones(1, rows.dtype)], axis=1)
             functions = form.activation, "identity"
-        image = Image.of(law, factors, tuple(map(get_activation, functions)), resolution.frequencies)
+        image = Image.of(law, factors, tuple(map(get_activation, functions)), resolution.frequencies, still=False)
         return image.tail(threshold[None], False), image.accuracy
 
     threshold = autoencoder.threshold if autoencoder.kind == "jumprelu" else jnp.zeros_like(autoencoder.threshold)

@@ -1,11 +1,14 @@
 """The package's own functions compile alone, inside of other programs, and where XLA does not know the option."""
 
+import cases
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import pytest
 
+import analytic_vae as av
 from analytic_vae import _jit
+from analytic_vae.moments.budget import brief
 
 
 @pytest.fixture(autouse=True)
@@ -32,7 +35,8 @@ def test_alone_and_in_every_transform(monkeypatch):
     x = jnp.array(2.0)
     assert function(x) == function(x) == 8 and len(traces) == 1
     if jax.default_backend() == "cpu":
-        assert _jit._options() == {_jit.CHOICE: False}
+        assert _jit._options(False) == {_jit.CHOICE: False}
+        assert _jit._options(True) == {_jit.CHOICE: False, _jit.LEVEL: 0}
     assert jax.jit(function)(x) == eqx.filter_jit(lambda: function(x))() == 8
     assert jax.grad(function)(x) == jax.jit(jax.grad(function))(x) == jax.grad(jax.jit(function))(x) == 12
     scaled = lambda a: function(x, power=lambda y: a * y)  # noqa: E731
@@ -46,9 +50,24 @@ def test_a_choice_that_xla_does_not_know_is_left_out(monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", "")
     monkeypatch.setattr(_jit, "CHOICE", "xla_cpu_no_such_choice")
     function, _ = cubed()
-    assert _jit._options() is None and function(jnp.array(2.0)) == 8
+    assert _jit._options(False) is None and function(jnp.array(2.0)) == 8
 
 
 def test_the_users_choice_stays(monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", f"--{_jit.CHOICE}=true")
-    assert _jit._options() is None
+    assert _jit._options(False) is None
+    assert jax.default_backend() != "cpu" or _jit._options(True) == {_jit.LEVEL: 0}
+    monkeypatch.setenv("XLA_FLAGS", f"--{_jit.CHOICE}=true --{_jit.LEVEL}=3")
+    _jit._options.cache_clear()
+    assert _jit._options(True) is None
+
+
+def test_small_problems_are_not_optimised_and_large_ones_are():
+    """What is called once is optimised where that would take less time than it saves."""
+    small, large = cases.problem(0), cases.problem(0, m2=3)
+    asked = lambda parts, calls: brief(parts[0], parts[1], (1, parts[2].features, 3), av.Resolution(24), calls)  # noqa: E731
+    assert asked(small, 1) and asked(large, 100) and not asked(small, 100_000)
+    levels = []
+    function = _jit.compiled(lambda x: x + 1, quick=lambda x: levels.append(x.size) or x.size < 3)
+    assert function(jnp.zeros(2)).shape == (2,) and function(jnp.zeros(4)).shape == (4,)
+    assert jax.jit(function)(jnp.zeros(2)).shape == (2,) and levels == [2, 4]  # inside of a program it is not asked

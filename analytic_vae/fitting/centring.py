@@ -12,6 +12,7 @@ import numpy as np
 
 from ..model.encoder import AbstractEncoder
 from ..model.feature_model import FeatureModel
+from ..model.host import HostModel
 from ..model.layer import AbstractLayer
 from ..types import Array, Float
 
@@ -37,7 +38,7 @@ class Centred(NamedTuple):
 
 def centred(source: FeatureModel, layer: AbstractLayer) -> Centred | None:
     """The problem near zero; None if it is not far from there, in units of its spreads."""
-    mean, covariance = (np.asarray(part, np.float64) for part in source.moments())
+    mean, covariance = HostModel.of(source).moments()
     found = layer.about(mean)
     if found is None:
         return None

@@ -6,12 +6,13 @@ All read each feature of a guess as if all the rest of `f` were Gaussian. The ev
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from .._jit import exact_products
+from .._jit import always, compiled, exact_products
 from ..model.encoder import AbstractEncoder, ExponentialEncoder, GaussianEncoder, NeuralEncoder, SoftmaxEncoder
 from ..types import Array, Float, PRNGKeyArray
 from .guess import Guess
@@ -92,6 +93,11 @@ ENCODERS = {
 @exact_products
 def initial_encoder(kind: str, statistics: int, guess: Guess, *, key: PRNGKeyArray) -> AbstractEncoder:
     """The encoder of that kind, which reads so many statistics, for a guess."""
+    return _initial(kind, statistics, guess, key)
+
+
+@partial(compiled, quick=always)
+def _initial(kind: str, statistics: int, guess: Guess, key: PRNGKeyArray) -> AbstractEncoder:
     readout, offset, kappa = _matched_filters(guess)
     noise = jax.random.normal(key, readout.shape, readout.dtype)
     second = SECOND * noise * jnp.linalg.norm(readout, axis=1, keepdims=True) / readout.shape[1] ** 0.5

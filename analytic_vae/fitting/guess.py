@@ -1,11 +1,12 @@
 """What a fit begins with: the source's own features pushed through the layer, and what is left of it."""
 
+from functools import partial
 from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 
-from .._jit import compiled, exact_products
+from .._jit import always, compiled, exact_products
 from ..model.feature_model import FeatureModel
 from ..model.layer import AbstractLayer
 from ..moments.layer_moments import LayerMoments
@@ -39,25 +40,25 @@ def pushed_features(
     than the source has alive (a share of the variance above 1e-9), the principal directions of what is left get the
     atoms of a Gaussian. `atoms: [m2, K]`, if given, replace the atoms (masses are then uniform).
     """
-    mean, covariance, decoder = _regression(source, layer, resolution)
-    prior = source.prior
-    share = jnp.sum(decoder**2, axis=0) * prior.variance
-    order = np.argsort(-np.asarray(share), kind="stable")[:features]
-    kept = np.sort(order[np.asarray(share)[order] > DEAD * np.sum(np.asarray(share))])
-    own_atoms, masses, decoder = prior.atoms[kept], prior.masses[kept], decoder[:, kept]
+    mean, covariance, decoder, variance, masses = map(np.asarray, _regression(source, layer, resolution))
+    own_atoms, dtype = np.asarray(source.prior.atoms), mean.dtype
+    share = np.sum(decoder**2, axis=0) * variance
+    order = np.argsort(-share, kind="stable")[:features]
+    kept = np.sort(order[share[order] > DEAD * np.sum(share)])
+    own_atoms, masses, decoder, variance = own_atoms[kept], masses[kept], decoder[:, kept], variance[kept]
     if features > kept.size:
-        left = covariance - (decoder * prior.variance[kept][None]) @ decoder.T
+        left = covariance - (decoder * variance[None]) @ decoder.T
         extra = features - kept.size
-        values, vectors = jnp.linalg.eigh((left + left.T) / 2)
+        values, vectors = np.linalg.eigh((left + left.T) / 2)
         order = np.arange(extra) % values.size
-        directions = vectors[:, ::-1][:, order] * jnp.sqrt(jnp.maximum(values[::-1][order], 0))[None] * 0.7
-        grid, mass = gaussian_atoms(prior.atoms.shape[1], prior.atoms.dtype)
-        own_atoms = jnp.concatenate([own_atoms, jnp.broadcast_to(grid, (extra, grid.size))])
-        masses = jnp.concatenate([masses, jnp.broadcast_to(mass, (extra, grid.size))])
-        decoder = jnp.concatenate([decoder, directions], axis=1)
+        directions = vectors[:, ::-1][:, order] * np.sqrt(np.maximum(values[::-1][order], 0))[None] * 0.7
+        grid, mass = gaussian_atoms(own_atoms.shape[1], dtype)
+        own_atoms = np.concatenate([own_atoms, np.broadcast_to(grid, (extra, grid.size))])
+        masses = np.concatenate([masses, np.broadcast_to(mass, (extra, grid.size))])
+        decoder = np.concatenate([decoder, directions], axis=1)
     if atoms is not None:
-        own_atoms, masses = atoms, jnp.full_like(atoms, 1 / atoms.shape[1])
-    return Guess(own_atoms, masses, decoder, mean, covariance)
+        own_atoms, masses = np.asarray(atoms), np.full(atoms.shape, 1 / atoms.shape[1])
+    return Guess(*(jnp.asarray(part, dtype) for part in (own_atoms, masses, decoder, mean, covariance)))
 
 
 def gaussian_atoms(count: int, dtype) -> tuple[Array, Array]:
@@ -69,8 +70,9 @@ def gaussian_atoms(count: int, dtype) -> tuple[Array, Array]:
     return jnp.asarray(grid, dtype), jnp.asarray(mass, dtype)
 
 
-@compiled
-def _regression(source: FeatureModel, layer: AbstractLayer, resolution: Resolution) -> tuple[Array, Array, Array]:
+@partial(compiled, quick=always)
+def _regression(source: FeatureModel, layer: AbstractLayer, resolution: Resolution) -> tuple[Array, ...]:
+    """Mean and covariance of `f`, the directions of all features, their variances and masses."""
     prior, reading = source.prior, Reading.of(source, layer, resolution)
     form, moments = reading.form, LayerMoments.of_ridge(source, reading.form, reading.axis)
     mean, covariance = moments.output()
@@ -83,4 +85,4 @@ def _regression(source: FeatureModel, layer: AbstractLayer, resolution: Resoluti
     psi_cross = jnp.sum((prior.atoms - prior.mean[:, None]) * moments.psi_states[0], axis=1)
     cross = form.linear @ input_cross + jnp.outer(form.output, psi_cross)
     direction = jnp.where(alive[None], cross / jnp.where(alive, variance, 1)[None], 0)
-    return mean, covariance, direction
+    return mean, covariance, direction, variance, masses

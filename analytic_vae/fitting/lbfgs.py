@@ -1,22 +1,26 @@
 """L-BFGS on the profiled loss."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from scipy.optimize import minimize
 
-from .._jit import compiled
+from .._jit import always, compiled
 from ..closed_form import profiled
 from ..model.carried_encoder import learnt_part, with_learnt
 from ..model.encoder import AbstractEncoder
 from ..types import Array, Float
 from .fisher import directions, fisher, step_in_metric
 from .options import FitOptions
-from .problem import FitProblem, TooCoarse, believed, moment_error_limit
+from .problem import BELIEVED, FitProblem, TooCoarse, believed
 from .progress import Progress
 from .result import StartResult, Stop
 
 ROUND = 30  # steps of L-BFGS in one set of coordinates
+
+CALLS = 100  # evaluations that a fit is taken for, where it is decided whether to optimise them
 
 
 class _Enough(Exception):
@@ -80,7 +84,7 @@ class _Descent:
         if not (np.isfinite(loss) and np.all(np.isfinite(gradient)) and believed(moment_error, self.believable)):
             self.rejected += int(np.isfinite(self.least))
             return self.least + abs(self.least) + 1, np.zeros_like(gradient)
-        self.believable = min(self.believable, float(moment_error_limit(moment_error)))
+        self.believable = min(self.believable, max(BELIEVED, 2 * moment_error))
         if loss < self.least:
             self.least, self.best = loss, found
         return loss, gradient
@@ -92,7 +96,7 @@ class _Descent:
             raise _Enough
 
 
-@compiled
+@partial(compiled, quick=always)
 def coordinates(problem: FitProblem, encoder: AbstractEncoder) -> Float[Array, "m L L"]:
     """Of the Fisher metric at an encoder."""
     learnt = learnt_part(encoder)
@@ -100,7 +104,7 @@ def coordinates(problem: FitProblem, encoder: AbstractEncoder) -> Float[Array, "
     return directions(fisher(problem.source, problem.layer, atoms, learnt))
 
 
-@compiled
+@partial(compiled, quick=lambda *given: given[3].brief(given[2], CALLS))
 def profiled_value_and_grad(step: Float[Array, "m L"], columns: Float[Array, "m L L"], encoder, problem: FitProblem):
     """`((loss, (encoder, elbo, target)), gradient)` after a step in the coordinates of the Fisher metric."""
 

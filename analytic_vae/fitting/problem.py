@@ -1,20 +1,23 @@
 """What is fitted: a source and a layer, and what stays while an encoder is learnt for them."""
 
 from dataclasses import replace
+from functools import partial
 
 import equinox as eqx
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 
 from .._jit import compiled
 from ..closed_form import Noise, target_of
 from ..elbo import Elbo, elbo_of
 from ..expectations import compiled_moments, expected
+from ..model.carried_encoder import learnt_part
 from ..model.conditioning import Clusters, clusters_of
 from ..model.encoder import AbstractEncoder
 from ..model.feature_model import FeatureModel
 from ..model.layer import AbstractLayer
-from ..moments.budget import check_memory, check_units_memory
+from ..moments.budget import brief, check_memory, check_units_memory
 from ..moments.expected import Expectations
 from ..moments.plan import Plan
 from ..moments.problem import Problem
@@ -76,6 +79,14 @@ class FitProblem(eqx.Module):
         """Raise `MemoryError` if a loss of that `(t, m2, K)` does not fit."""
         check_memory(self.source, self.layer, shape, self.resolution, self.mesh, self.vectors)
 
+    def brief(self, encoder: AbstractEncoder, calls: int) -> bool:
+        """Whether so many evaluations take less time than optimising them would."""
+        learnt = learnt_part(encoder)
+        if learnt is None:
+            return True
+        shape = learnt.statistics_read, learnt.features, self.atoms.shape[1]
+        return brief(self.source, self.layer, shape, self.resolution, calls)
+
     def expected(self, encoder: AbstractEncoder, atoms: Array | None = None, plan: Plan | None = None) -> Expectations:
         """The `Expectations` of an encoder, for these atoms or those of another target."""
         atoms = self.atoms if atoms is None else atoms
@@ -85,8 +96,8 @@ class FitProblem(eqx.Module):
 
 def require_variation(mean: Float[Array, " n2"], covariance: Float[Array, "n2 n2"]) -> None:
     """Raise `ValueError` if a layer's output varies by no more than the rounding of its mean."""
-    rounding = float(jnp.finfo(mean.dtype).eps) ** 2 * float(jnp.sum(mean**2))
-    if not float(jnp.trace(covariance)) > rounding:
+    mean, covariance = np.asarray(mean), np.asarray(covariance)
+    if not np.trace(covariance) > float(np.finfo(mean.dtype).eps) ** 2 * np.sum(mean**2):
         raise ValueError("layer: expected an output that varies, got one that is constant: there is nothing to learn.")
 
 
@@ -107,13 +118,13 @@ class TooCoarse(ValueError):
     """The loss is not finite where the fit begins."""
 
 
-@compiled
+@partial(compiled, quick=lambda problem, encoder: problem.brief(encoder, 1))
 def compiled_target(problem: FitProblem, encoder: AbstractEncoder) -> FeatureModel:
     """The best target for an encoder."""
     return target_of(problem.expected(encoder), problem.atoms, problem.noise, problem.floor)
 
 
-@compiled
+@partial(compiled, quick=lambda problem, _, encoder: problem.brief(encoder, 1))
 def compiled_elbo(problem: FitProblem, target: FeatureModel, encoder: AbstractEncoder) -> Elbo:
     """The loss of a target and an encoder."""
     return elbo_of(problem.expected(encoder, target.prior.atoms), target)

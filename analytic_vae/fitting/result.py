@@ -4,12 +4,12 @@ import enum
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 
 from ..elbo import Elbo
 from ..model.encoder import AbstractEncoder
 from ..model.feature_model import FeatureModel
+from ..model.host import HostModel
 from ..spectral.resolution import Resolution
 
 DOUBT = 0.01  # nats by which the loss may move at a finer resolution
@@ -82,8 +82,8 @@ class Fit:
     @property
     def explained(self) -> float:
         """Share of the output's variance that is in the features, sub-states included, not in the noise."""
-        total, noise = jnp.trace(self.target.moments()[1]), jnp.trace(self.target.covariance)
-        return float(1 - noise / total)
+        here = HostModel.of(self.target)
+        return float(1 - np.trace(here.covariance) / np.trace(here.moments()[1]))
 
     @property
     def loss(self) -> float | None:

@@ -22,7 +22,7 @@ from ..types import Array, Float, Scalar
 from .crossings import Cells
 from .pieces import _flat_pieces, _intervals, _signs, _told_apart
 from .rest import GaussianRest, SeriesRest, rest_of
-from .states import States, without_noise
+from .states import States, counted
 
 MOST = {1: 2**15, 2: 2**10}  # states that are all listed, by E
 
@@ -43,6 +43,14 @@ LINES = 4  # crossings along the line of regression that are looked for, in each
 ABOUT = (-8.0, -3.0, -1.0, 0.0, 1.0, 3.0, 8.0)  # widths about them at which panels end
 
 
+def values_of(law: Projection) -> States | None:
+    """The different values of a law without noise of so many states that they cannot all be listed.
+
+    Sums of many features on a lattice have few. None if there are many, or if the numbers are not at hand.
+    """
+    return counted(law, MOST[min(law.mean.size, 2)])
+
+
 class Image(eqx.Module):
     """`Y_d = sum_e factors_de psi_e(Z_e)`: [D], as its states, the rest, and cells of every axis.
 
@@ -59,12 +67,23 @@ class Image(eqx.Module):
     discrete: bool = eqx.field(static=True)
 
     @classmethod
-    def of(cls, law: Projection, factors: Float[Array, "D D2"], functions, frequencies: int) -> "Image | None":
-        """The image of a law of Z; None if there are more than two coordinates and too many values, or noise."""
+    def of(
+        cls,
+        law: Projection,
+        factors: Float[Array, "D D2"],
+        functions,
+        frequencies: int,
+        still: bool,
+        values: States | None = None,
+    ) -> "Image | None":
+        """The image of a law of Z; None if there are more than two coordinates and too many values, or noise.
+
+        `still` says whether it is known that there is no noise; `values` are what was counted then (`values_of`).
+        """
         E = law.mean.size
-        law = _told_apart(law) if E == 2 else law
-        states = States.of(law, MOST[min(E, 2)], EXTRA[min(E, 2)])
-        discrete = states.listed and without_noise(law)
+        law = _told_apart(law) if E == 2 and not still else law
+        states = States.of(law, MOST[min(E, 2)], EXTRA[min(E, 2)]) if values is None else values
+        discrete = states.listed and still
         if E > 2 and not discrete:
             return None
         rest = None if discrete else rest_of(states, min(ORDERS[E] * frequencies, FINEST))

@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._check import is_concrete
 from ..model.activation import Activation
 from ..spectral.projected_law import Projection
 from ..types import Array, Float
@@ -23,8 +22,6 @@ def _told_apart(law: Projection) -> Projection:
     variance = law.covariance[0, 0]
     deviation = jnp.where(variance > 0, jnp.sqrt(jnp.where(variance > 0, variance, 1)), 0)
     size = jnp.abs(law.atoms[0]).max(axis=1).sum() + deviation
-    if is_concrete(law.covariance) and not np.any(np.asarray(law.covariance)):
-        return law
     mean = jnp.abs(law.mean[0])
     hint = jnp.finfo(mean.dtype).eps ** 0.5 * jnp.where(mean > 0, mean, 1)
     more = jax.lax.stop_gradient(jnp.where(size > hint * (mean > 0), 0, hint**2))

@@ -5,7 +5,6 @@ import math
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from .._check import is_concrete
 from ..spectral.enumeration import support
@@ -30,15 +29,9 @@ class States(eqx.Module):
 
     @classmethod
     def of(cls, law: Projection, most: int, extra: int) -> "States":
-        """All states if they are at most `most`, else those of the largest features, at most `extra`.
-
-        Without noise, and outside of every transformation, different values are counted instead: sums of many features
-        on a lattice have few.
-        """
+        """All states if they are at most `most`, else those of the largest features, at most `extra`."""
         m, K = law.masses.shape
-        whole = m * math.log(K) <= math.log(most) + 1e-9
-        if not whole and (few := _values(law)) is not None:
-            return few
+        whole = _few(law, most)
         count = m if whole else int(math.log(extra) / math.log(K))
         order = jnp.arange(m) if whole else jnp.argsort(-jax.lax.stop_gradient(_share(law)))
         atoms, masses = law.atoms[:, order], law.masses[order]
@@ -52,9 +45,9 @@ class States(eqx.Module):
         return cls(points, sizes, mass, rest, whole)
 
 
-def without_noise(law: Projection) -> bool:
-    """Whether it is known now that the law has no Gaussian part."""
-    return is_concrete(law.covariance) and not np.any(np.asarray(law.covariance))
+def _few(law: Projection, most: int) -> bool:
+    m, K = law.masses.shape
+    return m * math.log(K) <= math.log(most) + 1e-9
 
 
 def _share(law: Projection) -> Float[Array, " m"]:
@@ -65,8 +58,12 @@ def _share(law: Projection) -> Float[Array, " m"]:
     return jnp.max(reach / jnp.where(scale > 0, scale, 1)[:, None], axis=0)
 
 
-def _values(law: Projection) -> States | None:
-    if not (without_noise(law) and is_concrete(law.atoms) and is_concrete(law.masses) and is_concrete(law.mean)):
+def counted(law: Projection, most: int) -> States | None:
+    """The different values of a law without noise, if it has more than `most` states but few values.
+
+    Outside of every transformation only: sums of many features on a lattice have few.
+    """
+    if _few(law, most) or not all(map(is_concrete, jax.tree.leaves(law))):
         return None
     found = support(law)
     if found is None:

@@ -21,6 +21,7 @@ import numpy as np
 from .._check import is_concrete
 from ..types import Array, Float
 from .feature_model import FeatureModel
+from .host import HostModel
 
 APART = 6.0  # times the spread of all that is smaller: from which on atoms are in clusters of their own
 
@@ -74,9 +75,8 @@ def clusters_of(source: FeatureModel) -> Clusters | None:
     """
     if not all(map(is_concrete, jax.tree.leaves(source))):
         return None
-    with jax.ensure_compile_time_eval():  # also inside of jit, where a source that is closed over is concrete
-        masses, vectors = np.asarray(source.prior.masses, float), np.asarray(source.atom_vectors, float)
-        noise = float(np.trace(np.asarray(source.covariance, float)))
+    here = HostModel.of(source)
+    masses, vectors, noise = here.masses, here.vectors, float(np.trace(here.covariance))
     centred = vectors - np.einsum("nmk,mk->nm", vectors, masses)[:, :, None]
     variances = np.einsum("nmk,mk->m", centred**2, masses)
     likeliest = np.take_along_axis(centred, masses.argmax(axis=1)[None, :, None], axis=2)

@@ -28,6 +28,15 @@ def law_values(source, states: int, t: int, linear: bool, resolution: Resolution
     return values + 8 * source.features * frequencies * (ridge + kept_atoms(source, resolution.law_atoms))
 
 
+def brief(source, layer, shape: tuple[int, int, int], resolution: Resolution, calls: int = 1) -> bool:
+    """Whether so many losses for a `shape` of `(t, m2, K2)` are there sooner if they are not optimised before."""
+    t, m2, K2 = shape
+    linear = layer.reads_input or not layer.units
+    pairs = m2 * max(1, (m2 + (layer.units if layer.reads_input else 0)) // 2)
+    numbers = pairs * pair_values(source, t, linear, resolution) + m2 * law_values(source, K2, t, linear, resolution)
+    return calls * numbers < BRIEF
+
+
 def half_space_size(order: int, t: int) -> int | float:
     """About how many frequencies up to an order remain when one of each pair `w, -w` is kept."""
     return order + 1 if t == 1 else 1.6 * order**2
@@ -67,7 +76,7 @@ def check_memory(source, layer, shape: tuple[int, int, int], resolution, mesh=No
     """Raise `MemoryError` before anything starts if the largest arrays cannot fit, for a `shape` of `(t, m2, K2)`."""
     t, m2, K2 = shape
     codes = K2 - 1 if vectors else 1
-    linear = layer.read_form().activation is None
+    linear = layer.reads_input or not layer.units
     batches = Batches.of(source, shape, linear, resolution, mesh)
     nodes = 16 * resolution.ridge_panels  # of the ridge axis, and complex exponentials at them
     axis = 0 if linear else 16 * nodes * resolution.ridge_order
@@ -95,6 +104,8 @@ def check_pairs_memory(source, layer) -> None:
     values = 4 * max(layer.units, layer.outputs) * (m * K) ** 2 + 8 * m * K * layer.outputs**2
     require_memory(values * source.mean.dtype.itemsize, "split", "pass split=False, or fewer features or atoms")
 
+
+BRIEF = 3e8  # numbers of all calls, so that optimising them takes longer than it saves
 
 LAWS_ON_CPU = 4  # laws of one statistic computed together: what they need stays in the caches
 

@@ -78,7 +78,7 @@ def check_plan(plan, layer, encoder, resolution) -> None:
     if plan is None:
         return
     require_instance("plan", plan, Plan, "a Plan (analytic_vae.plan makes one)")
-    linear = layer.read_form().activation is None
+    linear = layer.reads_input or not layer.units
     if linear != (plan.ridge is None):
         expected, got = ("linear", "ridge") if linear else ("ridge", "linear")
         raise ValueError(f"plan: expected one of a {expected} layer, got one of a {got} layer.")
