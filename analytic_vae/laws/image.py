@@ -151,7 +151,7 @@ class Image(eqx.Module):
             inside = jnp.any(y >= (t - rounding)[None, None], axis=0)
         else:
             inside = jnp.all(y > (t + rounding)[None, None], axis=0)
-        return self.states.masses @ jnp.all(inside, axis=1).astype(dtype)
+        return jnp.clip(self.states.masses @ jnp.all(inside, axis=1).astype(dtype), 0, 1)  # of rounding
 
     def _above_one(self, level: Float[Array, " D"]) -> Scalar:
         cells = self.cells[0]

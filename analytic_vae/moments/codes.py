@@ -19,6 +19,7 @@ from ..types import Array, Float
 from .problem import Problem
 from .quadrature_rule import StatisticLaw, Varying, band
 from .reading import Reading
+from .ridge_axis import RidgeGrid
 from .statistic import Statistic
 from .statistic_function import StatisticFunction
 
@@ -49,14 +50,14 @@ class Codes(NamedTuple):
 
     @classmethod
     def of(
-        cls, problem: Problem, reading: Reading, pairs: Reading, covariance: Float[Array, "n n"], batch: int
+        cls, problem: Problem, given: tuple[Reading, Reading, RidgeGrid], covariance: Float[Array, "n n"], batch: int
     ) -> "Codes":
         """Of the learnt features of a problem, `batch` at a time.
 
-        `covariance` is that of what encoders read, `pairs` what pairs of them are to be computed with.
+        `given`: what encoders read, what pairs of them are to be computed with, and the grid for laws; `covariance` is
+        that of what encoders read.
         """
-        encoder, atoms = problem.learnt, problem.atoms[problem.carried :]
-        grid = reading.axis.law_grid(reading.resolution, encoder.statistics_read)
+        encoder, atoms, (reading, pairs, grid) = problem.learnt, problem.atoms[problem.carried :], given
         arrays, rest = eqx.partition(encoder, eqx.is_array)
         static = _Static(rest, pairs.source is not reading.source, reading.whole is not reading.source)
         one_feature = jax.checkpoint(partial(_one_feature, static=static))

@@ -29,13 +29,16 @@ def learnt(problem: Problem, reading: Reading, read: LayerMoments) -> tuple[Expe
     batches = Batches.of(reading.source, problem.learnt_shape, reading.axis.linear, resolution, problem.mesh)
     taken, straight, slope = reading.straightened()
     pairs = taken.for_pairs()
-    features = Codes.of(problem, taken, pairs, covariance, batches.laws)
+    if pairs is taken:
+        laws, grid = taken.axis.grids(resolution, encoder.statistics_read)
+    else:
+        laws, grid = taken.axis.law_grid(resolution, encoder.statistics_read), pairs.axis.pair_grid(resolution)
+    features = Codes.of(problem, (taken, pairs, laws), covariance, batches.laws)
     latents, R = features.latents, features.same.shape[1]
     if not taken.axis.linear:
         psi_rest = jnp.where(straight, slope * latents.input_rest @ reading.form.direction, latents.psi_rest)
         latents = eqx.tree_at(lambda one: one.psi_rest, latents, psi_rest)
     readout = jnp.repeat(encoder.readout, R, axis=0)
-    grid = pairs.axis.pair_grid(resolution)
     found = latent_covariances(taken.source, read, readout, latents, grid, batches.pairs, problem.mesh)
     gain = jnp.einsum("jt,jtn->jn", latents.slope, readout) @ taken.form.linear
     psi_latent, series_error_psi = found.psi_latent, jnp.zeros_like(found.psi_latent)

@@ -10,11 +10,19 @@ import numpy as np
 
 from ..model.feature_model import FeatureModel
 from ..spectral.characteristic import waves
-from ..spectral.fourier import MARGIN, Series, half_coefficients, half_grid, half_space, real_basis
-from ..spectral.least_squares import least_squares
+from ..spectral.fourier import (
+    MARGIN,
+    Series,
+    half_coefficients,
+    half_grid,
+    half_space,
+    periodic_weights,
+    real_basis,
+)
+from ..spectral.least_squares import least_squares, left_out
 from ..spectral.projected_law import Projection, characteristic
 from ..spectral.resolution import Resolution
-from ..types import Array, Float, Scalar
+from ..types import Array, Complex, Float, Scalar
 from .ridge_axis import RidgeGrid
 from .spectrum import Spectrum
 from .statistic import Statistic, box_nodes, box_points, grid_weights, inverse_basis
@@ -54,6 +62,7 @@ class StatisticLaw(NamedTuple):
     """
 
     spectrum: Spectrum
+    phi: Complex[Array, " W"]
     nodes: Nodes
     resolution: Resolution
     kinks: Float[Array, "t kinks"] | None = None
@@ -68,21 +77,21 @@ class StatisticLaw(NamedTuple):
     ) -> "StatisticLaw":
         """On the box of the statistic; `grid` is that of its layer's axis for laws."""
         spectrum = Spectrum.of(statistic, grid, resolution)
-        rule = _box_rule(statistic, resolution, kinks)
-        weights = grid_weights(spectrum.characteristic(), *rule).ravel()
-        box = box_points(rule[0])
+        phi = spectrum.characteristic()
+        weights = _weights(phi, statistic, resolution, kinks)
+        box = box_points(_box_rule(statistic, resolution, kinks)[0])
         standardised = statistic.low[None] + statistic.length[None] * box
         nodes = Nodes(statistic.centre[None] + standardised @ statistic.basis.T, box, weights)
-        return cls(spectrum, nodes, resolution, kinks)
+        return cls(spectrum, phi, nodes, resolution, kinks)
 
     @property
     def statistic(self) -> Statistic:
         """In whose coordinates all this is."""
         return self.spectrum.statistic
 
-    def rule(self) -> tuple[list[Array], list[Array], int]:
-        """What `grid_weights` wants beside `phi`."""
-        return _box_rule(self.statistic, self.resolution, self.kinks)
+    def weights(self, phi: Complex[Array, " W"]) -> Float[Array, " Q"]:
+        """The weights of the nodes, of which `phi` makes them: linear in it."""
+        return _weights(phi, self.statistic, self.resolution, self.kinks)
 
 
 class Varying(NamedTuple):
@@ -112,6 +121,12 @@ class Varying(NamedTuple):
         return cls(base, jnp.where(flat, tangent, values), derivative)
 
 
+def _weights(phi, statistic: Statistic, resolution: Resolution, kinks) -> Float[Array, " Q"]:
+    if kinks is None:
+        return periodic_weights(phi, resolution.law_order(statistic.dimension), statistic.dimension).ravel()
+    return grid_weights(phi, *_box_rule(statistic, resolution, kinks)).ravel()
+
+
 def _box_rule(statistic, resolution, kinks) -> tuple[list[Array], list[Array], int]:
     """Nodes and weights in box coordinates, and the order of the law: what `grid_weights` wants beside `phi`."""
     if kinks is not None:
@@ -125,9 +140,8 @@ def law_series(law: StatisticLaw, values: Float[Array, " Q"]) -> Series:
 
     `values` stand at its nodes.
     """
-    frequency, rule = law.spectrum.frequency, law.rule()
-    zero = jnp.zeros(frequency.shape[0], values.dtype) + 0j
-    coefficients = jax.grad(lambda phi: grid_weights(phi, *rule).ravel() @ values)(zero)
+    frequency = law.spectrum.frequency
+    coefficients = jax.grad(lambda phi: law.weights(phi) @ values)(jnp.zeros_like(law.phi))
     return Series(frequency, coefficients * jnp.conj(waves(frequency, law.statistic.low)))
 
 
@@ -166,9 +180,8 @@ def wandering(law: StatisticLaw, values: Float[Array, "Q V"]) -> Float[Array, " 
 
 def _at_frequencies(law: StatisticLaw, values: Float[Array, "Q V"]):
     """`phi: [W]` and coefficients `[V, W]` with `E[F] = Re sum_w coefficients_w phi_w`."""
-    phi, rule = law.spectrum.characteristic(), law.rule()
-    _, pull = jax.vjp(lambda phi: grid_weights(phi, *rule).ravel(), phi)
-    return phi, jax.vmap(lambda column: pull(column)[0], in_axes=1)(values)
+    _, pull = jax.vjp(law.weights, law.phi)
+    return law.phi, jax.vmap(lambda column: pull(column)[0], in_axes=1)(values)
 
 
 def least_squares_series(
@@ -190,20 +203,17 @@ def least_squares_series(
     frequency = 2 * jnp.pi / (1 - 2 * MARGIN) * index / statistic.length[None]
     at_low = jnp.conj(waves(frequency, statistic.low))
 
-    def fitted(count, values, weights):
-        basis = real_basis(phase[:, :count])
-        real = least_squares(basis, weights, least) @ values
-        return real, values - basis @ real
-
-    weights = _broad(statistic, nodes)
-    real, missed = fitted(len(half), values, weights)
-    missed = jax.lax.stop_gradient(missed)
+    basis, weights = real_basis(phase), _broad(statistic, nodes)
+    operator = least_squares(basis, weights, least)
+    real = operator @ values
+    missed = jax.lax.stop_gradient(values - basis @ real)
     remainder = jnp.sqrt(jnp.maximum(jax.lax.stop_gradient(nodes.weights) @ missed**2, 0))
     fewer = None
     if shorter:
-        count = int(np.sum(np.sum(half**2, axis=1) <= (order - 1) ** 2))  # they stand in the order of their sizes
-        fewer, _ = fitted(count, *jax.lax.stop_gradient((values, weights)))
-        fewer = jnp.pad(half_coefficients(fewer), (0, len(half) - count)) * jax.lax.stop_gradient(at_low)
+        highest = np.sum(half**2, axis=1) > (order - 1) ** 2
+        last = np.concatenate([highest, highest[1:]])  # of 1, cos, sin
+        fewer = half_coefficients(left_out(*jax.lax.stop_gradient((basis, weights, operator, real)), last))
+        fewer = fewer * jax.lax.stop_gradient(at_low)
     return Series(frequency, half_coefficients(real) * at_low, fewer), remainder
 
 

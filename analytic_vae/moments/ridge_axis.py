@@ -3,6 +3,7 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ..model.activation import Activation
 from ..model.feature_model import FeatureModel
@@ -131,24 +132,39 @@ class RidgeAxis(eqx.Module):
 
     def law_grid(self, resolution: Resolution, statistics: int) -> "RidgeGrid":
         """The grid for laws of that many statistics."""
-        return self._grid(resolution.law_ridge_order(statistics), resolution.law_panels)
+        return self._grids([(resolution.law_ridge_order(statistics), resolution.law_panels)])[0]
 
     def pair_grid(self, resolution: Resolution) -> "RidgeGrid":
         """The grid for moments of two latent means."""
-        return self._grid(resolution.series_ridge_order, resolution.pair_panels)
+        return self._grids([(resolution.series_ridge_order, resolution.pair_panels)])[0]
 
-    def _grid(self, order: int, panels: int) -> "RidgeGrid":
+    def grids(self, resolution: Resolution, statistics: int) -> tuple["RidgeGrid", "RidgeGrid"]:
+        """`law_grid` and `pair_grid`, from one elimination."""
+        laws = resolution.law_ridge_order(statistics), resolution.law_panels
+        return tuple(self._grids([laws, (resolution.series_ridge_order, resolution.pair_panels)]))
+
+    def _grids(self, asked: list[tuple[int, int]]) -> "list[RidgeGrid]":
+        """Grids of such orders and numbers of panels."""
         # One period is the part of the box where the window is 1.
         if self.rule is None:
             one = jnp.ones((1, 1), self.nodes.dtype) + 0j
-            return RidgeGrid(self.law, jnp.zeros_like(self.nodes), self.nodes, self.values, one)
-        rule = self.rule
+            return [RidgeGrid(self.law, jnp.zeros_like(self.nodes), self.nodes, self.values, one)] * len(asked)
+        rule, most = self.rule, max(order for order, _ in asked)
         spacing = 2 * jnp.pi / (rule.length * (1 - 2 * MARGIN))
-        half = spacing * jnp.asarray(half_space(order, 1)[:, 0], self.nodes.dtype)
-        real = least_squares(real_basis((self.nodes - self.centre)[:, None] * half[None]), self.weights)
+        half = spacing * jnp.asarray(half_space(most, 1)[:, 0], self.nodes.dtype)
+        basis = real_basis((self.nodes - self.centre)[:, None] * half[None])
+        index = np.abs(np.concatenate([np.arange(most + 1), np.arange(1, most + 1)]))  # of 1, cos, sin
+        inside = np.stack([index <= order for order, _ in asked]).astype(basis.dtype)
+        operators = jax.vmap(lambda kept: least_squares(basis * kept[None], self.weights))(jnp.asarray(inside))
+        return [
+            self._grid(half[: order + 1], panels, operator[index <= order])
+            for (order, panels), operator in zip(asked, operators, strict=True)
+        ]
+
+    def _grid(self, half: Float[Array, " F"], panels: int, operator: Float[Array, "E P"]) -> "RidgeGrid":
         frequency = full_frequencies(half)
         nodes, interpolation = self._panels(panels)
-        operator = full_operator(real @ interpolation) * jnp.exp(-1j * frequency * self.centre)[:, None]
+        operator = full_operator(operator @ interpolation) * jnp.exp(-1j * frequency * self.centre)[:, None]
         return RidgeGrid(self.law, frequency, nodes - self.centre, self.activation(nodes), operator)
 
     def _panels(self, panels: int) -> tuple[Float[Array, " Q"], Float[Array, "P Q"]]:

@@ -18,7 +18,9 @@ def interval(law: Projection, log_inverse_mass: float) -> tuple[Scalar, Scalar]:
     exact log moment-generating function `Lambda`; and the end of the exact support plus `sqrt(2 c)` noise standard
     deviations. Not "k standard deviations": a Bernoulli(0.001) feature has most of its variance in rare values.
     """
-    return -_upper(mirror(law), log_inverse_mass), _upper(law, log_inverse_mass)
+    sides = jax.tree.map(lambda own, other: jnp.stack([own, other]), mirror(law), law)
+    low, high = jax.vmap(lambda one: _upper(one, log_inverse_mass))(sides)
+    return -low, high
 
 
 def standard_deviation(law: Projection) -> Float[Array, " D"]:

@@ -7,6 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy.special import erf
 
 from ..types import Array, Complex, Float
 from .characteristic import waves
@@ -74,10 +75,40 @@ def window(v: Float[Array, " Q"], order: int) -> Float[Array, " Q"]:
     is an error function whose steepness balances the jump left at the end of the box, `exp(-s^2)`, against what lies
     beyond the highest frequency, `exp(-(pi MARGIN order / s)^2 / 4)`.
     """
-    steepness = float(np.clip(np.pi * MARGIN * order / 2, 3, 32)) ** 0.5
+    steepness = _steepness(order)
     left = jax.scipy.special.erf(steepness * (2 * v / MARGIN - 1))
     right = jax.scipy.special.erf(steepness * (2 * (1 - v) / MARGIN - 1))
     return (1 + left) * (1 + right) / 4
+
+
+def _steepness(order: int) -> float:
+    return float(np.clip(np.pi * MARGIN * order / 2, 3, 32)) ** 0.5
+
+
+@cache
+def _periodic_window(order: int) -> np.ndarray:
+    """`window` at the nodes of `periodic_rule`."""
+    v = periodic_rule(order)[0]
+    left, right = (erf(_steepness(order) * (2 * side / MARGIN - 1)) for side in (v, 1 - v))
+    return (1 + left) * (1 + right) / 4
+
+
+def periodic_weights(phi: Complex[Array, " W"], order: int, dimension: int) -> Float[Array, "*Q"]:
+    """Weights of a law of some statistics at the nodes of `periodic_rule`, from `phi` on the half grid of its box.
+
+    As `density_weights`, by fast Fourier transforms: the full axes first, the half axis last.
+    """
+    count = periodic_rule(order)[0].size
+    fall = jnp.asarray(_periodic_window(order), phi.real.dtype)
+    phi = phi.reshape(*[2 * order + 1] * (dimension - 1), order + 1)
+    for axis in range(dimension - 1):
+        negative, positive = jnp.split(phi, [order], axis)
+        gap = jnp.zeros((*phi.shape[:axis], count - 2 * order - 1, *phi.shape[axis + 1 :]), phi.dtype)
+        phi = jnp.fft.fft(jnp.concatenate([positive, gap, negative], axis), axis=axis) / count
+    weights = jnp.fft.irfft(jnp.conj(phi), count)
+    for axis in range(dimension):
+        weights = weights * fall.reshape([-1 if e == axis else 1 for e in range(dimension)])
+    return weights
 
 
 def widen(low: Array, high: Array) -> tuple[Array, Array]:

@@ -4,6 +4,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.custom_derivatives import SymbolicZero
 
 from .._jit import exact_products
@@ -24,6 +25,26 @@ def least_squares(
     """
     least = jnp.maximum(jax.lax.stop_gradient(jnp.asarray(least, basis.dtype)), jnp.finfo(basis.dtype).eps ** (3 / 4))
     return _normal_operator(basis, weight, least) * weight[None]
+
+
+def left_out(
+    basis: Float[Array, "Q E"],
+    weight: Float[Array, " Q"],
+    operator: Float[Array, "E Q"],
+    coefficients: Float[Array, " E"],
+    last: np.ndarray,
+) -> Float[Array, " E"]:
+    """The coefficients of the fit without the columns `last`: `c_s - K_sl K_ll^-1 c_l` with the inverse K of the Gram.
+
+    From what `least_squares` gives for all columns, without another elimination. `E last` are zero.
+    """
+    rows = operator / jnp.where(weight == 0, 1, weight)[None]  # H of `operator = H W`
+    inverse = operator @ jnp.where((weight == 0)[None], 0, rows).T
+    (gone,) = np.nonzero(last)
+    block = inverse[gone][:, gone]
+    unused = (jnp.diagonal(block) == 0).astype(block.dtype)
+    share = jnp.linalg.solve(block + jnp.diag(unused), coefficients[gone])
+    return jnp.where(last, 0, coefficients - inverse[:, gone] @ share)
 
 
 @jax.custom_jvp

@@ -1,5 +1,7 @@
 """Gauss-Legendre rules on panels that end where a function has a kink."""
 
+from functools import cache
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -40,22 +42,28 @@ def panel_interpolation(
 ) -> tuple[Float[Array, " Q"], Float[Array, "P Q"]]:
     """Gauss nodes of panels, and the matrix from values there to their Legendre interpolants at `points`.
 
-    `sum_n (n + 1/2) w_q P_n(x_q) P_n(x)`, in the panel that holds `x`: spectral for functions smooth on each panel.
+    `sum_n (n + 1/2) w_q P_n(x_q) P_n(x)`, in the panel that holds `x`: spectral for functions smooth on each panel. The
+    matrix has no derivatives.
     """
-    node, weight = np.polynomial.legendre.leggauss(order)
-    expand = np.polynomial.legendre.legvander(node, order - 1) * weight[:, None] * (np.arange(order) + 0.5)
+    node, expand = _interpolation(order)
     length = edges[1:] - edges[:-1]
     panel = jnp.clip(jnp.searchsorted(edges, points, side="right") - 1, 0, length.size - 1)
     wide = jnp.where(length > 0, length, 1)
-    x = jnp.clip(2 * (points - edges[panel]) / wide[panel] - 1, -1, 1)
-    polynomials = [jnp.ones_like(x), x]
-    for n in range(1, order - 1):
-        polynomials.append(((2 * n + 1) * x * polynomials[-1] - n * polynomials[-2]) / (n + 1))
-    values = jnp.stack(polynomials, axis=1) @ jnp.asarray(expand.T, x.dtype)
+    x = jax.lax.stop_gradient(jnp.clip(2 * (points - edges[panel]) / wide[panel] - 1, -1, 1))
+    values = jnp.cos(jnp.outer(jnp.arccos(x), jnp.arange(order, dtype=x.dtype))) @ jnp.asarray(expand, x.dtype)
     inside = (panel[:, None] == jnp.arange(length.size)[None]).astype(x.dtype)
     matrix = (inside[:, :, None] * values[:, None, :]).reshape(points.size, -1)
     unit = jnp.asarray((node + 1) / 2, x.dtype)
     return (edges[:-1, None] + length[:, None] * unit[None]).ravel(), matrix
+
+
+@cache
+def _interpolation(order: int) -> tuple[np.ndarray, np.ndarray]:
+    """Gauss nodes, and `[n, q]` with `sum_n cos(n arccos x) [n, q]` the weight of the value at node q."""
+    node, weight = np.polynomial.legendre.leggauss(order)
+    expand = np.polynomial.legendre.legvander(node, order - 1) * weight[:, None] * (np.arange(order) + 0.5)
+    at = lambda x: np.polynomial.legendre.legvander(x, order - 1) @ expand.T  # noqa: E731
+    return node, np.polynomial.chebyshev.chebinterpolate(at, order - 1)
 
 
 def unit_rule(panels: int, order: int = NODES_PER_PANEL) -> tuple[np.ndarray, np.ndarray]:
