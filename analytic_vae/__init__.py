@@ -1,5 +1,6 @@
 """The law of a network's activations and the independent features that make it up, without sampling."""
 
+from ._jit import keep_compiled
 from ._sharding import replicate
 from .accuracy import ACCURACY, AccuracyWarning
 from .bounded_expectation import bounded_expectation
@@ -75,6 +76,7 @@ __all__ = [
     "fit",
     "from_mlp",
     "from_weights",
+    "keep_compiled",
     "learn",
     "linear_pushforward",
     "load_encoder",

@@ -57,6 +57,10 @@ def tables():
     if "training" in there:
         trained = rows("training")[0]
         out |= {"training": table(trained["summary"]), "training best": table(trained["headline"])}
+    if "seconds" in there:
+        out["seconds"] = table(rows("seconds"))
+    if "equations" in there:
+        out["equations"] = table(rows("equations"))
     if "engine" in there:
         names = {"engine": ENGINE, "engine direct": DIRECT}
         out |= {name: table(columns(rows("engine"), *shown)) for name, shown in names.items()}

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from .._jit import keep_compiled
 from ..closed_form import NOISES
 from ..fitting.options import KINDS
 from ..fitting.progress import kept_talking
@@ -118,9 +119,7 @@ def _learn(options: argparse.Namespace) -> int:
                 raise ValueError(f"--{name}: expected at least {least}, got {one}.")
     # The command, unlike the library, may choose: double precision.
     jax.config.update("jax_enable_x64", True)
-    if jax.config.jax_compilation_cache_dir is None:
-        folder = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "analytic_vae"
-        jax.config.update("jax_compilation_cache_dir", str(folder))
+    keep_compiled()
     mesh = _mesh(options.devices)
     with kept_talking(_say) as say:
         say("reading or making the source and the network")
