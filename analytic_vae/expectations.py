@@ -30,6 +30,7 @@ from .moments.plan import Plan
 from .moments.problem import Problem
 from .moments.reading import Reading
 from .moments.units import DenseMoments
+from .spectral.gauss_rule import kept_atoms
 from .spectral.resolution import Resolution
 from .types import Array, Float
 
@@ -88,7 +89,7 @@ def with_moments(problem: Problem) -> Problem:
         moments = moments.mapped_by(problem.layer)
     elif problem.layer.reads_input:
         given = problem.source, problem.layer, problem.resolution, problem.mesh, problem.clusters
-        moments = compiled_moments(*given)
+        moments = moments_of(*given)
     return replace(problem, moments=moments)
 
 
@@ -167,12 +168,21 @@ def dense_moments(
     resolution = Resolution.of(resolution)
     check_mesh(mesh)
     check_units_memory(source, layer, resolution)
-    return compiled_moments(source, layer, resolution, mesh, clusters_of(source))
+    return moments_of(source, layer, resolution, mesh, clusters_of(source))
+
+
+def moments_of(source, layer, resolution, mesh, clusters=None) -> DenseMoments:
+    """The moments of all units, of a source that may be a mixture.
+
+    Sources of any noise, with directions or vectors, share one program: a network is learnt from one to the other.
+    """
+    same = kept_atoms(source, resolution.atoms) == source.prior.atoms.shape[1]  # no fewer atoms, for which it matters
+    found = _compiled_moments(source.written_out() if same else source, layer, resolution, mesh, clusters)
+    return replace(found, source=source)
 
 
 @compiled
-def compiled_moments(source, layer, resolution, mesh, clusters=None) -> DenseMoments:
-    """The moments of all units, of a source that may be a mixture."""
+def _compiled_moments(source, layer, resolution, mesh, clusters) -> DenseMoments:
     if clusters is None:
         return DenseMoments.of(source, layer, resolution, mesh)
     weights, sources = clusters.components(source)

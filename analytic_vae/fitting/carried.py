@@ -7,7 +7,9 @@ from functools import partial
 import jax.numpy as jnp
 import numpy as np
 
+from .._jit import always, compiled
 from ..closed_form import carried_target
+from ..elbo import elbo_of
 from ..model.carried_encoder import CarriedEncoder
 from ..model.conditioning import clusters_of
 from ..model.feature_model import FeatureModel
@@ -29,12 +31,10 @@ def carried_fit(problem: FitProblem, options: FitOptions, say: Log) -> Fit:
     problem = merging(whole)
     encoder = CarriedEncoder(problem.source.features)
     say("the best target, in closed form")
-    given = problem.expected(encoder)
-    require_variation(*given.layer.output())
-    target, least = carried_target(given, problem.source.prior, problem.noise, options.floor)
-    _require_noise(target, given.layer.output()[1], options.floor)
-    say("its loss")
-    elbo, error = compiled_elbo(problem, target, encoder), None
+    target, least, elbo, output = _closed_form(problem, encoder)
+    require_variation(*output)
+    _require_noise(target, output[1], options.floor)
+    error = None
     if options.check:
         finer = merging(whole.finer().with_moments(say))
         say(f"its loss at {finer.resolution.frequencies} frequencies, to see how far it moves")
@@ -46,6 +46,14 @@ def carried_fit(problem: FitProblem, options: FitOptions, say: Log) -> Fit:
     none, seconds = np.zeros(0), time.perf_counter() - begun
     found = target, encoder, elbo, error, none, none, Stop.CLOSED, seconds, problem.resolution
     return Fit(*found, least_remainder=float(least))
+
+
+@partial(compiled, quick=always)
+def _closed_form(problem: FitProblem, encoder: CarriedEncoder):
+    """The best target, the least eigenvalue of what it leaves, its loss, and mean and covariance of the output."""
+    given = problem.expected(encoder)
+    target, least = carried_target(given, problem.source.prior, problem.noise, problem.floor)
+    return target, least, elbo_of(given, target), given.layer.output()
 
 
 def _merged(problem: FitProblem, states: tuple[int, ...]) -> FitProblem:

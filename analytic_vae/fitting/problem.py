@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from .._jit import compiled
 from ..closed_form import Noise, target_of
 from ..elbo import Elbo, elbo_of
-from ..expectations import compiled_moments, expected
+from ..expectations import expected, moments_of
 from ..model.carried_encoder import learnt_part
 from ..model.conditioning import Clusters, clusters_of
 from ..model.encoder import AbstractEncoder
@@ -72,7 +72,7 @@ class FitProblem(eqx.Module):
             return self
         say(f"moments of {self.layer.units} units and their pairs at {self.resolution.frequencies} frequencies")
         check_units_memory(self.source, self.layer, self.resolution)
-        moments = compiled_moments(self.source, self.layer, self.resolution, self.mesh, self.clusters)
+        moments = moments_of(self.source, self.layer, self.resolution, self.mesh, self.clusters)
         return replace(self, moments=moments)
 
     def require_memory(self, shape: tuple[int, int, int]) -> None:

@@ -101,6 +101,12 @@ class FeatureModel(eqx.Module):
         covariance = jnp.einsum("nmk,mk,lmk->nl", centred, masses, centred) + self.covariance
         return self.mean + feature_means.sum(axis=1), covariance
 
+    def written_out(self) -> "FeatureModel":
+        """The same law with a vector per atom, `[n, m, K]`, and a factor of the noise, `[n, n]`."""
+        if self.decoder.ndim == 3 and self.noise.ndim == 2:
+            return self
+        return _written_out(self)
+
     def project(self, matrix: ArrayLike) -> "FeatureModel":
         """The law of `G x`, `G: [D, n]`: again a feature model, with decoder `G B` and noise covariance `G S G'`.
 
@@ -193,6 +199,13 @@ def whitening(target: FeatureModel):
     sigma = jnp.exp(log_det / target.neurons)
     solve = lambda a: sigma * jax.scipy.linalg.solve_triangular(noise, a, lower=True)  # noqa: E731
     return solve, sigma**2, log_det
+
+
+@eqx.filter_jit
+def _written_out(model: FeatureModel) -> FeatureModel:
+    noise = model.noise
+    factor = noise if noise.ndim == 2 else jnp.diag(jnp.broadcast_to(noise, (model.neurons,)))
+    return eqx.tree_at(lambda one: (one.decoder, one.noise), model, (model.atom_vectors, factor))
 
 
 def _as_shape(shape: int | Sequence[int]) -> tuple[int, ...]:
