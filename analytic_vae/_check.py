@@ -16,21 +16,37 @@ def as_floating(**arguments: Any) -> list[Array]:
 
     Integers and booleans are promoted, and so are half precision and less, in which nothing here can be computed.
     """
-    arrays = [in_single(_as_numeric(name, value)) for name, value in arguments.items()]
+    arrays = [_as_numeric(name, value) for name, value in arguments.items()]
     dtype = jnp.result_type(*arrays)
     if not jnp.issubdtype(dtype, jnp.floating):
         dtype = jnp.result_type(float)
     return [jnp.asarray(array, dtype) for array in arrays]
 
 
-def _as_numeric(name: str, value: Any) -> Array:
+def as_dtype(name: str, value: Any, dtype: Any) -> Array:
+    """The named argument as an array of that floating dtype."""
+    return jnp.asarray(_as_numeric(name, value), dtype)
+
+
+def _as_numeric(name: str, value: Any) -> Array | np.ndarray | float:
+    """An array of numbers, of NumPy where nothing need be compiled for it; Python's numbers as they are."""
+    if type(value) in (bool, int, float):
+        return value
     try:
-        array = jnp.asarray(value)
+        array = in_single(value if isinstance(value, jax.Array) else _with_numpy(value))
     except (TypeError, ValueError, SyntaxError) as error:
         raise ValueError(f"{name}: expected an array of real numbers, got {type(value).__name__}.") from error
     if jnp.issubdtype(array.dtype, jnp.complexfloating):
         raise ValueError(f"{name}: expected real numbers, got dtype {array.dtype}.")
     return array
+
+
+def _with_numpy(value: Any) -> Array | np.ndarray:
+    try:
+        array = np.asarray(value)
+    except (TypeError, ValueError):  # with traced numbers in it
+        return jnp.asarray(value)
+    return array if array.dtype.kind in "biufc" else jnp.asarray(value)
 
 
 def in_single(array: Array) -> Array:

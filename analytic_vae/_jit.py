@@ -21,7 +21,7 @@ P = ParamSpec("P")
 
 T = TypeVar("T")
 
-WORTH_KEEPING = 0.2  # seconds of compiling
+WORTH_KEEPING, JAX_KEEPS = 0.2, 1.0  # seconds of compiling from which on programs are kept; JAX's own choice
 
 CHOICE, LEVEL = "xla_cpu_use_fusion_emitters", "xla_backend_optimization_level"
 
@@ -44,12 +44,12 @@ def keep_compiled(folder: str | os.PathLike[str] | None = None) -> Path:
     >>> av.keep_compiled()
     """
     known = jax.config.jax_compilation_cache_dir
-    if known is None:
+    if not known:
         home = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))
         known = home / "analytic_vae" if folder is None else Path(folder)
         known.mkdir(parents=True, exist_ok=True)
         jax.config.update("jax_compilation_cache_dir", str(known))
-        if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
+        if jax.config.jax_persistent_cache_min_compile_time_secs == JAX_KEEPS:  # nobody has changed it
             jax.config.update("jax_persistent_cache_min_compile_time_secs", WORTH_KEEPING)
     return Path(known)
 
@@ -91,14 +91,18 @@ def _options(unoptimised: bool) -> dict[str, bool | int] | None:
     """None where there is no such choice, or the user has made it."""
     if jax.default_backend() != "cpu":
         return None
-    options = {} if CHOICE in os.environ.get("XLA_FLAGS", "") else {CHOICE: False}
-    if unoptimised and LEVEL not in os.environ.get("XLA_FLAGS", ""):
-        options[LEVEL] = 0
+    wanted = {CHOICE: False} | ({LEVEL: 0} if unoptimised else {})
+    options = {name: value for name, value in wanted.items() if name not in os.environ.get("XLA_FLAGS", "")}
+    return {name: value for name, value in options.items() if _known({name: value})} or None
+
+
+def _known(options: dict[str, bool | int]) -> bool:
+    """Whether this version of XLA has such options."""
     try:
         jax.jit(lambda x: x + 1, compiler_options=options).lower(0.0).compile()
-    except RuntimeError:  # a version of XLA without it
-        return None
-    return options or None
+    except RuntimeError:
+        return False
+    return True
 
 
 def exact_products(function: Callable[P, T]) -> Callable[P, T]:

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
+import jax
 import numpy as np
 
 from ._check import is_concrete
@@ -65,7 +66,7 @@ def _outside() -> int:
 
 def _furthest(source: FeatureModel | None) -> str:
     """The feature of a source that is the likeliest reason."""
-    if not isinstance(source, FeatureModel) or not is_concrete(source.prior.logits) or not is_concrete(source.decoder):
+    if not isinstance(source, FeatureModel) or not all(map(is_concrete, jax.tree.leaves(source))):
         return ""
     masses, vectors = HostModel.of(source)[:2]
     centred = vectors - np.einsum("nmk,mk->nm", vectors, masses)[:, :, None]

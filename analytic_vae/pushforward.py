@@ -13,10 +13,10 @@ from ._jit import always, compiled, exact_products
 from .accuracy import warns
 from .certify.output_moments import output_moments
 from .certify.units import check_regularity, check_units
-from .laws.image import Image, values_of
+from .laws.image import MOST, Image, values_of
 from .laws.law import Law, LawBounds
 from .laws.series import LawSeries
-from .laws.states import States
+from .laws.states import States, few_states
 from .model.activation import ACTIVATIONS
 from .model.compatibility import check_layer
 from .model.feature_model import FeatureModel
@@ -74,7 +74,9 @@ def pushforward(
         if certify:
             check_units(source, layer.units, resolution)
     known = _Known.of(source, layer, readout)
-    values = values_of(_projections(source, layer, readout, known)) if known.still else None
+    values = None
+    if known.still and not few_states(source.prior.atoms.shape, MOST[2]):
+        values = values_of(_projections(source, layer, readout, known))
     law = _law(source, layer, readout, known, values, resolution)
     if certify:
         law = _with_bounds(law, source, layer, readout, resolution)

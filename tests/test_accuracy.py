@@ -41,6 +41,22 @@ def test_a_sharp_encoder_warns_of_its_loss():
     np.testing.assert_allclose(inside.accuracy, found.accuracy, rtol=1e-3)
 
 
+@pytest.mark.parametrize("name", ["mean", "noise", "decoder"])
+def test_a_warning_in_the_middle_of_a_derivative(name):
+    """Where an accuracy is known, but not all of the source: the derivative, and a warning that names no feature."""
+    prior, decoder = av.Prior.bernoulli([0.3, 0.2]), jnp.asarray([[1.0, 0.4], [0.2, -1.0]])
+
+    def mean(given):
+        parts = {"decoder": decoder, "noise": jnp.asarray(0.01), "mean": jnp.zeros(2)} | {name: given}
+        law = av.pushforward(av.FeatureModel(prior, **parts), RIDGE, np.eye(2), av.Resolution(8))
+        return law.mean.sum() + law.tail(0.1)
+
+    at = {"decoder": decoder, "noise": jnp.asarray(0.01), "mean": jnp.zeros(2)}[name]
+    with pytest.warns(av.AccuracyWarning, match="this Law may be off"):
+        slope = jax.jvp(mean, (at,), (jnp.ones_like(at),))[1]
+    assert np.isfinite(slope)
+
+
 def test_ordinary_losses_warn_where_they_are_off():
     compiled = eqx.filter_jit(lambda parts, resolution: av.elbo(*parts, resolution))
     found = []

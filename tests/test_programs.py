@@ -12,7 +12,7 @@ import pytest
 
 import analytic_vae as av
 
-RESOLUTION = av.Resolution(8)
+RESOLUTION = av.Resolution(14)  # of no other test: nothing is compiled before
 
 pytestmark = pytest.mark.coarse
 
@@ -37,9 +37,10 @@ def test_a_law_and_its_tails_are_a_handful_of_programs():
         law = av.pushforward(source, layer, np.array([[1.0, -1.0, 0.5]]), RESOLUTION)
         law.tail(2.0), str(law)
     assert 1 <= len(first) <= 10, first
+    thresholds = 1, 0.5, np.float32(2), np.float64(3), jnp.asarray(1.0)
     with counted() as again:
         law = av.pushforward(source, layer, [[2.0, 1, 0]], RESOLUTION)
-        for threshold in (1, 0.5, np.float32(2), np.float64(3), jnp.asarray(1.0)):
+        for threshold in thresholds:
             law.tail(threshold)
         str(law)
     assert not again, again

@@ -54,9 +54,10 @@ def bounded(value: Array, error: Array) -> Bounded:
 class Ball(eqx.Module):
     """A number on the way to a bound: its value, the radius about it, and the size of what it was summed from.
 
-    The exact one lies within `radius + 8 eps size` (B4, B72): sums add radii and sizes; products multiply sizes,
-    with radius `|a| s + r |b| + r s` (B1). So what cancels keeps the size of its parts, and roundings are charged once,
-    by `bounded`. Plain arrays are exact numbers. `@`, `*`, `+`, `-` and `einsum` are as for arrays.
+    The exact one lies within `radius + 8 eps size` (B4, B72). Sums add radii and sizes. Products multiply sizes, with
+    radius `|a| s + r |b| + r s` (B1), where `|a|` and `|b|` are those of the exact numbers. What cancels keeps the size
+    of its parts so, and roundings are charged once for all that was summed and multiplied, by `bounded`. Plain arrays
+    are exact numbers. `@`, `*`, `+`, `-` and `einsum` are as for arrays.
     """
 
     value: Array
@@ -123,7 +124,9 @@ def einsum(subscripts: str, first: Ball | Array, second: Ball | Array) -> Ball:
 def _product(multiply: Callable[[Array, Array], Array], first, second) -> Ball:
     """What is linear in each of two factors."""
     a, b = Ball.of(first), Ball.of(second)
-    radius = multiply(jnp.abs(a.value) + a.radius, b.radius) + multiply(a.radius, jnp.abs(b.value))
+    eps = ROUNDING * jnp.finfo(jnp.result_type(a.value, b.value)).eps
+    radius = multiply(jnp.abs(a.value) + eps * a.size + a.radius, b.radius)
+    radius = radius + multiply(a.radius, jnp.abs(b.value) + eps * b.size)
     return Ball(multiply(a.value, b.value), radius, multiply(a.size, b.size))
 
 

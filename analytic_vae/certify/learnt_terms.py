@@ -31,7 +31,7 @@ def _learnt_terms(
     )
     middles, _ = middle_and_half(learnt.code)
     gram = parts.decoder.T @ parts.decoder
-    R1 = jax.tree.map(itemgetter(slice(None, None, R)), Ball.of(rate)).sum()
+    R1 = Ball.of(rate)[::R].sum()
     impossible = jnp.any(jnp.isneginf(learnt.log_masses))  # for the target, not for the encoder (B67)
     R1 = Ball(R1.value, jnp.where(impossible, jnp.inf, R1.radius), R1.size)
     T2 = _with_output(learnt, layer, parts, units, output, weighted)

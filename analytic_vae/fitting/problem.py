@@ -84,7 +84,8 @@ class FitProblem(eqx.Module):
         learnt = learnt_part(encoder)
         if learnt is None:
             return True
-        shape = learnt.statistics_read, learnt.features, self.atoms.shape[1]
+        atoms = self.source.prior.atoms if self.atoms is None else self.atoms
+        shape = learnt.statistics_read, learnt.features, atoms.shape[1]
         return brief(self.source, self.layer, shape, self.resolution, calls)
 
     def expected(self, encoder: AbstractEncoder, atoms: Array | None = None, plan: Plan | None = None) -> Expectations:

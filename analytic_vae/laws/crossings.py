@@ -1,6 +1,6 @@
 """Where a function of one coordinate crosses a level: cells on which it rises or falls, and a root in each."""
 
-from functools import cache
+from functools import lru_cache
 
 import equinox as eqx
 import jax
@@ -105,9 +105,8 @@ class Cells(eqx.Module):
     def more(self) -> Float[Array, ""]:
         """The share of the cells in which a level may be crossed unseen: where the function turns within a cell."""
         if self.fine.size:
-            rising = _slope(self.activation, self.fine) > 0
-            inside = (self.nodes > self.nodes[0]) & (self.nodes < self.nodes[-1])
-            return (jnp.sum(rising[1:] != rising[:-1]) > jnp.sum(inside)).astype(self.nodes.dtype)
+            seen, known = (_changes(self.activation, z) for z in (self.fine, (self.nodes[1:] + self.nodes[:-1]) / 2))
+            return (seen > known).astype(self.nodes.dtype)
         middle = self.activation((self.nodes[1:] + self.nodes[:-1]) / 2)
         low, high = jnp.minimum(self.values[1:], self.values[:-1]), jnp.maximum(self.values[1:], self.values[:-1])
         rounding = 8 * jnp.finfo(low.dtype).eps * jnp.maximum(jnp.abs(low), jnp.abs(high))
@@ -122,28 +121,61 @@ def _few(activation: Activation, turns: tuple[float, ...], low: Scalar, high: Sc
     return nodes, activation(nodes)
 
 
-@cache
 def _found_turns(activation: Activation) -> tuple[float, ...] | None:
-    """Kinks and turning points of a function that declares no turns; None if there are many, or if it is traced."""
-    steps = np.geomspace(1e-5, 1e5, 4001)
-    grid = np.unique(np.concatenate([-steps, np.linspace(-40, 40, 8001), steps, activation.kinks]))
-    kinks = np.asarray(activation.kinks)
+    """Kinks and turning points of a function that declares no turns; None if there are many, or jumps, or it is traced.
+
+    They are remembered where the function can be told from others.
+    """
+    try:
+        return _remembered(activation, bool(jax.config.jax_enable_x64))
+    except TypeError:  # not hashable
+        return _looked_for(activation)
+
+
+@lru_cache(maxsize=256)
+def _remembered(activation: Activation, double: bool) -> tuple[float, ...] | None:
+    del double
+    return _looked_for(activation)
+
+
+def _looked_for(activation: Activation) -> tuple[float, ...] | None:
+    steps, kinks = np.geomspace(1e-5, 1e5, 4001), np.asarray(activation.kinks)
+    beside = 1e-5 * (1 + np.abs(kinks))
+    middle = np.unique(np.concatenate([np.linspace(-40, 40, 8001), kinks, kinks - beside, kinks + beside]))
+    grid = np.unique(np.concatenate([-steps, middle, steps]))
     try:
         with jax.ensure_compile_time_eval():
-            rising = lambda z: np.asarray(_slope(activation, jnp.asarray(z)) > 0)  # noqa: E731
-            up = rising(grid)
+            slope = lambda z: np.asarray(_slope(activation, jnp.asarray(z)))  # noqa: E731
+            if _jumps(middle, np.asarray(activation(jnp.asarray(middle))), np.abs(slope(middle))):
+                return None
+            up = slope(grid) > 0
             (place,) = np.nonzero(up[1:] != up[:-1])
             if place.size > MANY:
                 return None
             low, high, first = grid[place], grid[place + 1], up[place]
             for _ in range(HALVINGS["float64"]):
-                middle = (low + high) / 2
-                same = rising(middle) == first
-                low, high = np.where(same, middle, low), np.where(same, high, middle)
-    except Exception:  # a function of something that is traced
+                between = (low + high) / 2
+                same = (slope(between) > 0) == first
+                low, high = np.where(same, between, low), np.where(same, high, between)
+    except (
+        Exception
+    ):  # a function of something that is traced, or one that cannot be called here: elsewhere it will say so
         return None
     new = [one for one in low if np.all(np.abs(one - kinks) > 1e-6 * (1 + abs(one)))]
     return tuple(sorted(map(float, [*kinks, *new])))
+
+
+def _jumps(z: np.ndarray, values: np.ndarray, slopes: np.ndarray) -> bool:
+    """Whether a function moves further between two places than three times its slopes there say."""
+    step = 3 * np.maximum(slopes[1:], slopes[:-1]) * np.diff(z)
+    rounding = 64 * np.finfo(values.dtype).eps * np.maximum(np.abs(values[1:]), np.abs(values[:-1]))
+    return bool(np.any(~(np.abs(np.diff(values)) <= step + rounding + 1e-6)))
+
+
+def _changes(activation: Activation, z: Float[Array, " P"]) -> Array:
+    """How often the slope changes its sign from one place to the next."""
+    rising = _slope(activation, z) > 0
+    return jnp.sum(rising[1:] != rising[:-1])
 
 
 def _slope(activation: Activation, z: Array) -> Array:

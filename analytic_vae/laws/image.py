@@ -36,7 +36,9 @@ WINDOWS = 16  # states about which cells are looked for
 
 AT_ONCE = 16  # states whose second coordinate is integrated over together
 
-HELD, FEW = 2**23, 2**14  # numbers of cells held together; nodes beside which so many can be for several states
+HELD = 2**23  # numbers of cells that are held together
+
+FEW = 2**14  # nodes at a time; where there can be no more, one state at a time
 
 LINES = 4  # crossings along the line of regression that are looked for, in each state
 
@@ -165,6 +167,8 @@ class Image(eqx.Module):
         outer, inner = self.cells
         splits = jnp.concatenate([outer.breaks, self._shape_changes(level)])
         psi, (a, b) = outer.activation, self.factors.T
+        # Of a function with many turns there are thousands of cells, beside few nodes at a time.
+        together = max(1, HELD // (2 * self.dimension * inner.nodes.size))
 
         def one_state(given):
             point, mass = given
@@ -179,8 +183,6 @@ class Image(eqx.Module):
             tails = jnp.concatenate([weight[:, None], tails, jnp.zeros_like(weight)[:, None]], axis=1)
             return mass * jnp.sum(jnp.where(inside, tails[:, :-1] - tails[:, 1:], 0))
 
-        # Of a function that nobody knows the turns of there are thousands of cells.
-        together = max(1, HELD // (2 * self.dimension * inner.nodes.size))
         return self._over_states(one_state, AT_ONCE if together > FEW else 1)
 
     def _over_states(self, function: Callable, together: int = AT_ONCE):

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._check import as_floating, is_concrete, require_count, require_finite
+from .._check import as_dtype, is_concrete, require_count, require_finite
 from .._jit import compiled, exact_products
 from ..types import Array, ArrayLike, Float, Scalar
 from .image import Image
@@ -216,8 +216,7 @@ class Law(eqx.Module):
         self._require_one()
         if not isinstance(inclusive, bool | np.bool_):
             raise TypeError(f"inclusive: expected True or False, got {inclusive!r}.")
-        (threshold,) = as_floating(threshold=threshold)
-        threshold = jnp.asarray(threshold, self.mean.dtype)
+        threshold = as_dtype("threshold", threshold, self.mean.dtype)
         require_finite("threshold", threshold)
         if threshold.ndim == 0:
             threshold = jnp.broadcast_to(threshold, (self.dimension,))

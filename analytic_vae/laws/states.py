@@ -31,7 +31,7 @@ class States(eqx.Module):
     def of(cls, law: Projection, most: int, extra: int) -> "States":
         """All states if they are at most `most`, else those of the largest features, at most `extra`."""
         m, K = law.masses.shape
-        whole = _few(law, most)
+        whole = few_states(law.masses.shape, most)
         count = m if whole else int(math.log(extra) / math.log(K))
         order = jnp.arange(m) if whole else jnp.argsort(-jax.lax.stop_gradient(_share(law)))
         atoms, masses = law.atoms[:, order], law.masses[order]
@@ -45,8 +45,9 @@ class States(eqx.Module):
         return cls(points, sizes, mass, rest, whole)
 
 
-def _few(law: Projection, most: int) -> bool:
-    m, K = law.masses.shape
+def few_states(shape: tuple[int, int], most: int) -> bool:
+    """Whether m features of K atoms have at most so many states."""
+    m, K = shape
     return m * math.log(K) <= math.log(most) + 1e-9
 
 
@@ -63,7 +64,7 @@ def counted(law: Projection, most: int) -> States | None:
 
     Outside of every transformation only: sums of many features on a lattice have few.
     """
-    if _few(law, most) or not all(map(is_concrete, jax.tree.leaves(law))):
+    if few_states(law.masses.shape, most) or not all(map(is_concrete, jax.tree.leaves(law))):
         return None
     found = support(law)
     if found is None:

@@ -212,7 +212,7 @@ def least_squares_series(
     if shorter:
         highest = np.sum(half**2, axis=1) > (order - 1) ** 2
         last = np.concatenate([highest, highest[1:]])  # of 1, cos, sin
-        fewer = half_coefficients(left_out(*jax.lax.stop_gradient((basis, weights, operator, real)), last))
+        fewer = half_coefficients(left_out(*jax.lax.stop_gradient((weights, operator, real)), last))
         fewer = fewer * jax.lax.stop_gradient(at_low)
     return Series(frequency, half_coefficients(real) * at_low, fewer), remainder
 

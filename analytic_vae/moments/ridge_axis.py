@@ -153,7 +153,7 @@ class RidgeAxis(eqx.Module):
         spacing = 2 * jnp.pi / (rule.length * (1 - 2 * MARGIN))
         half = spacing * jnp.asarray(half_space(most, 1)[:, 0], self.nodes.dtype)
         basis = real_basis((self.nodes - self.centre)[:, None] * half[None])
-        index = np.abs(np.concatenate([np.arange(most + 1), np.arange(1, most + 1)]))  # of 1, cos, sin
+        index = np.concatenate([np.arange(most + 1), np.arange(1, most + 1)])  # of 1, cos, sin
         inside = np.stack([index <= order for order, _ in asked]).astype(basis.dtype)
         operators = jax.vmap(lambda kept: least_squares(basis * kept[None], self.weights))(jnp.asarray(inside))
         return [

@@ -28,15 +28,15 @@ def least_squares(
 
 
 def left_out(
-    basis: Float[Array, "Q E"],
     weight: Float[Array, " Q"],
     operator: Float[Array, "E Q"],
     coefficients: Float[Array, " E"],
     last: np.ndarray,
 ) -> Float[Array, " E"]:
-    """The coefficients of the fit without the columns `last`: `c_s - K_sl K_ll^-1 c_l` with the inverse K of the Gram.
+    """The coefficients of the fit without the columns `last` (which get zero), from those of all columns.
 
-    From what `least_squares` gives for all columns, without another elimination. `E last` are zero.
+    `c_s - K_sl K_ll^-1 c_l` with the inverse K of the Gram matrix: no second elimination. Where columns were dropped,
+    as others span them, it is no longer the best fit.
     """
     rows = operator / jnp.where(weight == 0, 1, weight)[None]  # H of `operator = H W`
     inverse = operator @ jnp.where((weight == 0)[None], 0, rows).T

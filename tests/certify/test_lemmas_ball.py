@@ -83,6 +83,15 @@ def test_what_cancels_keeps_its_size():
         assert found.value[0, 0] == jnp.float32(1e-3)
 
 
+def test_a_factor_that_cancels_is_charged_beside_what_is_unknown():
+    """B72: a computed 0 may be `8 eps size`, and an unknown other factor multiplies that."""
+    a = jnp.asarray([1e3])
+    zero = Ball.of(a) - a
+    eps = np.finfo(float).eps
+    assert float((zero * Bounded(jnp.asarray([1e-6]), jnp.asarray([1e6]))).bounded().error_bound[0]) >= 8 * eps * 2e9
+    assert np.isinf((zero * Bounded(jnp.asarray([1.0]), jnp.asarray([jnp.inf]))).bounded().error_bound[0])
+
+
 def test_a_factor_of_zero_takes_no_part():
     """B72: however little is known of the other one."""
     unknown = Ball.of(Bounded(jnp.ones(2), jnp.asarray([jnp.inf, 1.0])))

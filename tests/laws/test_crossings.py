@@ -19,7 +19,7 @@ CLIP = av.Activation(lambda b: jnp.clip(b, -1, 1), (-1.0, 1.0), "clip")
         (lambda b: jnp.clip(b, -1, 1), (-1.0, 1.0), (-1.0, 1.0)),
         (lambda b: b * jax.nn.sigmoid(b), (), (-1.2784645427610738,)),
         (lambda b: (b - 3) ** 2 * (b + 1), (), (1 / 3, 3.0)),
-        (lambda b: jnp.where(b > 500, 0.0, b), (500.0,), (500.0,)),
+        (lambda b: jnp.where(b > 500, 1000 - b, b), (500.0,), (500.0,)),
         (lambda b: b + jnp.sin(b) / 2, (), ()),
     ],
 )
@@ -49,6 +49,50 @@ def test_turns_that_are_too_narrow_are_told():
     assert _found_turns(bump) == ()
     near = 1 / 3 + 4e-7 * ends
     assert float(Cells.of(bump, *ends, near[None]).more) > 0
+
+
+@pytest.mark.parametrize(
+    "function, kinks, level",
+    [
+        (lambda b: jnp.where(jnp.abs(b) < 1, 1.0, 0.0), (-1.0, 1.0), 0.5),
+        (lambda b: jnp.where(b < 1, b, 0.0), (1.0,), 0.2),
+        (lambda b: b - jnp.floor(b), tuple(range(-12, 13)), 0.5),
+        (lambda b: jnp.where(jnp.abs(b) < 1, 1.0, 0.0), (), 0.5),
+    ],
+)
+def test_functions_that_jump(function, kinks, level):
+    """At a kink, or where nobody said: between one-sided values a level would be crossed unseen."""
+    activation = av.Activation(function, kinks)
+    assert _found_turns(activation) is None
+    model = av.FeatureModel(av.Prior.bernoulli([0.3, 0.4]), np.array([[1.0, -0.7]]), 0.3)
+    law = av.pushforward(model, av.DenseLayer([[1.3]], [0.2], activation), [[1.0]])
+    z = 1.3 * model.sample(jax.random.key(0), 1_000_000)[:, 0] + 0.2
+    sampled = float(np.mean(np.asarray(function(z)) > level))
+    assert float(law.tail(level)) == pytest.approx(sampled, abs=4 * np.sqrt(sampled * (1 - sampled) / 1e6))
+    assert float(law.length[0]) > 0.9
+
+
+def test_turns_that_are_too_narrow_are_told_beside_kinks():
+    bump = av.Activation(lambda b: b + 1e-3 * jnp.exp(-(((b - 1 / 3) / 1e-7) ** 2)), (-0.5, 0.5))
+    ends = jnp.asarray([-1.0, 1.0])
+    assert _found_turns(bump) == (-0.5, 0.5)
+    assert float(Cells.of(bump, *ends, (1 / 3 + 4e-7 * ends)[None]).more) > 0
+
+
+class Unhashable:
+    """A function with parameters."""
+
+    __hash__ = None
+
+    def __call__(self, b):
+        return jnp.clip(b, -1, 1)
+
+
+def test_functions_that_cannot_be_told_apart_are_looked_at_each_time():
+    assert _found_turns(av.Activation(Unhashable(), (-1.0, 1.0))) == (-1.0, 1.0)
+    with jax.enable_x64(False):
+        single = _found_turns(av.Activation(jax.nn.silu))
+    assert single != _found_turns(av.Activation(jax.nn.silu)) == pytest.approx((-1.2784645427610738,), abs=1e-12)
 
 
 def test_two_units_of_a_function_of_ones_own_take_little_memory():
