@@ -20,12 +20,17 @@ def as_floating(**arguments: Any) -> list[Array]:
     dtype = jnp.result_type(*arrays)
     if not jnp.issubdtype(dtype, jnp.floating):
         dtype = jnp.result_type(float)
-    return [jnp.asarray(array, dtype) for array in arrays]
+    return [_cast(array, dtype) for array in arrays]
 
 
 def as_dtype(name: str, value: Any, dtype: Any) -> Array:
     """The named argument as an array of that floating dtype."""
-    return jnp.asarray(_as_numeric(name, value), dtype)
+    return _cast(_as_numeric(name, value), dtype)
+
+
+def _cast(array: Array | np.ndarray | float, dtype: Any) -> Array:
+    """On the host where it is there: JAX would compile a program for it."""
+    return jnp.asarray(array if isinstance(array, jax.Array) else np.asarray(array, dtype), dtype)
 
 
 def _as_numeric(name: str, value: Any) -> Array | np.ndarray | float:
