@@ -10,6 +10,7 @@ is taken for it that is something else. `python benchmarks/seconds.py --rounds 3
 """
 
 import argparse
+import inspect
 import json
 import os
 import resource
@@ -65,7 +66,7 @@ def carried():
         encoder="carried",
         resolution=av.Resolution(24),
         check=False,
-        **({"samples": 0} if "samples" in av.learn.__wrapped__.__annotations__ else {}),
+        **({"samples": 0} if "samples" in inspect.signature(av.learn).parameters else {}),
     )
     return {"mean": float(np.mean(np.asarray(learnt.models[-1].moments()[0])))}
 
@@ -131,14 +132,14 @@ if __name__ == "__main__":
         sys.exit()
     from harness import save, table
 
-    rows = []
-    for name in ("ten_lines", "carried"):
-        rows.append(row(name, name, HERE.parent, options.rounds))
-        if options.beside:
-            rows.append(row(f"{name}, {options.beside.name}", name, options.beside, options.rounds))
+    asked = [(name, name, HERE.parent) for name in ("ten_lines", "carried")]
+    if options.beside:
+        asked += [(f"{name}, {options.beside.name}", name, options.beside) for _, name, _ in asked]
     if find_spec("numpyro"):
-        rows.append(row("svi", "svi", HERE.parent, options.rounds))
-    for one in rows:
-        one["cold_over_ten_lines"] = one["cold_cpu_s"] / rows[0]["cold_cpu_s"]
-    print(table(rows))
+        asked.append(("svi", "svi", HERE.parent))
+    rows = []
+    for one in asked:
+        rows.append(row(*one, options.rounds))
+        rows[-1]["cold_over_ten_lines"] = rows[-1]["cold_cpu_s"] / rows[0]["cold_cpu_s"]
+        print(table(rows[-1:]), flush=True)
     save("seconds", rows)
