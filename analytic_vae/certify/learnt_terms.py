@@ -79,9 +79,8 @@ def _with_output(
         with_units = _with_units(learnt, bent.value, units, output.psi)
     else:
         with_units = Ball.of(output.psi) @ (bent @ middles)
-    # The weighted ones are summed from halves of the codes.
-    weighted = Ball.of(weighted, halves * F.size)
-    return -2 * (weighted.sum() + middles @ F + with_units)
+    about_middles = Ball.of(weighted, halves * F.size)  # summed from halves of the codes
+    return -2 * (about_middles.sum() + middles @ F + with_units)
 
 
 def _with_units(learnt: Learnt, bent: Float[Array, "h C"], units: Units, psi: Bounded) -> Ball:

@@ -97,8 +97,8 @@ class FitProblem(eqx.Module):
 
 def require_variation(mean: Float[Array, " n2"], covariance: Float[Array, "n2 n2"]) -> None:
     """Raise `ValueError` if a layer's output varies by no more than the rounding of its mean."""
-    mean, covariance = np.asarray(mean), np.asarray(covariance)
-    if not np.trace(covariance) > float(np.finfo(mean.dtype).eps) ** 2 * np.sum(mean**2):
+    rounding = float(jnp.finfo(mean.dtype).eps) ** 2 * float(np.sum(np.asarray(mean) ** 2))
+    if not float(np.trace(np.asarray(covariance))) > rounding:
         raise ValueError("layer: expected an output that varies, got one that is constant: there is nothing to learn.")
 
 

@@ -50,14 +50,14 @@ class Codes(NamedTuple):
 
     @classmethod
     def of(
-        cls, problem: Problem, given: tuple[Reading, Reading, RidgeGrid], covariance: Float[Array, "n n"], batch: int
+        cls, problem: Problem, reader: tuple[Reading, Reading, RidgeGrid], covariance: Float[Array, "n n"], batch: int
     ) -> "Codes":
         """Of the learnt features of a problem, `batch` at a time.
 
-        `given`: what encoders read, what pairs of them are to be computed with, and the grid for laws; `covariance` is
+        `reader`: what encoders read, what pairs of them are to be computed with, and the grid for laws; `covariance` is
         that of what encoders read.
         """
-        encoder, atoms, (reading, pairs, grid) = problem.learnt, problem.atoms[problem.carried :], given
+        encoder, atoms, (reading, pairs, grid) = problem.learnt, problem.atoms[problem.carried :], reader
         arrays, rest = eqx.partition(encoder, eqx.is_array)
         static = _Static(rest, pairs.source is not reading.source, reading.whole is not reading.source)
         one_feature = jax.checkpoint(partial(_one_feature, static=static))

@@ -140,8 +140,9 @@ class RidgeAxis(eqx.Module):
 
     def grids(self, resolution: Resolution, statistics: int) -> tuple["RidgeGrid", "RidgeGrid"]:
         """`law_grid` and `pair_grid`, from one elimination."""
-        laws = resolution.law_ridge_order(statistics), resolution.law_panels
-        return tuple(self._grids([laws, (resolution.series_ridge_order, resolution.pair_panels)]))
+        asked = resolution.law_ridge_order(statistics), resolution.law_panels
+        laws, pairs = self._grids([asked, (resolution.series_ridge_order, resolution.pair_panels)])
+        return laws, pairs
 
     def _grids(self, asked: list[tuple[int, int]]) -> "list[RidgeGrid]":
         """Grids of such orders and numbers of panels."""

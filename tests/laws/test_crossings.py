@@ -82,7 +82,8 @@ def test_turns_that_are_too_narrow_are_told_beside_kinks():
 class Unhashable:
     """A function with parameters."""
 
-    __hash__ = None
+    def __hash__(self):
+        raise TypeError("unhashable")
 
     def __call__(self, b):
         return jnp.clip(b, -1, 1)
