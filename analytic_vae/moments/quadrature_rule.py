@@ -141,7 +141,7 @@ def law_series(law: StatisticLaw, values: Float[Array, " Q"]) -> Series:
     `values` stand at its nodes.
     """
     frequency = law.spectrum.frequency
-    coefficients = jax.grad(lambda phi: law.weights(phi) @ values)(jnp.zeros_like(law.phi))
+    (coefficients,) = jax.linear_transpose(law.weights, law.phi)(values)
     return Series(frequency, coefficients * jnp.conj(waves(frequency, law.statistic.low)))
 
 
@@ -180,8 +180,8 @@ def wandering(law: StatisticLaw, values: Float[Array, "Q V"]) -> Float[Array, " 
 
 def _at_frequencies(law: StatisticLaw, values: Float[Array, "Q V"]):
     """`phi: [W]` and coefficients `[V, W]` with `E[F] = Re sum_w coefficients_w phi_w`."""
-    _, pull = jax.vjp(law.weights, law.phi)
-    return law.phi, jax.vmap(lambda column: pull(column)[0], in_axes=1)(values)
+    transposed = jax.linear_transpose(law.weights, law.phi)
+    return law.phi, jax.vmap(lambda column: transposed(column)[0], in_axes=1)(values)
 
 
 def least_squares_series(

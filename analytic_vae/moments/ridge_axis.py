@@ -117,10 +117,10 @@ class RidgeAxis(eqx.Module):
         spread = jnp.sqrt(jnp.maximum(axis.weights @ centred**2, jnp.finfo(psi.dtype).tiny))
         nodes, interpolation = axis._panels(rule.resolution.pair_panels)
         missed = jnp.sqrt(jnp.maximum(axis.weights @ (psi - interpolation @ axis.activation(nodes)) ** 2, 0))
-        _, pull = jax.vjp(rule.of_characteristic, rule.characteristic(axis.law))
-        (coefficients,) = pull(centred)
+        phi = rule.characteristic(axis.law)
+        (coefficients,) = jax.linear_transpose(rule.of_characteristic, phi)(centred)
         last = 3 * rule.resolution.ridge_order // 4
-        band = jnp.abs(coefficients[last:]) @ jnp.abs(rule.characteristic(axis.law)[last:])
+        band = jnp.abs(coefficients[last:]) @ jnp.abs(phi[last:])
         return jnp.where(
             spread > jnp.finfo(psi.dtype).eps * jnp.abs(psi).max(), (missed**2 / spread + band) / spread, 0
         )

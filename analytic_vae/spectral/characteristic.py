@@ -35,9 +35,10 @@ def matmul(left: Complex[Array, "*s W J"], right: Complex[Array, "*s J O"]) -> C
 def waves(frequency: Float[Array, "W D"], values: Float[Array, "D *s"]) -> Complex[Array, "W *s"]:
     """`exp(i <w, v>)` for every frequency and value. If `D = 1`, the frequencies must be equally spaced.
 
-    Then each is the product of one before it and a power: one cosine and sine for all frequencies of a value.
+    Then each is the product of one before it and a power: one cosine and sine for all frequencies of a value. Of one
+    value there is little to save.
     """
-    if frequency.shape[1] > 1 or frequency.shape[0] < 4:
+    if frequency.shape[1] > 1 or frequency.shape[0] < 4 or values.ndim == 1:
         return cis(jnp.tensordot(frequency, values, axes=1))
     start, step = frequency[0, 0], frequency[1, 0] - frequency[0, 0]
     return _powers(start * values[0], step * values[0], frequency.shape[0])
