@@ -159,8 +159,7 @@ def test_progress_within_a_layer(run):
     said = [line for line in lines if line.startswith("layer 0 (1/3): ") and not line.endswith(" s")]
     expected = (
         "moments of 4 units and their pairs at 12",
-        "the best target",
-        "its loss",
+        "the best target, in closed form, and its loss",
         "moments of 4 units",
         "its loss at 18",
     )

@@ -30,7 +30,7 @@ def carried_fit(problem: FitProblem, options: FitOptions, say: Log) -> Fit:
     merging = partial(_merged, states=states_of(problem.source.prior)) if options.split else lambda one: one
     problem = merging(whole)
     encoder = CarriedEncoder(problem.source.features)
-    say("the best target, in closed form")
+    say("the best target, in closed form, and its loss")
     target, least, elbo, output = _closed_form(problem, encoder)
     require_variation(*output)
     _require_noise(target, output[1], options.floor)
