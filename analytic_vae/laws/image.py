@@ -148,11 +148,13 @@ class Image(eqx.Module):
         points, dtype = self.states.points, t.dtype
         moved = 16 * jnp.finfo(dtype).eps * self.states.sizes
         sides = jnp.stack([points + jnp.asarray(side, dtype)[None] * moved for side in _signs(self.dimension)])
-        y, rounding = self.values(sides), 4 * jnp.finfo(dtype).eps * jnp.abs(t)
+        psi = jnp.stack([one(points[:, e]) for e, one in enumerate(self.functions)], axis=1)
+        sizes = jnp.abs(t)[None] + jnp.abs(psi) @ jnp.abs(self.factors).T  # of what each of Y is summed from
+        y, rounding = self.values(sides), 16 * jnp.finfo(dtype).eps * sizes
         if inclusive:
-            inside = jnp.any(y >= (t - rounding)[None, None], axis=0)
+            inside = jnp.any(y >= (t[None] - rounding)[None], axis=0)
         else:
-            inside = jnp.all(y > (t + rounding)[None, None], axis=0)
+            inside = jnp.all(y > (t[None] + rounding)[None], axis=0)
         return jnp.clip(self.states.masses @ jnp.all(inside, axis=1).astype(dtype), 0, 1)  # of rounding
 
     def _above_one(self, level: Float[Array, " D"]) -> Scalar:

@@ -14,9 +14,13 @@ def check(rows, bar: float):
     assert not [row for row in rows if row.closed and not row.accuracy <= av.ACCURACY]
 
 
-@pytest.mark.parametrize("first", range(0, 12, 6))
+@pytest.mark.parametrize("first", [0, 6, 6216])  # 6216: a threshold at a value that is a sum of larger numbers
 def test_laws_with_point_masses(first):
-    rows = [row for seed in range(first, first + 6) for row in campaigns.quietly(campaigns.point_masses, seed)]
+    rows = [
+        row
+        for seed in range(first, first + (6 if first < 12 else 1))
+        for row in campaigns.quietly(campaigns.point_masses, seed)
+    ]
     check(rows, 1e-6)
     assert all(0 <= row.got <= 1 for row in rows)
 
