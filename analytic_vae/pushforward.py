@@ -101,7 +101,7 @@ class _Known(NamedTuple):
     @classmethod
     def of(cls, source: FeatureModel, layer: AbstractLayer, readout: Float[Array, "D n2"]) -> "_Known":
         """What is not known may be."""
-        sizes = [not is_concrete(one) or bool(one != 0) for one in _sizes(source, layer, readout)]
+        sizes = [not is_concrete(one) or float(one) != 0 for one in _sizes(source, layer, readout)]
         units, linear = sizes[0], layer.has_linear_part and sizes[1]
         return cls(units, linear, not ((units and sizes[2]) or (linear and sizes[3])))
 

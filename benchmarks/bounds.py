@@ -12,6 +12,7 @@ from harness import av, save, table  # isort: skip (it sets the path)
 import jax
 import numpy as np
 import reference
+import reference_dense
 from functions import FUNCTIONS
 
 NOISES = (0.0, 1e-3, 1e-2, 0.1, 0.3, 1.0)
@@ -44,7 +45,7 @@ def exact(chosen, law, readout):
     lower = np.linalg.qr((readout @ factor).T, mode="r").T
     _, z, mass = reference.states(reference.Model(places, masses, decoder, 1.0))
     centres = (z @ decoder.T + mean) @ readout.T
-    given = functools.partial(reference.given_centre, chosen, factor=lower, rule=RULE)
+    given = functools.partial(reference_dense.given_centre, chosen, factor=lower, rule=RULE)
     return sum(p * given(centre) for p, centre in zip(mass, centres, strict=True))
 
 

@@ -16,6 +16,7 @@ import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 import reference
+import reference_dense
 import test_dense
 from coverage import NOISES, Tally, one_input_source, progress, save_row
 
@@ -62,7 +63,7 @@ def problem(seed, group, how, kind, names, dtype):
     layer = parts[1]
     skip = np.zeros((n2, source.neurons)) if layer.skip is None else layer.skip
     arrays = (np.asarray(array, float) for array in (layer.weight, layer.bias, layer.output, skip))
-    return parts, reference.Dense(*arrays, [cases.ACTIVATIONS[name][1:] for name in names])
+    return parts, reference_dense.Dense(*arrays, [cases.ACTIVATIONS[name][1:] for name in names])
 
 
 def run(dtype, count, frequencies, first):

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import reference
+import reference_dense
 
 import analytic_vae as av
 from analytic_vae.model.conditioning import clusters_of
@@ -156,8 +157,8 @@ def outliers(seed: int) -> Iterator[Row]:
     yield Row(seed, asked, float(found.loss), exact, _relative(found.loss, exact), _share(found, exact))
 
     W, bias, sae = rng.normal(size=(3, 2)), rng.normal(size=3) / 2, rng.normal(size=(3, 1, 2))
-    oracle = reference.Dense(W, bias, np.eye(3), np.zeros((3, 2)), [(np.tanh, ())] * 3)
-    x, weights, _ = reference.input_points(cases.oracle_model(source), oracle, RULE)
+    oracle = reference_dense.Dense(W, bias, np.eye(3), np.zeros((3, 2)), [(np.tanh, ())] * 3)
+    x, weights, _ = reference_dense.input_points(cases.oracle_model(source), oracle, RULE)
     moments = av.dense_moments(source, av.DenseLayer(W, bias, "tanh"))
     psi = oracle.units(x)
     mean = weights @ psi
@@ -246,8 +247,10 @@ def round_numbers(seed: int) -> Iterator[Row]:
 
     W, bias = (np.asarray(one) for one in rounded((jnp.zeros((3, inputs)), jnp.zeros(3)), rng))
     names = ["relu" if inputs == 1 else "sigmoid", "tanh", "gelu"]
-    oracle = reference.Dense(W, bias, np.eye(3), np.zeros((3, inputs)), [reference.ACTIVATIONS[one] for one in names])
-    x, weights, _ = reference.input_points(cases.oracle_model(source), oracle, COARSE)
+    oracle = reference_dense.Dense(
+        W, bias, np.eye(3), np.zeros((3, inputs)), [reference.ACTIVATIONS[one] for one in names]
+    )
+    x, weights, _ = reference_dense.input_points(cases.oracle_model(source), oracle, COARSE)
     psi = oracle.units(x)
     mean = weights @ psi
     covariance = (psi - mean).T @ ((psi - mean) * weights[:, None])

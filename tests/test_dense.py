@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import reference
+import reference_dense
 
 import analytic_vae as av
 
@@ -25,7 +26,7 @@ def layer_of(rng, n1, names=SMOOTH, skip=True):
     output, skip = rng.normal(size=(N2, h)), rng.normal(size=(N2, n1)) * (0.3 if skip else 0)
     functions = [cases.ACTIVATIONS[name][1:] for name in names]
     layer = av.DenseLayer(weight, bias, [cases.ACTIVATIONS[name][0] for name in names], output, skip)
-    return layer, reference.Dense(weight, bias, output, skip, functions)
+    return layer, reference_dense.Dense(weight, bias, output, skip, functions)
 
 
 @functools.cache
@@ -46,7 +47,7 @@ def problem(seed, encoder="softmax", vectors=False, noise="scalar", names=SMOOTH
 def exact_terms(parts, oracle, rule=RULE):
     """The terms of the loss, from tables and vectors of every feature at every point."""
     source, _, target, encoder = parts
-    x, weights, state = reference.input_points(cases.oracle_model(source), oracle, rule)
+    x, weights, state = reference_dense.input_points(cases.oracle_model(source), oracle, rule)
     tables = []
     if isinstance(encoder, av.CarriedEncoder):
         K = source.prior.atoms.shape[1]
@@ -58,7 +59,7 @@ def exact_terms(parts, oracle, rule=RULE):
     noise = np.asarray(target.noise)
     noise = noise if noise.ndim == 2 else np.diag(np.broadcast_to(noise, (N2,)))
     given = target.atom_vectors.transpose(1, 0, 2), target.prior.log_masses, target.mean, noise
-    return reference.dense_terms(x, weights, oracle(x), tables, *(np.asarray(part) for part in given))
+    return reference_dense.dense_terms(x, weights, oracle(x), tables, *(np.asarray(part) for part in given))
 
 
 def both(vectors=False, extra=True):
@@ -120,13 +121,13 @@ def test_moments_of_all_units_against_enumeration(names):
     second = found.psi_covariance + jnp.outer(found.psi, found.psi)
     for i in range(3):
         for k in range(i):
-            np.testing.assert_allclose(second[i, k], reference.unit_pair(law, oracle, i, k, rule), atol=1e-9)
+            np.testing.assert_allclose(second[i, k], reference_dense.unit_pair(law, oracle, i, k, rule), atol=1e-9)
     # With a noise of one direction per unit the diagonal and the means are one-dimensional.
     for i in range(3):
         row = source.project(layer.weight[i : i + 1])
         alone = np.ones((1, 1)), oracle.bias[i : i + 1], np.eye(1), np.zeros((1, 1)), [oracle.functions[i]]
-        one = reference.Dense(*alone)
-        x, weights, state = reference.input_points(cases.oracle_model(row), one, rule)
+        one = reference_dense.Dense(*alone)
+        x, weights, state = reference_dense.input_points(cases.oracle_model(row), one, rule)
         psi = one.units(x)[:, 0]
         np.testing.assert_allclose(found.psi[i], weights @ psi, atol=1e-9)
         np.testing.assert_allclose(second[i, i], weights @ psi**2, atol=1e-9)
@@ -198,7 +199,7 @@ def test_moments_computed_before_are_those_of_the_units_alone():
 def test_the_laws_of_one_and_two_units():
     (source, layer, *_), oracle = problem(3)
     layer = av.DenseLayer(layer.weight, layer.bias, [layer.activations[i] for i in layer.activation_index], None, None)
-    x, weights, _ = reference.input_points(cases.oracle_model(source), oracle, RULE)
+    x, weights, _ = reference_dense.input_points(cases.oracle_model(source), oracle, RULE)
     psi = oracle.units(x)
     for readout in ([[1.0, -0.5, 0]], [[0, 1.0, 0], [0, 0, 1.0]]):
         law = av.pushforward(source, layer, readout, FINE)
@@ -221,7 +222,7 @@ def test_the_law_of_a_residual_block():
     first = layer.of_units([0])
     readout = np.random.default_rng(0).normal(size=(1, N2))
     law = av.pushforward(source, first, readout, FINE)
-    x, weights, _ = reference.input_points(cases.oracle_model(source), oracle, RULE)
+    x, weights, _ = reference_dense.input_points(cases.oracle_model(source), oracle, RULE)
     y = (x @ oracle.skip.T + oracle.units(x)[:, :1] @ oracle.output[:, :1].T) @ readout[0]
     np.testing.assert_allclose(law.mean, [weights @ y], atol=1e-8)
     np.testing.assert_allclose(law.expectation(lambda y: jnp.sin(y[0])), weights @ np.sin(y), atol=1e-7)
@@ -299,7 +300,7 @@ def test_gradients_jit_and_vmap():
         layer = given[1]
         names = oracle.functions
         arrays = (np.asarray(a) for a in (layer.weight, layer.bias, layer.output, layer.skip))
-        moved.append(exact_terms(given, reference.Dense(*arrays, names))["loss"])
+        moved.append(exact_terms(given, reference_dense.Dense(*arrays, names))["loss"])
     np.testing.assert_allclose(slopes[0], (moved[0] - moved[1]) / (2 * small), rtol=1e-5)
     np.testing.assert_allclose(values, [av.elbo(*along(s), resolution).loss for s in (0.0, small)], rtol=1e-9)
 
@@ -326,7 +327,7 @@ def test_carried_features_have_a_closed_form(tmp_path):
     (source, layer, *_), oracle = problem(6)
     fit = av.fit(source, layer, resolution=FINE)
     assert fit.stop is av.Stop.CLOSED and fit.least_remainder > 0 and 0 < fit.explained < 1
-    x, weights, state = reference.input_points(cases.oracle_model(source), oracle, RULE)
+    x, weights, state = reference_dense.input_points(cases.oracle_model(source), oracle, RULE)
     f = oracle(x)
     mean = weights @ f
     covariance = ((f - mean).T * weights) @ (f - mean)

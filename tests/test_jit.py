@@ -64,9 +64,9 @@ def test_the_users_choice_stays(monkeypatch):
 
 def test_small_problems_are_not_optimised_and_large_ones_are():
     """What is called once is optimised where that would take less time than it saves."""
-    small, large = cases.problem(0), cases.problem(0, m2=3)
-    asked = lambda parts, calls: brief(parts[0], parts[1], (1, parts[2].features, 3), av.Resolution(24), calls)  # noqa: E731
-    assert asked(small, 1) and asked(large, 100) and not asked(small, 100_000)
+    source, layer, *_ = cases.problem(0)
+    asked = lambda features, calls: brief(source, layer, (1, features, 3), av.Resolution(24), calls)  # noqa: E731
+    assert asked(3, 1) and asked(3, 100) and not asked(3, 100_000) and not asked(200, 10)
     levels = []
     function = _jit.compiled(lambda x: x + 1, quick=lambda x: levels.append(x.size) or x.size < 3)
     assert function(jnp.zeros(2)).shape == (2,) and function(jnp.zeros(4)).shape == (4,)

@@ -42,13 +42,8 @@ class Cells(eqx.Module):
         low, high, windows = jax.lax.stop_gradient((low, high, windows))
         if activation.turns is not None:
             breaks = jnp.asarray((*activation.turns, *activation.breaks), low.dtype)
-            return cls(
-                *_few(activation, activation.turns, low, high),
-                breaks,
-                low[None][:0],
-                activation,
-                len(activation.turns) + 1,
-            )
+            few, roots = _few(activation, activation.turns, low, high), len(activation.turns) + 1
+            return cls(*few, breaks, low[None][:0], activation, roots)
         kinks = jnp.clip(jnp.asarray(activation.kinks, low.dtype), low, high)
         whole, near = (jnp.linspace(0, 1, count, dtype=low.dtype) for count in FINE)
         near = windows[:, :1] + (windows[:, 1:] - windows[:, :1]) * near[None]
@@ -157,9 +152,7 @@ def _looked_for(activation: Activation) -> tuple[float, ...] | None:
                 between = (low + high) / 2
                 same = (slope(between) > 0) == first
                 low, high = np.where(same, between, low), np.where(same, high, between)
-    except (
-        Exception
-    ):  # a function of something that is traced, or one that cannot be called here: elsewhere it will say so
+    except Exception:  # of something that is traced; what else is wrong with it is said where it is called
         return None
     new = [one for one in low if np.all(np.abs(one - kinks) > 1e-6 * (1 + abs(one)))]
     return tuple(sorted(map(float, [*kinks, *new])))

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import reference
+import reference_dense
 from test_dense import both, exact_terms, layer_of, problem
 
 import analytic_vae as av
@@ -35,7 +36,7 @@ def ridge(activation):
     form = layer.form()
     target = cases.model(np.random.default_rng(3), cases.N2, cases.M1, cases.K1)
     arrays = form.weight, form.bias, form.output, form.linear
-    oracle = reference.Dense(*(np.asarray(array) for array in arrays), [(np.tanh, ())] * layer.units)
+    oracle = reference_dense.Dense(*(np.asarray(array) for array in arrays), [(np.tanh, ())] * layer.units)
     if activation is None:  # its offset as that of the mean of what is modelled
         layer = av.LinearLayer(layer.weight)
     return (source, layer, target, av.CarriedEncoder(cases.M1)), oracle, reference.Rule(12, 12)
