@@ -30,7 +30,7 @@ def sharded_map(
     batch = min(batch, count)
 
     def padded(leaf, size):
-        return jnp.concatenate([leaf, jnp.repeat(leaf[-1:], size - count, axis=0)])
+        return jnp.concatenate([leaf, jnp.repeat(leaf[-1:], size - count, axis=0)]) if size > count else leaf
 
     def run(everywhere, share):
         prepared = prepare(everywhere)
@@ -40,7 +40,7 @@ def sharded_map(
     if mesh is None:
         size = -(-count // batch) * batch
         results = run(everywhere, jax.tree.map(lambda leaf: padded(leaf, size), items))
-        return jax.tree.map(lambda leaf: leaf[:count], results)
+        return jax.tree.map(lambda leaf: leaf[:count], results) if size > count else results
     mesh = _automatic(mesh)
     axis = mesh.axis_names[0]
     share = -(-count // mesh.shape[axis])

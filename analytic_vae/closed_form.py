@@ -22,8 +22,9 @@ from .accuracy import warns
 from .elbo import Elbo, elbo_of
 from .expectations import expectations
 from .model.encoder import AbstractEncoder
-from .model.feature_model import FeatureModel, lower_triangular
+from .model.feature_model import FeatureModel
 from .model.layer import AbstractLayer
+from .model.matrices import diagonal, lower_triangular
 from .model.prior import Prior
 from .moments.expected import Expectations
 from .moments.plan import Plan
@@ -115,7 +116,7 @@ def _noise(given: Expectations, decoder: Array, noise: Noise, floor: ArrayLike) 
     if noise == "scalar":
         return jnp.sqrt(jnp.trace(residual) / n + least)
     if noise == "diagonal":
-        return jnp.sqrt(jnp.diagonal(residual) + least)
+        return jnp.sqrt(diagonal(residual) + least)
     return jnp.linalg.cholesky((residual + residual.T) / 2 + least * jnp.eye(n, dtype=residual.dtype))
 
 
@@ -164,7 +165,7 @@ def carried_target(
     if noise == "scalar":
         scale = jnp.sqrt(jnp.maximum(jnp.trace(residual) / mean.size, least))
     elif noise == "diagonal":
-        scale = jnp.sqrt(jnp.maximum(jnp.diagonal(residual), least))
+        scale = jnp.sqrt(jnp.maximum(diagonal(residual), least))
     else:
         scale = lower_triangular(vectors * jnp.sqrt(jnp.maximum(values, least))[None])
     return FeatureModel(prior, decoder, scale, mean), values[0]
@@ -174,7 +175,7 @@ def _main_effects(given: Expectations) -> tuple[Array, Float[Array, " n2"]]:
     """`best_decoder` of independent latents, one by one: no ridge, which would shrink those that hardly ever vary."""
     cross, masses, mean = given.output_latent, given.aggregate[None], given.layer.output()[0]
     if not given.vectors:
-        variance = jnp.diagonal(_latent_covariance(given))[None]
+        variance = diagonal(_latent_covariance(given))[None]
         decoder = jnp.where(variance > 0, cross / jnp.where(variance > 0, variance, 1), 0)
         return decoder, mean - decoder @ given.latent_mean
     _, m, K = masses.shape

@@ -16,7 +16,6 @@ import numpy as np
 from ..model.feature_model import FeatureModel
 from ..model.layer_forms import RidgeForm
 from ..moments.statistic import Statistic, inverse_basis
-from ..spectral.characteristic import times
 from ..spectral.projected_law import Projection
 from ..types import Array, Complex, Float, Scalar
 from .ball import DOUBT
@@ -199,7 +198,7 @@ def _block(joint: Joint, frequency: Float[Array, "W D"], weighted: bool) -> Wave
     def value(tau):
         """`E exp(i <w, y''> + i tau F)`."""
         grids = Grids.of(joint, frequency, omega, tau)
-        return jnp.sum(times(grids.series, grids.plane.phi), axis=1), grids
+        return jnp.sum(grids.series * grids.plane.phi, axis=1), grids
 
     if not weighted:
         plain, grids = value(zero)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ..spectral.characteristic import cis, gaussian_factor, product_over_features, ridge_table, times
+from ..spectral.characteristic import cis, gaussian_factor, product_over_features, ridge_table
 from ..spectral.projected_law import Projection
 from ..types import Array, Complex, Float, Scalar
 from .ball import DOUBT, SIGMAS, Bounded, bounded
@@ -48,7 +48,7 @@ class CharacteristicGrid(NamedTuple):
         quadratic = ((over @ deviation[:-1])[:, None] + (jnp.abs(omega) * deviation[-1])[None]) ** 2  # may cancel
         relative = reach + math.sqrt(m) * (2 * math.sqrt(K) + 6) + 2 * quadratic + 8  # B36
         size = jnp.abs(gauss)
-        return cls(times(features, gauss), jnp.finfo(omega.dtype).eps * size * relative, size)
+        return cls(features * gauss, jnp.finfo(omega.dtype).eps * size * relative, size)
 
 
 def product_expectation(law: Projection, scale: Float[Array, " D"], functions: list, order: int) -> Bounded:

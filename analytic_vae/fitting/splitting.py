@@ -24,7 +24,8 @@ from jax.sharding import Mesh
 
 from .._jit import compiled, exact_products
 from ..model.dense_layer import DenseLayer
-from ..model.feature_model import FeatureModel, lower_triangular
+from ..model.feature_model import FeatureModel
+from ..model.matrices import lower_triangular
 from ..model.prior import Prior
 from ..moments.conditional import state_covariance
 from ..moments.second_order import second_effects

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.scipy.special import ndtr
 
 from ..spectral.box import interval
-from ..spectral.characteristic import product_over_features, ridge_table, times, waves
+from ..spectral.characteristic import cis, product_over_features, ridge_table, waves
 from ..spectral.projected_law import Projection
 from ..spectral.quadrature import split_panels
 from ..types import Array, Complex, Float, Scalar
@@ -108,7 +108,7 @@ class SeriesRest(eqx.Module):
         mean = moved.mean if E == 2 else jnp.pad(moved.mean, (0, 1))
         quadratic = S[0, 0] * first[:, None] ** 2 + S[1, 1] * second[None] ** 2 + 2 * S[0, 1] * jnp.outer(first, second)
         phase = first[:, None] * mean[0] + second[None] * mean[1]
-        phi = times(phi, jax.lax.complex(jnp.cos(phase), jnp.sin(phase))) * jnp.exp(-quadratic / 2)
+        phi = phi * cis(phase) * jnp.exp(-quadratic / 2)
         total = law.total_covariance
         slope = jnp.where(total[0, 0] > 0, total[0, -1] / jnp.where(total[0, 0] > 0, total[0, 0], 1), 0)
         return cls(low, length, phi, slope, jnp.sqrt(jnp.diagonal(total)))

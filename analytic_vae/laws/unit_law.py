@@ -18,7 +18,7 @@ from ..model.activation import Activation
 from ..model.feature_model import FeatureModel
 from ..model.layer_forms import LayerForm
 from ..spectral.box import interval
-from ..spectral.characteristic import cis, matmul, product_over_features, times
+from ..spectral.characteristic import cis, matmul, product_over_features
 from ..spectral.fourier import half_grid, widen, window
 from ..spectral.projected_law import Projection
 from ..spectral.quadrature import panel_count, split_panels
@@ -53,11 +53,11 @@ def unit_law(
         features = product_over_features(masses[:, 0], of_rows, of_units)
         quadratic = jnp.einsum("wd,de,we->w", w, S[:D, :D], w)[:, None] + 2 * (w @ S[:D, D:]) @ omega.T
         turn = (w @ (mean[:D] - low))[:, None] + (omega @ mean[D:])[None]
-        product = times(features, cis(turn)) * jnp.exp(-(quadratic + units_quadratic[None]) / 2)
+        product = features * cis(turn) * jnp.exp(-(quadratic + units_quadratic[None]) / 2)
         product = product.reshape(w.shape[0], *[2 * order + 1] * U)
         for u, axis in reversed(list(enumerate(axes))):  # the last axis is summed over
             own = axis.coefficients(w @ coefficients[:, u])
-            product = jnp.sum(times(product, own.reshape(w.shape[0], *[1] * u, -1)), axis=-1)
+            product = jnp.sum(product * own.reshape(w.shape[0], *[1] * u, -1), axis=-1)
         return product
 
     size = max(1, AT_ONCE // (omega.shape[0] * joint.masses.shape[0]))

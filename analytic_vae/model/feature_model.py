@@ -20,6 +20,7 @@ from .._check import (
     require_shape,
 )
 from ..types import Array, ArrayLike, Float, PRNGKeyArray
+from .matrices import diagonal, lower_triangular
 from .prior import Prior
 
 
@@ -83,14 +84,14 @@ class FeatureModel(eqx.Module):
         """What each feature adds to `x` in each of its states: `B_j a_jk`."""
         if self.decoder.ndim == 3:
             return self.decoder
-        return self.decoder[:, :, None] * self.prior.atoms[None]
+        return jnp.einsum("nm,mk->nmk", self.decoder, self.prior.atoms)
 
     @property
     def covariance(self) -> Float[Array, "n n"]:
         """The covariance `S` of the noise alone."""
         if self.noise.ndim == 2:
             return self.noise @ self.noise.T
-        return jnp.diag(jnp.broadcast_to(self.noise**2, (self.neurons,)))
+        return np.eye(self.neurons, dtype=self.noise.dtype) * jnp.atleast_2d(self.noise**2)
 
     def moments(self) -> tuple[Float[Array, " n"], Float[Array, "n n"]]:
         """Mean `[n]` and covariance `[n, n]` of `x`, exact."""
@@ -116,7 +117,11 @@ class FeatureModel(eqx.Module):
         (matrix,) = as_floating(matrix=matrix)
         require_shape("matrix", matrix, (None, self.neurons), "projections, neurons of the model")
         require_finite("matrix", matrix)
-        factor = self.noise if self.noise.ndim == 2 else jnp.diag(jnp.broadcast_to(self.noise, (self.neurons,)))
+        factor = (
+            self.noise
+            if self.noise.ndim == 2
+            else np.eye(self.neurons, dtype=self.noise.dtype) * jnp.atleast_2d(self.noise)
+        )
         parts = (
             jnp.tensordot(matrix, self.decoder, axes=1),
             lower_triangular(matrix @ factor),
@@ -153,23 +158,6 @@ class FeatureModel(eqx.Module):
         return self.mean + self.decoder @ self.prior.atoms[features, states] + noise
 
 
-def lower_triangular(factor: Float[Array, "D n"]) -> Float[Array, "D D"]:
-    """A lower-triangular `L: [D, D]` with `L L' = F F'`, by the QR decomposition of `F'`.
-
-    If `D > n` the last columns of `L` are zero. There the rotation is held fixed under differentiation, which leaves
-    every derivative of `L L'` right (a rotation cancels in it).
-    """
-    rows, columns = factor.shape
-    if rows <= columns:
-        lower = jnp.linalg.qr(factor.T, mode="r").T
-        return lower * jnp.where(jnp.diagonal(lower) < 0, -1, 1)[None].astype(lower.dtype)
-    rotation = jnp.linalg.qr(jax.lax.stop_gradient(factor).T[:, :columns], mode="complete")[0]
-    rotated = jnp.pad(factor @ rotation, ((0, 0), (0, rows - columns)))
-    # What stands above the diagonal is zero up to rounding, but its derivative is not: it must not be cut away.
-    rotated = rotated * jnp.where(jnp.diagonal(rotated) < 0, -1, 1)[None].astype(rotated.dtype)
-    return rotated + jax.lax.stop_gradient(jnp.tril(rotated) - rotated)
-
-
 def decoder_matrix(target: FeatureModel) -> tuple[Float[Array, "n C"], Float[Array, " n"]]:
     """What multiplies the codes of a target's features, and what joins the mean.
 
@@ -195,7 +183,7 @@ def whitening(target: FeatureModel):
         log_det = jnp.log(noise).sum()
         sigma = jnp.exp(log_det / target.neurons)
         return (lambda a: a * (sigma / noise if a.ndim == 1 else (sigma / noise)[:, None])), sigma**2, log_det
-    log_det = jnp.log(jnp.abs(jnp.diagonal(noise))).sum()
+    log_det = jnp.log(jnp.abs(diagonal(noise))).sum()
     sigma = jnp.exp(log_det / target.neurons)
     solve = lambda a: sigma * jax.scipy.linalg.solve_triangular(noise, a, lower=True)  # noqa: E731
     return solve, sigma**2, log_det
@@ -221,7 +209,7 @@ def _as_shape(shape: int | Sequence[int]) -> tuple[int, ...]:
 def _check_noise(noise: Array, neurons: int) -> None:
     if noise.ndim == 2:
         require_shape("noise", noise, (neurons, neurons), "a lower-triangular factor; neurons of the decoder twice")
-        require_not_negative("noise (the diagonal of its factor)", jnp.diagonal(noise))
+        require_not_negative("noise (the diagonal of its factor)", diagonal(noise))
         if is_concrete(noise) and np.any(np.triu(np.asarray(noise), 1) != 0):
             raise ValueError(
                 "noise: expected a lower-triangular factor L of the covariance L L', got entries above the diagonal. "

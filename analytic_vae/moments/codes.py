@@ -12,9 +12,11 @@ from typing import NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from .._sharding import sharded_map
 from ..model.encoder import AbstractEncoder
+from ..model.matrices import diagonal
 from ..types import Array, Float
 from .problem import Problem
 from .quadrature_rule import StatisticLaw, Varying, band
@@ -64,15 +66,17 @@ class Codes(NamedTuple):
         boxes = None if problem.plan is None else jax.lax.stop_gradient((problem.plan.low, problem.plan.length))
         given = arrays, atoms, codes(atoms, problem.vectors), boxes
         latents, *rest = sharded_map(one_feature, (reading, pairs, grid, covariance), given, problem.mesh, batch)
-        flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), latents)
-        return cls(flat, *rest)
+        if given[2].shape[1] > 1:
+            latents = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), latents)
+        return cls(latents, *rest)
 
     def with_exact_diagonal_blocks(self, covariance: Float[Array, "C C"]) -> Float[Array, "C C"]:
         """Covariances of all codes, with those of two codes of one feature replaced by what its own law says."""
         R = self.same.shape[1]
         if R == 1:
             return covariance
-        own = block_diagonal(self.same) + jnp.diag(jnp.diagonal(covariance) - jnp.diagonal(block_diagonal(self.same)))
+        own = block_diagonal(self.same)
+        own = own + jnp.diag(diagonal(covariance) - diagonal(own))
         feature = jnp.arange(covariance.shape[0]) // R
         return jnp.where(feature[:, None] == feature[None], own, covariance)
 
@@ -112,10 +116,7 @@ def _one_feature(everywhere, arrays, atoms: Float[Array, " K"], code: Float[Arra
         return latent.with_compressed_law(pairs, one.readout) if shorter else latent
 
     bases = code @ varying.base[:K]
-    if R == 1:
-        latents = jax.tree.map(lambda leaf: leaf[None], make(s[:, 0], bases[0], s_derivative[0]))
-    else:
-        latents = jax.vmap(make)(s.T, bases, s_derivative)
+    latents = make(s[:, 0], bases[0], s_derivative[0]) if R == 1 else jax.vmap(make)(s.T, bases, s_derivative)
     aggregate, entropy, within = expected[:K], expected[K], expected[K + 1 :].reshape(R, R)
     centred = s - (nodes.weights @ s)[None]
     same = (centred.T * nodes.weights[None]) @ centred
@@ -133,4 +134,4 @@ def _scale(log_masses: Callable[[Array], Array], y: Float[Array, " t"]) -> Float
 def block_diagonal(blocks: Float[Array, "m R R2"]) -> Float[Array, "C C2"]:
     """A matrix with these blocks on its diagonal."""
     m, R, S = blocks.shape
-    return (jnp.eye(m, dtype=blocks.dtype)[:, None, :, None] * blocks[:, :, None]).reshape(m * R, m * S)
+    return jnp.einsum("mk,mrs->mrks", np.eye(m, dtype=blocks.dtype), blocks).reshape(m * R, m * S)

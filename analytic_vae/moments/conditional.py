@@ -1,9 +1,6 @@
-"""How an expectation answers to the source: all states pinned, and every input, by one reverse pass."""
-
-from collections.abc import Callable
+"""How an expectation answers to the source: all states pinned, and every input."""
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 
 from ..model.feature_model import FeatureModel
@@ -12,19 +9,13 @@ from ..types import Array, Float
 
 
 class StateExpectations(eqx.Module):
-    """How an expectation `E[F]` answers to the source, all from one reverse pass.
+    """How an expectation `E[F]` answers to the source, all at once.
 
     `states: [m, K]` is `E[1{z_j = a_jk} F]`, and `slope: [D]` is `E[dF / d(rows x)]`.
     """
 
     states: Float[Array, "m K"]
     slope: Float[Array, " D"]
-
-    @classmethod
-    def of(cls, expectation: Callable, masses: Float[Array, "m K"], rows: Float[Array, "D n1"]) -> "StateExpectations":
-        """From a function that gives `E[F]` with masses `p (1 + change): [m, K]` and `rows x` shifted by `[D]`."""
-        slopes = jax.grad(expectation, argnums=(0, 1))
-        return cls(*slopes(jnp.zeros_like(masses), jnp.zeros_like(rows[:, 0])))
 
     def with_input(self, source: FeatureModel, rows: Float[Array, "D n1"], value: Array) -> Float[Array, " n1"]:
         """`E[x F]`, where `E[F] = value`: no further grid axis is needed.

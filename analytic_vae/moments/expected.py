@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from .._check import is_concrete
+from ..model.matrices import diagonal
 from ..types import Array, Float, Scalar
 from .layer_moments import LayerMoments
 
@@ -78,7 +79,7 @@ class Expectations(eqx.Module):
         series_error, moment_error, band_error = jax.lax.stop_gradient(
             (self.series_error, self.moment_error, self.band_error)
         )
-        variance = jax.lax.stop_gradient(jnp.diagonal(self.latent_covariance))
+        variance = jax.lax.stop_gradient(diagonal(self.latent_covariance))
         spread = jnp.sqrt(jnp.where(variance > 0, variance, jnp.inf))
         series_error = jnp.max(series_error / spread[:, None] / spread[None], initial=0)
         return jnp.stack([series_error, jnp.max(moment_error, initial=0), jnp.max(band_error, initial=0)]).max()
@@ -101,4 +102,4 @@ class Expectations(eqx.Module):
     @property
     def latent_variance(self) -> Float[Array, " C"]:
         """`E[v]`, the mean variance of each code given what its encoder reads."""
-        return jnp.diagonal(self.latent_noise)
+        return diagonal(self.latent_noise)

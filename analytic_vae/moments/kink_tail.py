@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from ..model.feature_model import FeatureModel
-from ..spectral.characteristic import times, waves
+from ..spectral.characteristic import waves
 from ..spectral.fourier import window
 from ..spectral.resolution import Resolution
 from ..types import Array, Complex, Float, Scalar
@@ -60,7 +60,7 @@ class KinkTail(eqx.Module):
         """The latent with the tail in its mean, variance and covariances; its short series stays."""
         block = Block.of(latent.statistic, grid, self.frequency)
         phi = block.characteristic()
-        expectation = lambda jumps: jnp.sum(times(self.coefficients(jumps), phi).real)  # noqa: E731
+        expectation = lambda jumps: jnp.sum((self.coefficients(jumps) * phi).real)  # noqa: E731
         conditional, _ = block.moments(self.coefficients(self.jumps))
         mean = expectation(self.jumps)
         scale = latent.statistic.basis[0, 0]

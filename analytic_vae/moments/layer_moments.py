@@ -8,7 +8,6 @@ from ..model.conditioning import covariance_of, mean_of
 from ..model.feature_model import FeatureModel
 from ..model.layer_forms import LayerForm, RidgeForm
 from ..types import Array, Float
-from .conditional import StateExpectations, perturb_masses
 from .ridge_axis import RidgeAxis
 
 
@@ -38,13 +37,7 @@ class LayerMoments(eqx.Module):
         if axis.rule is None:
             psi_covariance, states = jnp.zeros_like(mean), jnp.zeros_like(axis.law.masses)
         else:
-            rule = axis.rule
-
-            def expectation(masses_tilt, shift):
-                return rule.weights(perturb_masses(axis.law, masses_tilt, shift)) @ rest
-
-            rows = form.direction[None, :]
-            conditional = StateExpectations.of(expectation, axis.law.masses, rows)
+            conditional, rows = axis.pinned(rest), form.direction[None, :]
             states, psi_covariance = conditional.states, conditional.with_input(source, rows, jnp.zeros_like(psi))
         variance = axis.weights @ rest**2
         shapes = psi[None], variance[None, None], psi_covariance[:, None], states[None]

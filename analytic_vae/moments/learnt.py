@@ -4,6 +4,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
+from ..model.matrices import diagonal
 from ..types import Array, Float, Scalar
 from .budget import Batches
 from .codes import Codes, block_diagonal
@@ -91,16 +92,14 @@ def _series_error_psi(moments: DenseMoments, found: Covariances, remainder: Floa
 
     `LEAK` because an exponential of what the unit reads is not one of what the encoder reads.
     """
-    variance, own, remainder = jax.lax.stop_gradient(
-        (jnp.diagonal(moments.psi_covariance), moments.remainder, remainder)
-    )
+    variance, own, remainder = jax.lax.stop_gradient((diagonal(moments.psi_covariance), moments.remainder, remainder))
     spread = jnp.sqrt(jnp.maximum(variance, 0))
     return jnp.outer(own, remainder) + LEAK * jnp.outer(spread, _large(found, remainder))
 
 
 def _large(found: Covariances, remainder: Float[Array, " C"]) -> Float[Array, " C"]:
     """`r min(1, 4 r / spread)` of the remainders r of codes. Without derivatives."""
-    variance, remainder = jax.lax.stop_gradient((jnp.diagonal(found.latent), remainder))
+    variance, remainder = jax.lax.stop_gradient((diagonal(found.latent), remainder))
     share = 4 * remainder / jnp.sqrt(jnp.where(variance > 0, variance, jnp.inf))
     return remainder * jnp.minimum(share, 1)
 

@@ -19,7 +19,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from .._sharding import sharded_map
-from ..spectral.characteristic import cis, matmul, phases, product_over_features, ridge_table, times, waves
+from ..spectral.characteristic import cis, matmul, phases, product_over_features, ridge_table, waves
 from ..spectral.fourier import Series
 from ..types import Array, Complex, Float
 from .ridge_axis import RidgeGrid
@@ -46,7 +46,7 @@ class PairTable(eqx.Module):
         frequency, law = series.frequency[1:], statistic.law
         rows = [series.coefficients] if series.shorter is None else [series.coefficients, series.shorter]
         return cls(
-            series=times(jnp.stack(rows)[:, 1:], waves(frequency, law.mean)[None]),
+            series=jnp.stack(rows)[:, 1:] * waves(frequency, law.mean)[None],
             frequency=frequency,
             atoms=phases(frequency, law.atoms),
             oscillation=statistic.oscillation(frequency, grid),
@@ -99,7 +99,7 @@ def pair_covariances(
         return _block_moments(left, right, covariance, *ridge) - near * mean[None]
 
     k, start = np.meshgrid(np.arange(features), starts, indexing="ij")
-    items = jnp.asarray(k.ravel()), jnp.asarray(start.ravel())
+    items = jnp.asarray(k.ravel().astype(np.uint32)), jnp.asarray(start.ravel().astype(np.uint32))
     prepare = partial(_prepare, size=size)
     values = sharded_map(block, (statistics, cross_covariance, series, grid), items, mesh, batch, prepare)
     values = values.reshape(features, -1, values.shape[-1])
@@ -128,7 +128,7 @@ def _ridge_tables(grid: RidgeGrid) -> tuple[Array, Array, Array, Array]:
     law = grid.law
     ridge = ridge_table(grid.omega, law.atoms[0], law.masses)
     ridge_noise = jnp.exp(-law.covariance[0, 0] * grid.omega**2 / 2)
-    to_ridge = times(grid.operator, (cis(grid.omega * law.mean[0]) * ridge_noise)[:, None])
+    to_ridge = grid.operator * (cis(grid.omega * law.mean[0]) * ridge_noise)[:, None]
     return law.masses[:, 0], ridge, to_ridge, grid.omega
 
 
@@ -168,7 +168,7 @@ def cross_covariances(
         return (_block_moments(some, other, covariance, *ridge) - means * right_means[k][None])[:, 0]
 
     k, start = np.meshgrid(np.arange(m2), size * np.arange(blocks), indexing="ij")
-    items = jnp.asarray(k.ravel()), jnp.asarray(start.ravel())
+    items = jnp.asarray(k.ravel().astype(np.uint32)), jnp.asarray(start.ravel().astype(np.uint32))
     values = sharded_map(block, (left, right, cross_covariance, grid), items, mesh, prepare=prepare)
     return values.reshape(m2, blocks * size)[:, :h].T
 
@@ -189,7 +189,7 @@ def _mean(
     features = product_over_features(first, table.atoms, ridge)
     series = matmul(table.oscillation, to_ridge.T)
     exponent = table.variance[:, None] + 2 * jnp.outer(table.cross, omega)
-    return jnp.sum(times(table.series, _summed(features, series, exponent)[None]).real, axis=1)
+    return jnp.sum((table.series * _summed(features, series, exponent)[None]).real, axis=1)
 
 
 def _block_moments(
@@ -207,11 +207,11 @@ def _block_moments(
 
     # Features: [m, B F, J] times [m, J, E R].
     over_block = jnp.swapaxes(left.atoms, 0, 1).reshape(sources, count * half, -1)
-    over_right = times(jnp.swapaxes(right.atoms, 1, 2)[..., None], ridge[:, :, None])
+    over_right = jnp.swapaxes(right.atoms, 1, 2)[..., None] * ridge[:, :, None]
     features = product_over_features(first, over_block, over_right.reshape(sources, ridge.shape[1], -1))
 
     # The ridge axis: [B F, Q] times [Q, E R].
-    shifts = times(right.oscillation.T[:, :, None], to_ridge.T[:, None])
+    shifts = right.oscillation.T[:, :, None] * to_ridge.T[:, None]
     series = matmul(left.oscillation.reshape(count * half, -1), shifts.reshape(shifts.shape[0], -1))
 
     variance = left.variance[:, :, None] + right.variance[None, None]
@@ -220,14 +220,14 @@ def _block_moments(
     exponent = variance[..., None] + 2 * cross[..., None] * omega[None, None, None]
     joint = _summed(features.reshape(exponent.shape), series.reshape(exponent.shape), exponent)
     over_right = matmul(joint.reshape(count * half, -1), right.series.T).reshape(count, half, -1)
-    return jnp.sum(times(jnp.swapaxes(left.series, 1, 2), over_right).real, axis=1)
+    return jnp.sum((jnp.swapaxes(left.series, 1, 2) * over_right).real, axis=1)
 
 
 def _summed(
     features: Complex[Array, "*s O"], series: Complex[Array, "*s O"], exponent: Float[Array, "*s O"]
 ) -> Complex[Array, "*s"]:
     """`sum_r features series exp(-exponent / 2)`."""
-    # As matrix products, so that the exponential is not computed inside of a reduction, one number at a time.
-    product, size = times(features, series), jnp.exp(-exponent / 2)
-    one = jnp.ones(exponent.shape[-1], exponent.dtype)
-    return jax.lax.complex((product.real * size) @ one, (product.imag * size) @ one)
+    # In real arithmetic, and as matrix products: else the exponential is computed inside of a reduction.
+    (a, b), (c, d) = (features.real, features.imag), (series.real, series.imag)
+    size, one = jnp.exp(-exponent / 2), jnp.ones(exponent.shape[-1], exponent.dtype)
+    return jax.lax.complex(((a * c - b * d) * size) @ one, ((a * d + b * c) * size) @ one)

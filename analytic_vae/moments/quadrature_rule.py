@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..model.feature_model import FeatureModel
+from ..model.matrices import diagonal
 from ..spectral.characteristic import waves
 from ..spectral.fourier import (
     MARGIN,
@@ -108,10 +109,11 @@ class Varying(NamedTuple):
     @classmethod
     def of(cls, statistic: Statistic, nodes: Nodes, function: Callable[[Array], Array]) -> "Varying":
         """For a function of y."""
-        base, derivative = function(statistic.centre), jax.jacfwd(function)(statistic.centre)
+        derivative = jax.jacfwd(function)(statistic.centre)
         points = statistic.low[None] + statistic.length[None] * nodes.box
         tangent = points @ (derivative @ statistic.basis).T
-        values = jax.vmap(function)(nodes.points) - base[None]
+        values = jax.vmap(function)(jnp.concatenate([statistic.centre[None], nodes.points]))
+        base, values = values[0], values[1:] - values[:1]
         own, straight, moved = jax.lax.stop_gradient((jnp.abs(base), tangent, values))
         eps = jnp.finfo(base.dtype).eps
         largest, bent = jnp.abs(straight).max(axis=0), jnp.abs(moved - straight).max(axis=0)
@@ -130,7 +132,7 @@ def _weights(phi, statistic: Statistic, resolution: Resolution, kinks) -> Float[
 def _box_rule(statistic, resolution, kinks) -> tuple[list[Array], list[Array], int]:
     """Nodes and weights in box coordinates, and the order of the law: what `grid_weights` wants beside `phi`."""
     if kinks is not None:
-        standardised = (kinks - statistic.centre[:, None]) / jnp.diagonal(statistic.basis)[:, None]
+        standardised = (kinks - statistic.centre[:, None]) / diagonal(statistic.basis)[:, None]
         kinks = (standardised - statistic.low[:, None]) / statistic.length[:, None]
     return *box_nodes(statistic, resolution, kinks), resolution.law_order(statistic.dimension)
 
@@ -198,9 +200,8 @@ def least_squares_series(
     the same for every statistic. `least` is as in `least_squares`, `shorter` asks for `Series.shorter` (no gradient).
     """
     half = half_space(order, statistic.dimension)
-    index = jnp.asarray(half, values.dtype)
-    phase = nodes.box @ (2 * jnp.pi / (1 - 2 * MARGIN) * index.T)
-    frequency = 2 * jnp.pi / (1 - 2 * MARGIN) * index / statistic.length[None]
+    index = (2 * np.pi / (1 - 2 * MARGIN) * half).astype(values.dtype)
+    phase, frequency = nodes.box @ index.T, index / statistic.length[None]
     at_low = jnp.conj(waves(frequency, statistic.low))
 
     basis, weights = real_basis(phase), _broad(statistic, nodes)

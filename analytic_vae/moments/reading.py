@@ -45,13 +45,15 @@ class Reading(NamedTuple):
         if short is self.source:
             return self
         axis = RidgeAxis.of(short, self.form, self.resolution, self.axis.box)
+        if self.axis.straight is not None:
+            axis = axis.held(self.axis.straight)
         return self._replace(source=short, axis=axis)
 
     def straightened(self) -> "tuple[Reading, Array, Array]":
         """Where psi is straight all over its axis, the layer as a linear one; whether so; and psi's slope there.
 
         An axis that hardly varies tells nothing of the derivative with respect to its direction: errors are divided by
-        its spread. The linear layer keeps an axis, along the input that varies most, which then carries nothing.
+        its spread. There the axis carries nothing, and has no derivatives.
         """
         form, axis = self.form, self.axis
         if axis.linear:
@@ -60,18 +62,13 @@ class Reading(NamedTuple):
         along = jax.lax.stop_gradient(slope) * (axis.nodes - axis.centre)
         left = jax.lax.stop_gradient(axis.values - form.activation(axis.centre)) - along
         straight = jnp.max(jnp.abs(left)) <= jnp.finfo(left.dtype).eps ** (1 / 3) * jnp.max(jnp.abs(along))
-        variance = jnp.diagonal(jax.lax.stop_gradient(self.source.moments()[1]))
-        widest = jax.nn.one_hot(jnp.argmax(variance), variance.size, dtype=variance.dtype)
-        widest = widest / jnp.sqrt(jnp.where(variance.max() > 0, variance.max(), 1))
+        held = lambda leaf: jnp.where(straight, jax.lax.stop_gradient(leaf), leaf)  # noqa: E731
+        moved, bent = jnp.where(straight, form.output, 0), jnp.where(straight, 0, form.output)
         linear = form._replace(
-            linear=form.linear + slope * jnp.outer(form.output, form.direction),
-            offset=form.offset + form.output * (axis.mean + slope * (form.bias - axis.law.total_mean[0])),
-            output=jnp.zeros_like(form.output),
-            direction=widest,
-            direction_size=jnp.abs(widest),
-            bias=jnp.zeros_like(form.bias),
+            linear=form.linear + jnp.outer(slope * moved, form.direction),
+            offset=form.offset + moved * (axis.mean + slope * (form.bias - axis.law.total_mean[0])),
+            output=bent,
+            direction=held(form.direction),
+            bias=held(form.bias),
         )
-        arrays = lambda one: one._replace(activation=None)  # noqa: E731
-        chosen = jax.tree.map(lambda a, b: jnp.where(straight, a, b), arrays(linear), arrays(form))
-        chosen = chosen._replace(activation=form.activation)
-        return self._replace(form=chosen, axis=RidgeAxis.of(self.source, chosen, self.resolution)), straight, slope
+        return self._replace(form=linear, axis=axis.held(straight)), straight, slope

@@ -9,45 +9,50 @@ from ..model.activation import Activation
 from ..model.feature_model import FeatureModel
 from ..model.layer_forms import RidgeForm
 from ..spectral.box import interval, standard_deviation
-from ..spectral.fourier import MARGIN, density_weights, full_frequencies, full_operator, half_space, real_basis, widen
+from ..spectral.characteristic import Factors, cis, phases
+from ..spectral.fourier import MARGIN, density_table, full_frequencies, full_operator, half_space, real_basis, widen
 from ..spectral.least_squares import least_squares
-from ..spectral.projected_law import Projection, characteristic
+from ..spectral.projected_law import Projection
 from ..spectral.quadrature import even_steps, panel_edges, panel_interpolation, split_panels
 from ..spectral.resolution import Resolution
-from ..types import Array, Complex, Float, Scalar
+from ..types import Array, Bool, Complex, Float, Scalar
+from .conditional import StateExpectations
 
 STEPS, PLACES = 512, 4  # nodes between which an unknown activation is looked at, and places that are found
 
 
 class Rule(eqx.Module):
-    """Nodes of a box; given the law of `b`, the weights that turn sums over them into expectations."""
+    """Nodes of a box: `E[h(b)] = sum_q omega_q h(nodes_q)` with the weights `omega = Re(phi table)`.
+
+    `table: [W, Q]` is that of `density_table`, so `table @ h` are coefficients: `E[h(b)] = Re sum_k c_k phi_k`.
+    """
 
     low: Scalar
     length: Scalar
-    nodes: Float[Array, " Q"]
-    weight: Float[Array, " Q"]
+    frequency: Float[Array, " W"]
+    table: Complex[Array, "W Q"]
     resolution: Resolution
 
-    def weights(self, law: Projection) -> Float[Array, " Q"]:
-        """`omega_q` with `E[h(b)] = sum_q omega_q h(nodes_q)`, differentiable in the law."""
-        return self.of_characteristic(self.characteristic(law))
+    @classmethod
+    def of(cls, low: Scalar, length: Scalar, nodes: Array, weight: Array, resolution: Resolution) -> "Rule":
+        """With the Gauss weights of the nodes."""
+        order = resolution.ridge_order
+        frequency = 2 * np.pi / length * np.arange(order + 1, dtype=nodes.dtype)
+        table = density_table(order, (nodes - low) / length, weight / length)
+        return cls(low, length, frequency, table, resolution)
 
-    def characteristic(self, law: Projection) -> Complex[Array, " W"]:
-        """`phi(w_k) exp(-i w_k low)`."""
-        index = jnp.arange(self.resolution.ridge_order + 1, dtype=self.nodes.dtype)
-        frequency = 2 * jnp.pi / self.length * index
-        return jax.vmap(lambda w: characteristic(law, w[None]))(frequency) * jnp.exp(-1j * frequency * self.low)
-
-    def of_characteristic(self, phi: Complex[Array, " W"]) -> Float[Array, " Q"]:
-        """The weights from that."""
-        v = (self.nodes - self.low) / self.length
-        return density_weights(phi, v, self.weight / self.length)
+    def factors(self, law: Projection) -> Factors:
+        """Of `phi_k = phi(w_k) exp(-i w_k low)`, `[W, 1]`."""
+        w, first, rest = self.frequency, law.masses[:, 0], law.masses[:, 1:, None]
+        gaussian = cis(w * (law.mean[0] - self.low)) * jnp.exp(-law.covariance[0, 0] * w**2 / 2)
+        return Factors(first, phases(w[:, None], law.atoms), rest + 0j, gaussian[:, None])
 
 
 class RidgeAxis(eqx.Module):
     """The law of `b` as a quadrature rule: `E[h(b)] = sum_q weights_q h(nodes_q)`, and `psi` at the nodes.
 
-    Of a linear layer it is one node of weight 1 where `psi` is 0, so the rest of the engine needs no second case.
+    Of a linear layer it is one node of weight 1 where `psi` is 0, so the rest of the engine needs no second case. Where
+    `straight`, nothing that is asked is bent along it (`Reading.straightened`).
     """
 
     law: Projection
@@ -56,7 +61,9 @@ class RidgeAxis(eqx.Module):
     values: Float[Array, " Q"]
     centre: Scalar
     rule: "Rule | None"
+    factors: Factors | None
     activation: Activation | None
+    straight: Bool[Array, ""] | None = None
 
     @classmethod
     def of(
@@ -66,15 +73,22 @@ class RidgeAxis(eqx.Module):
         law = Projection.of(source, form.direction[None, :], form.bias)
         if form.activation is None:
             one = jnp.ones_like(law.mean)
-            return cls(law, 0 * one, one, 0 * one, 0 * one[0], None, None)
+            return cls(law, 0 * one, one, 0 * one, 0 * one[0], None, None, None)
         c = resolution.log_inverse_mass
         # One variable is never nearly dependent, so its box may stand still: the kinks stay at their nodes.
         low, length = widen(*_wide_enough(jax.lax.stop_gradient(law), c)) if box is None else box
         places = split_places(form.activation, low, low + length)
         nodes, weight = split_panels(low, low + length, places, resolution.ridge_panels)
-        rule = Rule(low, length, nodes, weight, resolution)
-        centre = jax.lax.stop_gradient(law.total_mean[0])
-        return cls(law, nodes, rule.weights(law), form.activation(nodes), centre, rule, form.activation)
+        rule = Rule.of(low, length, nodes, weight, resolution)
+        factors, centre = rule.factors(law), jax.lax.stop_gradient(law.total_mean[0])
+        weights = (factors.product()[:, 0] @ rule.table).real
+        return cls(law, nodes, weights, form.activation(nodes), centre, rule, factors, form.activation)
+
+    def held(self, straight: Bool[Array, ""]) -> "RidgeAxis":
+        """The same where nothing is bent along it: then nothing depends on its values, on masses all the same."""
+        held = lambda leaf: jnp.where(straight, jax.lax.stop_gradient(leaf), leaf)  # noqa: E731
+        law = Projection(held(self.law.mean), held(self.law.atoms), self.law.masses, held(self.law.covariance))
+        return eqx.tree_at(lambda one: (one.law, one.straight), self, (law, straight), is_leaf=lambda a: a is None)
 
     @property
     def base(self) -> Scalar:
@@ -117,13 +131,18 @@ class RidgeAxis(eqx.Module):
         spread = jnp.sqrt(jnp.maximum(axis.weights @ centred**2, jnp.finfo(psi.dtype).tiny))
         nodes, interpolation = axis._panels(rule.resolution.pair_panels)
         missed = jnp.sqrt(jnp.maximum(axis.weights @ (psi - interpolation @ axis.activation(nodes)) ** 2, 0))
-        phi = rule.characteristic(axis.law)
-        (coefficients,) = jax.linear_transpose(rule.of_characteristic, phi)(centred)
+        phi = axis.factors.product()[:, 0]
         last = 3 * rule.resolution.ridge_order // 4
-        band = jnp.abs(coefficients[last:]) @ jnp.abs(phi[last:])
+        band = jnp.abs(rule.table[last:] @ centred) @ jnp.abs(phi[last:])
         return jnp.where(
             spread > jnp.finfo(psi.dtype).eps * jnp.abs(psi).max(), (missed**2 / spread + band) / spread, 0
         )
+
+    def pinned(self, values: Float[Array, " Q"]) -> StateExpectations:
+        """How `E[h(b)]` answers to the source, from the values of `h` at the nodes."""
+        coefficients = (self.rule.table @ values)[:, None]
+        slope = -self.rule.frequency @ (coefficients * self.factors.product()).imag
+        return StateExpectations(self.factors.pinned(coefficients), slope)
 
     @property
     def linear(self) -> bool:
@@ -157,6 +176,9 @@ class RidgeAxis(eqx.Module):
         index = np.concatenate([np.arange(most + 1), np.arange(1, most + 1)])  # of 1, cos, sin
         inside = np.stack([index <= order for order, _ in asked]).astype(basis.dtype)
         operators = jax.vmap(lambda kept: least_squares(basis * kept[None], self.weights))(jnp.asarray(inside))
+        if self.straight is not None:
+            constant = (index == 0)[:, None] * np.full(basis.shape[0], 1 / basis.shape[0], basis.dtype)[None]
+            operators = jnp.where(self.straight, constant[None], operators)
         return [
             self._grid(half[: order + 1], panels, operator[index <= order])
             for (order, panels), operator in zip(asked, operators, strict=True)
@@ -165,8 +187,9 @@ class RidgeAxis(eqx.Module):
     def _grid(self, half: Float[Array, " F"], panels: int, operator: Float[Array, "E P"]) -> "RidgeGrid":
         frequency = full_frequencies(half)
         nodes, interpolation = self._panels(panels)
-        operator = full_operator(operator @ interpolation) * jnp.exp(-1j * frequency * self.centre)[:, None]
-        return RidgeGrid(self.law, frequency, nodes - self.centre, self.activation(nodes), operator)
+        law = eqx.tree_at(lambda one: one.mean, self.law, self.law.mean - self.centre)
+        values = self.activation(nodes)
+        return RidgeGrid(law, frequency, nodes - self.centre, values, full_operator(operator @ interpolation))
 
     def _panels(self, panels: int) -> tuple[Float[Array, " Q"], Float[Array, "P Q"]]:
         """Fewer nodes, and the interpolation from values there to those at the nodes of the axis."""
@@ -189,14 +212,14 @@ def split_places(activation: Activation, low: Scalar, high: Scalar) -> Float[Arr
     kinks = jnp.asarray(activation.kinks, low.dtype)
     if activation.turns is not None:
         return jnp.concatenate([kinks, jnp.asarray(activation.breaks[::2], low.dtype)])
-    nodes = jnp.sort(jnp.concatenate([low + (high - low) * jnp.linspace(0, 1, STEPS, dtype=low.dtype), kinks]))
+    nodes = jnp.sort(jnp.concatenate([low + (high - low) * np.linspace(0, 1, STEPS, dtype=low.dtype), kinks]))
     return jnp.concatenate([kinks, even_steps(nodes, activation(nodes), PLACES)])
 
 
 class RidgeGrid(eqx.Module):
-    """Functions of `b` as `h(b) ~ sum_r c_r exp(i omega_r b)`, from their values at few nodes: `c = operator @ h`.
+    """Functions of `b` as `h ~ sum_r c_r exp(i omega_r (b - centre))`, from values at few nodes: `c = operator @ h`.
 
-    Fields: the law of `b`; `omega: [O]`; `offset: [Q]` (the nodes less the centre of the axis), `psi: [Q]` there.
+    Fields: the law of `b - centre`; `omega: [O]`; `offset: [Q]`, the nodes less the centre, and `psi: [Q]` there.
     """
 
     law: Projection

@@ -8,7 +8,6 @@ from jax.sharding import Mesh
 from .._sharding import sharded_map
 from ..model.dense_layer import DenseLayer
 from ..model.feature_model import FeatureModel
-from ..spectral.characteristic import times
 from ..types import Array, Float
 from .conditional import perturb_masses
 from .reading import Reading
@@ -40,8 +39,8 @@ def _one_unit(reading: Reading, weight, low, length, series) -> Float[Array, "m 
     def expectation(masses_tilt: Float[Array, "m K"]) -> Array:
         tilted_grid = eqx.tree_at(lambda g: g.law, grid, perturb_masses(grid.law, masses_tilt, still))
         tilted = eqx.tree_at(lambda s: s.law, statistic, perturb_masses(statistic.law, masses_tilt, still))
-        phi = jnp.sum(times(tilted.joint(series.frequency, tilted_grid), plain), axis=1)
-        return jnp.sum(times(series.coefficients, phi).real)
+        phi = jnp.sum(tilted.factors(series.frequency, tilted_grid).product() * plain, axis=1)
+        return jnp.sum((series.coefficients * phi).real)
 
     masses = reading.source.prior.masses
     none, pinned = jnp.zeros_like(masses), jax.grad(expectation)

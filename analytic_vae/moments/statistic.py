@@ -12,9 +12,11 @@ from collections.abc import Callable
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from ..model.matrices import diagonal
 from ..spectral.box import floor, interval, rounding
-from ..spectral.characteristic import gaussian_factor, phases, product_over_features, ridge_table, times, waves
+from ..spectral.characteristic import Factors, gaussian_factor, phases, ridge_table, waves
 from ..spectral.fourier import density_weights, half_grid, periodic_rule, widen, window
 from ..spectral.projected_law import Projection
 from ..spectral.quadrature import panel_count, split_panels
@@ -77,7 +79,7 @@ class Statistic(eqx.Module):
         shift = shear * (axis.centre - form.bias) + readout @ form.offset
         rows = rows - shear[:, None] * form.direction[None]
         bent = axis.values - axis.base
-        part = shear[:, None] * (axis.nodes - axis.centre)[None] + coefficient[:, None] * bent[None]
+        part = jnp.tensordot(shear, axis.nodes - axis.centre, 0) + jnp.tensordot(coefficient, bent, 0)
         law = Projection.of(source, rows, shift)
         # Centred first: what is large and the same everywhere would cost the digits of what varies.
         part_mean = part @ axis.weights
@@ -90,7 +92,7 @@ class Statistic(eqx.Module):
         basis, still = _basis(covariance, floors, aligned, scales)
         inverse = inverse_basis(basis)
         law, part, rows = law.centred().transform(inverse), inverse @ part, inverse @ rows
-        low, length = jax.lax.stop_gradient(_box(law, part, still, reading.resolution)) if box is None else box
+        low, length = _box(*jax.lax.stop_gradient((law, part)), still, reading.resolution) if box is None else box
         cross = rows @ source.covariance @ form.direction
         bend = inverse @ shear, inverse @ coefficient, inverse @ part_mean
         return cls(centre, basis, low, length, law, cross, *bend, rows, still)
@@ -102,18 +104,17 @@ class Statistic(eqx.Module):
 
     def oscillation(self, frequency: Float[Array, "W t"], grid: RidgeGrid) -> Complex[Array, "W Q"]:
         """`exp(i <w, kappa''(b_q)>)`."""
-        bent = jnp.outer(self.shear, grid.offset) + jnp.outer(self.coefficient, grid.psi)
+        bent = jnp.tensordot(self.shear, grid.offset, 0) + jnp.tensordot(self.coefficient, grid.psi, 0)
         return waves(frequency, bent - self.middle[:, None])
 
-    def joint(self, frequency: Float[Array, "W t"], grid: RidgeGrid) -> Complex[Array, "W O"]:
-        """`E exp(i <w, a''> + i omega b)`, features and Gaussian part."""
-        ridge, omega = grid.law, grid.omega
-        table = ridge_table(omega, ridge.atoms[0], ridge.masses)
-        features = product_over_features(ridge.masses[:, 0], phases(frequency, self.law.atoms), table)
+    def factors(self, frequency: Float[Array, "W t"], grid: RidgeGrid) -> Factors:
+        """Of `E exp(i <w, a''> + i omega b)`."""
+        ridge, omega, law = grid.law, grid.omega, self.law
+        right = ridge_table(omega, ridge.atoms[0], ridge.masses)
         gaussian = gaussian_factor(
-            frequency, omega, self.law.mean, ridge.mean[0], self.law.covariance, self.cross, ridge.covariance[0, 0]
+            frequency, omega, law.mean, ridge.mean[0], law.covariance, self.cross, ridge.covariance[0, 0]
         )
-        return times(features, gaussian)
+        return Factors(ridge.masses[:, 0], phases(frequency, law.atoms), right, gaussian)
 
     def box_frequencies(self, resolution: Resolution) -> Float[Array, "W t"]:
         """`2 pi k / length` on the half grid of the box."""
@@ -170,10 +171,12 @@ def _shear(joint: Projection, coefficient: Float[Array, " t"], axis: RidgeAxis) 
     shear = jnp.where(variance > least, covariance[:-1, -1] / jnp.maximum(variance, least), 0)
     if axis.linear:
         return shear
+    if axis.straight is not None:
+        shear = jnp.where(axis.straight, 0, shear)
     slope = jax.grad(axis.activation)(axis.centre)
     left = axis.values - slope * (axis.nodes - axis.centre)
     left = jnp.abs(axis.weights @ (left - axis.weights @ left) ** 2) * coefficient**2
-    whole = jnp.diagonal(covariance)[:-1] + 2 * coefficient * slope * covariance[:-1, -1]
+    whole = diagonal(covariance)[:-1] + 2 * coefficient * slope * covariance[:-1, -1]
     whole = whole + (coefficient * slope) ** 2 * variance
     straight = jax.lax.stop_gradient(left < STRAIGHT**2 * whole)
     return jnp.where(straight, -coefficient * slope, shear)
@@ -183,11 +186,11 @@ def _basis(
     covariance: Float[Array, "t t"], floors: Float[Array, " t"], aligned: bool, scales: Float[Array, " t"]
 ) -> tuple[Float[Array, "t t"], Bool[Array, " t"]]:
     """The Cholesky factor of the covariance, or its diagonal part; and what does not vary, which has another scale."""
-    variance = jnp.diagonal(covariance)
+    variance = diagonal(covariance)
     still = ~(variance > floors**2)
     deviation = jnp.where(still, scales, jnp.sqrt(jnp.where(still, 1, variance)))
     if aligned or covariance.shape[0] != 2:
-        return jnp.diag(deviation), still
+        return np.eye(len(deviation), dtype=deviation.dtype) * deviation[None], still
     slope = jnp.where(still[0], 0, covariance[0, 1] / deviation[0])
     left = variance[1] - slope**2
     scale = jnp.minimum(scales[1], jax.lax.stop_gradient(jnp.where(still[1], jnp.inf, deviation[1])))
@@ -203,16 +206,19 @@ def _basis(
 def inverse_basis(basis: Float[Array, "t t"]) -> Float[Array, "t t"]:
     """The inverse of a `Statistic.basis`."""
     # Diagonal, or lower-triangular of size two: the series of (D + L)^-1 ends after the term linear in L.
-    diagonal = jnp.diagonal(basis)
-    return jnp.diag(1 / diagonal) - jnp.tril(basis, -1) / (diagonal[:, None] * diagonal[None])
+    if basis.shape[0] == 1:
+        return 1 / basis
+    scale, one = 1 / diagonal(basis), np.eye(basis.shape[0], dtype=basis.dtype)
+    return one * scale[None] - (1 - one) * basis * jnp.outer(scale, scale)
 
 
 def _box(law: Projection, part: Float[Array, "t Q"], still: Bool[Array, " t"], resolution) -> tuple[Array, Array]:
     """That of each statistic; of one that does not vary, part of its scale."""
 
-    def one(axis_mean, atoms, variance, values, still):
-        alone = Projection(axis_mean[None], atoms[None], law.masses, variance[None, None])
-        low, high = interval(alone, resolution.log_inverse_mass)
-        return widen(jnp.where(still, -STILL, low + values.min()), jnp.where(still, STILL, high + values.max()))
+    def one(d):
+        low, high = interval(law.alone(d), resolution.log_inverse_mass)
+        low, high = low + part[d].min(), high + part[d].max()
+        return widen(jnp.where(still[d], -STILL, low), jnp.where(still[d], STILL, high))
 
-    return jax.vmap(one)(law.mean, law.atoms, jnp.diagonal(law.covariance), part, still)
+    boxes = [one(d) for d in range(part.shape[0])]
+    return tuple(jnp.stack(ends) for ends in zip(*boxes, strict=True))

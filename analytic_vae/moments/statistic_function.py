@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from ..model.feature_model import FeatureModel
+from ..model.matrices import diagonal
 from ..spectral.fourier import Series
 from ..types import Array, Float, Scalar
 from .layer_moments import LayerMoments
@@ -42,7 +43,7 @@ class StatisticFunction(eqx.Module):
     def with_compressed_law(self, pairs: Reading, readout: Float[Array, "t n2"]) -> "StatisticFunction":
         """The same with the statistics of a source of fewer atoms and the same moments: as good for pairs."""
         box = self.statistic.low, self.statistic.length
-        scale = lambda _: jnp.diagonal(self.statistic.basis)  # noqa: E731
+        scale = lambda _: diagonal(self.statistic.basis)  # noqa: E731
         short = Statistic.of(pairs, readout, box=box, scale=scale)
         return eqx.tree_at(lambda one: one.statistic, self, short)
 

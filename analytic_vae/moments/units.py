@@ -19,6 +19,7 @@ from .._sharding import sharded_map
 from ..model.conditioning import covariance_of, mean_of
 from ..model.dense_layer import DenseLayer
 from ..model.feature_model import FeatureModel
+from ..model.matrices import diagonal
 from ..spectral.resolution import FINER, Resolution
 from ..types import Array, Float, Scalar
 from .budget import PAIRS_ON_CPU, pair_values, together
@@ -142,7 +143,7 @@ class DenseMoments(LayerMoments):
     def __str__(self) -> str:
         if self.psi.ndim != 1 or not is_concrete(self.psi):
             return repr(self)
-        spread = jnp.sqrt(jnp.maximum(jnp.diagonal(self.psi_covariance), 0))
+        spread = jnp.sqrt(jnp.maximum(diagonal(self.psi_covariance), 0))
         some = ", ".join(f"{mean:.4g} +- {one:.3g}" for mean, one in zip(self.psi[:4], spread[:4], strict=True))
         rest = ", ..." if self.psi.size > 4 else ""
         return f"{self.psi.size} units: {some}{rest} (mean +- spread); accuracy about {float(self.accuracy):.0e}"
@@ -150,7 +151,7 @@ class DenseMoments(LayerMoments):
     @property
     def accuracy(self) -> Scalar:
         """An estimate of how far means and covariances of the units may be off, relative to their spreads."""
-        variance = jax.lax.stop_gradient(jnp.diagonal(self.psi_covariance))
+        variance = jax.lax.stop_gradient(diagonal(self.psi_covariance))
         spread = jnp.sqrt(jnp.where(variance > 0, variance, jnp.inf))
         pairs = self._left_out() / spread[:, None] / spread[None]
         eps = jnp.finfo(variance.dtype).eps
@@ -160,7 +161,7 @@ class DenseMoments(LayerMoments):
     @property
     def overall(self) -> Scalar:
         """The same relative to the largest spread: what matters where all units are summed."""
-        largest = jnp.max(jax.lax.stop_gradient(jnp.diagonal(self.psi_covariance)))
+        largest = jnp.max(jax.lax.stop_gradient(diagonal(self.psi_covariance)))
         pairs = jnp.max(self._left_out()) / jnp.where(largest > 0, largest, jnp.inf)
         return jnp.maximum(jnp.max(self.moment_error), pairs)
 
@@ -169,7 +170,7 @@ class DenseMoments(LayerMoments):
         still = jax.lax.stop_gradient
         remainder, weight = still(self.remainder), still(self.form.weight)
         together = weight @ still(self.input_covariance) @ weight.T
-        spread = jnp.sqrt(jnp.maximum(jnp.diagonal(together), 0))
+        spread = jnp.sqrt(jnp.maximum(diagonal(together), 0))
         spread = jnp.where(spread > 0, spread, 1)
         alike = (together / spread[:, None] / spread[None]) ** 2
         return jnp.outer(remainder, remainder) * alike * (1 - jnp.eye(remainder.size, dtype=remainder.dtype))
@@ -245,7 +246,7 @@ def main_effects(source: FeatureModel, states: Float[Array, "h m1 K1"]) -> Float
 
 
 def _off_diagonal(matrix: Float[Array, "h h"]) -> Float[Array, "h h"]:
-    return matrix - jnp.diag(jnp.diagonal(matrix))
+    return matrix - jnp.diag(diagonal(matrix))
 
 
 def check_moments(moments, source, layer, resolution) -> None:

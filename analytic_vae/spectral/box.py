@@ -2,7 +2,9 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from ..model.matrices import diagonal
 from ..types import Array, Float, Scalar
 from .projected_law import Projection
 
@@ -18,14 +20,28 @@ def interval(law: Projection, log_inverse_mass: float) -> tuple[Scalar, Scalar]:
     exact log moment-generating function `Lambda`; and the end of the exact support plus `sqrt(2 c)` noise standard
     deviations. Not "k standard deviations": a Bernoulli(0.001) feature has most of its variance in rare values.
     """
-    sides = jax.tree.map(lambda own, other: jnp.stack([own, other]), mirror(law), law)
-    low, high = jax.vmap(lambda one: _upper(one, log_inverse_mass))(sides)
-    return -low, high
+    c, least = log_inverse_mass, floor(law)[0]
+    mean, atoms, variance = law.mean[0], law.atoms[0], law.covariance[0, 0]
+    deviation = jnp.sqrt(jnp.maximum(law.total_covariance[0, 0], least**2))
+    there = jnp.where(law.masses > 0, 0, -jnp.inf)[None]
+    # From far below to far above the optimum sqrt(2c)/deviation of a Gaussian: rare features need large thetas least.
+    theta = jnp.asarray(np.geomspace(0.02, 20.0, THETAS) * (2 * c) ** 0.5, mean.dtype) / deviation
+    sides = jnp.einsum("s,mk->smk", np.array([-1, 1], mean.dtype), atoms) + there
+    exponent = jnp.tensordot(theta, sides, 0)
+    largest = exponent.max(axis=3)
+    sums = jnp.einsum("tsmk,mk->tsm", jnp.exp(exponent - largest[..., None]), law.masses)
+    log_mgf = jnp.sum(jnp.log(sums) + largest, axis=2) + (variance * theta**2 / 2)[:, None]
+    chernoff = jnp.min((log_mgf + c) / theta[:, None], axis=0)
+    ends = jnp.sum(sides.max(axis=2), axis=1)
+    noise = jnp.sqrt(jnp.maximum(2 * c * variance, least**2))
+    support = ends + noise + BUFFER * ends.sum()
+    low, high = jnp.maximum(jnp.minimum(chernoff, support), 0.05 * deviation)
+    return mean - low, mean + high
 
 
 def standard_deviation(law: Projection) -> Float[Array, " D"]:
     """Standard deviations, floored so that a constant projection still has a box of positive length."""
-    return jnp.sqrt(jnp.maximum(jnp.diagonal(law.total_covariance), floor(law) ** 2))
+    return jnp.sqrt(jnp.maximum(diagonal(law.total_covariance), floor(law) ** 2))
 
 
 def floor(law: Projection) -> Float[Array, " D"]:
@@ -39,7 +55,7 @@ def rounding(law: Projection) -> Float[Array, " D"]:
 
     The mean does not count: laws are centred before anything else is done with them.
     """
-    atoms, variance = jax.lax.stop_gradient((law.atoms, jnp.diagonal(law.covariance)))
+    atoms, variance = jax.lax.stop_gradient((law.atoms, diagonal(law.covariance)))
     size = jnp.abs(atoms).max(axis=2).sum(axis=1) + jnp.sqrt(variance)
     return 4 * jnp.finfo(size.dtype).eps * size
 
@@ -47,19 +63,3 @@ def rounding(law: Projection) -> Float[Array, " D"]:
 def mirror(law: Projection) -> Projection:
     """The law of `-Y`."""
     return Projection(-law.mean, -law.atoms, law.masses, law.covariance)
-
-
-def _upper(law: Projection, c: float) -> Scalar:
-    deviation = standard_deviation(law)[0]
-    mean, atoms, variance = law.mean[0], law.atoms[0], law.covariance[0, 0]
-    # From far below to far above the optimum sqrt(2c)/deviation of a Gaussian: rare features need large thetas least.
-    theta = jnp.geomspace(0.02, 20.0, THETAS, dtype=mean.dtype) * (2 * c) ** 0.5 / deviation
-    exponent = theta[:, None, None] * atoms[None]
-    mgf = jax.nn.logsumexp(exponent, axis=2, b=law.masses[None]).sum(axis=1) + variance * theta**2 / 2
-    chernoff = jnp.min((mgf + c) / theta)
-    reachable = jnp.where(law.masses > 0, atoms, -jnp.inf)
-    highest = jnp.max(reachable, axis=1).sum()
-    lowest = jnp.min(jnp.where(law.masses > 0, atoms, jnp.inf), axis=1).sum()
-    noise = jnp.sqrt(jnp.maximum(2 * c * variance, floor(law)[0] ** 2))
-    support = highest + noise + BUFFER * (highest - lowest)
-    return mean + jnp.maximum(jnp.minimum(chernoff, support), 0.05 * deviation)

@@ -50,7 +50,7 @@ def half_coefficients(real: Float[Array, "E *rest"]) -> Complex[Array, "F *rest"
     """Coefficients of `1, cos, sin` as the `gamma_p` of `Re sum gamma_p exp(i w_p y)`."""
     order = (real.shape[0] - 1) // 2
     cosine, sine = real[: order + 1], real[order + 1 :]
-    return cosine - 1j * jnp.concatenate([jnp.zeros_like(real[:1]), sine])
+    return jax.lax.complex(cosine, jnp.pad(-sine, ((1, 0),) + ((0, 0),) * (sine.ndim - 1)))
 
 
 def full_coefficients(half: Complex[Array, "F *rest"]) -> Complex[Array, "E *rest"]:
@@ -76,9 +76,8 @@ def window(v: Float[Array, " Q"], order: int) -> Float[Array, " Q"]:
     beyond the highest frequency, `exp(-(pi MARGIN order / s)^2 / 4)`.
     """
     steepness = _steepness(order)
-    left = jax.scipy.special.erf(steepness * (2 * v / MARGIN - 1))
-    right = jax.scipy.special.erf(steepness * (2 * (1 - v) / MARGIN - 1))
-    return (1 + left) * (1 + right) / 4
+    nearer = jnp.minimum(v, 1 - v)  # of the other end the error function is 1 to rounding
+    return (1 + jax.scipy.special.erf(steepness * (2 / MARGIN * nearer - 1))) / 2
 
 
 def _steepness(order: int) -> float:
@@ -89,8 +88,7 @@ def _steepness(order: int) -> float:
 def _periodic_window(order: int) -> np.ndarray:
     """`window` at the nodes of `periodic_rule`."""
     v = periodic_rule(order)[0]
-    left, right = (erf(_steepness(order) * (2 * side / MARGIN - 1)) for side in (v, 1 - v))
-    return (1 + left) * (1 + right) / 4
+    return (1 + erf(_steepness(order) * (2 / MARGIN * np.minimum(v, 1 - v) - 1))) / 2
 
 
 def periodic_weights(phi: Complex[Array, " W"], order: int, dimension: int) -> Float[Array, "*Q"]:
@@ -124,11 +122,14 @@ def density_weights(
 
     `omega_n = weight_n window(v_n) Re sum_k' phi_k exp(-2 pi i k v_n)`: then `E[g] = sum_n omega_n g(y_n)`.
     """
-    k = jnp.arange(characteristic.shape[0], dtype=v.dtype)
-    wave = waves(2 * jnp.pi * k[:, None], v[None])
-    factor = jnp.where(k == 0, 1, 2).astype(v.dtype)
-    density = (factor * characteristic.real) @ wave.real + (factor * characteristic.imag) @ wave.imag
-    return density * weight * window(v, characteristic.shape[0] - 1)
+    return (characteristic @ density_table(characteristic.shape[0] - 1, v, weight)).real
+
+
+def density_table(order: int, v: Float[Array, " Q"], weight: Float[Array, " Q"]) -> Complex[Array, "F Q"]:
+    """What `density_weights` multiplies `phi` by; times values at the nodes it gives coefficients of `phi`."""
+    factor = np.where(np.arange(order + 1) == 0, 1, 2).astype(v.dtype)
+    table = waves(-2 * np.pi * jnp.arange(order + 1, dtype=v.dtype)[:, None], v[None])
+    return table * jnp.tensordot(factor, weight * window(v, order), 0)
 
 
 @cache

@@ -8,6 +8,7 @@ import numpy as np
 from jax.custom_derivatives import SymbolicZero
 
 from .._jit import exact_products
+from ..model.matrices import diagonal
 from ..types import Array, Float, Scalar
 
 
@@ -38,13 +39,13 @@ def left_out(
     `c_s - K_sl K_ll^-1 c_l` with the inverse K of the Gram matrix: no second elimination. Where columns were dropped,
     as others span them, it is no longer the best fit.
     """
-    rows = operator / jnp.where(weight == 0, 1, weight)[None]  # H of `operator = H W`
-    inverse = operator @ jnp.where((weight == 0)[None], 0, rows).T
-    (gone,) = np.nonzero(last)
-    block = inverse[gone][:, gone]
-    unused = (jnp.diagonal(block) == 0).astype(block.dtype)
-    share = jnp.linalg.solve(block + jnp.diag(unused), coefficients[gone])
-    return jnp.where(last, 0, coefficients - inverse[:, gone] @ share)
+    rows = operator * jnp.where(weight == 0, 0, 1 / jnp.where(weight == 0, 1, weight))[None]  # H of `operator = H W`
+    gone = np.eye(last.size, dtype=operator.dtype)[last]
+    inverse = operator @ (gone @ rows).T
+    block = gone @ inverse
+    block = block + np.eye(len(gone), dtype=block.dtype) * (diagonal(block) == 0)[None]
+    share = jnp.linalg.solve(block, gone @ coefficients)
+    return jnp.where(last, 0, coefficients - inverse @ share)
 
 
 @jax.custom_jvp
@@ -62,26 +63,22 @@ def _normal_operator(basis: Float[Array, "Q F"], weight: Float[Array, " Q"], sha
     """
     gram = (basis.T * weight[None]) @ basis
     size = gram.shape[0]
-    least = jnp.max(jnp.diagonal(gram)) * size * share
-    index = jnp.arange(size)
+    least = jnp.max(diagonal(gram)) * size * share
+    index = np.arange(size)
 
     def eliminate(_, carry):
-        matrix, right, used = carry
-        diagonal = jnp.where(used, -jnp.inf, jnp.diagonal(matrix))
-        k = jnp.argmax(diagonal)
-        wrong = -jnp.min(jnp.where(used, 0, diagonal))
-        useful = diagonal[k] > jnp.maximum(least, 10 * wrong)
-        pivot = jnp.where(useful, diagonal[k], 1)
-        row, right_row = matrix[k] / pivot, right[k] / pivot
-        column = jnp.where(index == k, 0, matrix[:, k])
-        reduced = (matrix - jnp.outer(column, row)).at[k].set(row)
-        right_reduced = (right - jnp.outer(column, right_row)).at[k].set(right_row)
-        done = used | ((index == k) & useful)
-        return jnp.where(useful, reduced, matrix), jnp.where(useful, right_reduced, right), done
+        both, used = carry
+        left = jnp.where(used, -jnp.inf, diagonal(both[:, :size]))
+        largest, wrong = left.max(), -jnp.min(left, where=~used, initial=0)
+        useful = largest > jnp.maximum(least, 10 * wrong)
+        here = (index == jnp.argmax(left)) & useful
+        row = jnp.where(here, 1 / largest, 0) @ both
+        column = jnp.where(here, -1, both[:, :size] @ here.astype(both.dtype))  # so the pivot's row becomes `row`
+        return jnp.where(here[:, None], 0, both) - jnp.einsum("e,q->eq", column, row), used | here
 
-    start = (gram, basis.T, jnp.zeros(size, bool))
-    _, solution, used = jax.lax.fori_loop(0, size, eliminate, start)
-    return jnp.where(used[:, None], solution, 0)
+    start = jnp.concatenate([gram, basis.T], axis=1), jnp.zeros(size, bool)
+    solved, used = jax.lax.fori_loop(0, size, eliminate, start)
+    return jnp.where(used[:, None], solved[:, size:], 0)
 
 
 @partial(_normal_operator.defjvp, symbolic_zeros=True)

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 
 from ..model.feature_model import FeatureModel
 from ..types import Array, Complex, Float
+from .characteristic import cis
 
 
 class Projection(eqx.Module):
@@ -58,7 +59,7 @@ class Projection(eqx.Module):
     def total_covariance(self) -> Float[Array, "D D"]:
         """Covariance of `Y`, features and Gaussian part together."""
         residual = self.atoms - jnp.einsum("dmk,mk->dm", self.atoms, self.masses)[:, :, None]
-        return jnp.einsum("dmk,mk,emk->de", residual, self.masses, residual) + self.covariance
+        return jnp.einsum("dmk,emk->de", residual * self.masses[None], residual) + self.covariance
 
     @property
     def total_mean(self) -> Float[Array, " D"]:
@@ -73,5 +74,6 @@ def characteristic(law: Projection, frequency: Float[Array, " D"]) -> Complex[Ar
 
     Source: Fact 3.3 and Lemma 3.4 of the paper, with no binning.
     """
-    features = jnp.sum(law.masses * jnp.exp(1j * jnp.tensordot(frequency, law.atoms, axes=1)), axis=1)
-    return jnp.exp(1j * (frequency @ law.mean) - frequency @ law.covariance @ frequency / 2) * jnp.prod(features)
+    features = jnp.sum(law.masses * cis(jnp.tensordot(frequency, law.atoms, axes=1)), axis=1)
+    gaussian = cis(frequency @ law.mean) * jnp.exp(-frequency @ law.covariance @ frequency / 2)
+    return gaussian * jnp.prod(features)

@@ -27,14 +27,14 @@ def split_panels(
     edges = panel_edges(low, high, kinks, panels)
     reference, weight = unit_rule(1, order)
     length = edges[1:] - edges[:-1]
-    nodes = edges[:-1, None] + length[:, None] * reference.astype(edges.dtype)[None]
-    return nodes.ravel(), (length[:, None] * weight.astype(edges.dtype)[None]).ravel()
+    nodes = edges[:-1, None] + jnp.tensordot(length, reference.astype(edges.dtype), 0)
+    return nodes.reshape(-1), jnp.tensordot(length, weight.astype(edges.dtype), 0).reshape(-1)
 
 
 def panel_edges(low: Array, high: Array, kinks: Float[Array, " kinks"], panels: int) -> Float[Array, " edges"]:
     """Ends of equal panels on `[low, high]`, each cut once more where a kink falls into it."""
-    edges = low + (high - low) * jnp.linspace(0, 1, panels + 1, dtype=low.dtype)
-    return jnp.sort(jnp.concatenate([edges, jnp.clip(kinks, low, high)]))
+    edges = low + (high - low) * np.linspace(0, 1, panels + 1, dtype=low.dtype)
+    return jnp.sort(jnp.concatenate([edges, jnp.minimum(jnp.maximum(kinks, low), high)])) if kinks.size else edges
 
 
 def panel_interpolation(
@@ -47,14 +47,14 @@ def panel_interpolation(
     """
     node, expand = _interpolation(order)
     length = edges[1:] - edges[:-1]
-    panel = jnp.clip(jnp.searchsorted(edges, points, side="right") - 1, 0, length.size - 1)
-    wide = jnp.where(length > 0, length, 1)
-    x = jax.lax.stop_gradient(jnp.clip(2 * (points - edges[panel]) / wide[panel] - 1, -1, 1))
-    values = jnp.cos(jnp.outer(jnp.arccos(x), jnp.arange(order, dtype=x.dtype))) @ jnp.asarray(expand, x.dtype)
-    inside = (panel[:, None] == jnp.arange(length.size)[None]).astype(x.dtype)
-    matrix = (inside[:, :, None] * values[:, None, :]).reshape(points.size, -1)
-    unit = jnp.asarray((node + 1) / 2, x.dtype)
-    return (edges[:-1, None] + length[:, None] * unit[None]).ravel(), matrix
+    nodes = (edges[:-1, None] + jnp.tensordot(length, ((node + 1) / 2).astype(edges.dtype), 0)).reshape(-1)
+    points, edges, length = jax.lax.stop_gradient((points[:, None], edges, length))
+    panel = jnp.sum(points >= edges[None, 1:-1], axis=1, keepdims=True)
+    inside = (panel == np.arange(length.size)[None]).astype(edges.dtype)
+    x = 2 * (points - inside @ edges[:-1, None]) / (inside @ jnp.where(length > 0, length, 1)[:, None]) - 1
+    angle = jnp.arccos(jnp.maximum(jnp.minimum(x, 1), -1))
+    values = jnp.cos(angle * np.arange(order, dtype=x.dtype)[None]) @ expand.astype(x.dtype)
+    return nodes, jnp.einsum("pe,pn->pen", inside, values).reshape(points.size, -1)
 
 
 @cache
@@ -77,5 +77,5 @@ def even_steps(nodes: Float[Array, " P"], values: Float[Array, " P"], count: int
     """Places between which the function moves equally far in sum."""
     step = jnp.abs(values[1:] - values[:-1])
     travelled = jnp.concatenate([jnp.zeros_like(nodes[:1]), jnp.cumsum(jnp.where(jnp.isfinite(step), step, 0))])
-    wanted = travelled[-1] * jnp.linspace(0, 1, count + 2, dtype=nodes.dtype)[1:-1]
+    wanted = travelled[-1] * np.linspace(0, 1, count + 2, dtype=nodes.dtype)[1:-1]
     return jax.lax.stop_gradient(nodes[jnp.clip(jnp.searchsorted(travelled, wanted), 0, nodes.size - 1)])
