@@ -22,6 +22,7 @@ def sharded_map(
 ):
     """`function(prepare(everywhere), *item)` for items stacked on leading axes, results stacked; `batch` at a time.
 
+    What is inside of `function` is computed anew for the gradient, unless all items are taken at once.
     With a mesh each device takes an equal run of the items (the last is repeated if they do not divide), and the
     results are gathered on all of them. `function` must not close over traced arrays: they belong into `everywhere`,
     whose derivatives the devices add up. Every device calls `prepare` itself: large tables are not sent around.
@@ -33,9 +34,7 @@ def sharded_map(
         return jnp.concatenate([leaf, jnp.repeat(leaf[-1:], size - count, axis=0)]) if size > count else leaf
 
     def run(everywhere, share):
-        prepared = prepare(everywhere)
-        # One by one without `vmap`, which would turn slices into gathers.
-        return jax.lax.map(lambda item: function(prepared, *item), share, batch_size=batch if batch > 1 else None)
+        return batched_map(partial(function, prepare(everywhere)), share, batch)
 
     if mesh is None:
         size = -(-count // batch) * batch
@@ -60,6 +59,21 @@ def sharded_map(
     )
     results, unpack_results = _pack(divided(everywhere, items), 1)
     return unpack_results(jax.tree.map(lambda leaf: replicated(leaf)[:count], results))
+
+
+def batched_map(function: Callable, items: tuple, batch: int):
+    """`function(*item)` for items stacked on leading axes, results stacked; `batch` at a time.
+
+    What is inside is computed anew for the gradient, unless all items are taken at once.
+    """
+    count = len(jax.tree.leaves(items)[0])
+    if count == 1:
+        return jax.tree.map(lambda leaf: leaf[None], function(*jax.tree.map(lambda leaf: leaf[0], items)))
+    if count <= batch:
+        return jax.vmap(function)(*items)
+    # One by one without `vmap`, which would turn slices into gathers.
+    anew = jax.checkpoint(function)
+    return jax.lax.map(lambda item: anew(*item), items, batch_size=batch if batch > 1 else None)
 
 
 def _pack(tree, axes: int):

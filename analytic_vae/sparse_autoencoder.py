@@ -225,7 +225,6 @@ def _sparse_parts(source, layer, autoencoder, resolution):
     grid = axis.law_grid(resolution, t)
     pair_grid = axis.pair_grid(resolution)
 
-    @jax.checkpoint
     def one_feature(everywhere, readout, offset, threshold):
         reading, grid, covariance = everywhere
         statistic = Statistic.of(reading, readout, aligned=True)

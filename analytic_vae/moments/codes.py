@@ -62,7 +62,7 @@ class Codes(NamedTuple):
         encoder, atoms, (reading, pairs, grid) = problem.learnt, problem.atoms[problem.carried :], reader
         arrays, rest = eqx.partition(encoder, eqx.is_array)
         static = _Static(rest, pairs.source is not reading.source, reading.whole is not reading.source)
-        one_feature = jax.checkpoint(partial(_one_feature, static=static))
+        one_feature = partial(_one_feature, static=static)
         boxes = None if problem.plan is None else jax.lax.stop_gradient((problem.plan.low, problem.plan.length))
         given = arrays, atoms, codes(atoms, problem.vectors), boxes
         latents, *rest = sharded_map(one_feature, (reading, pairs, grid, covariance), given, problem.mesh, batch)

@@ -74,6 +74,9 @@ class LayerMoments(eqx.Module):
 
     def output(self) -> tuple[Float[Array, " n2"], Float[Array, "n2 n2"]]:
         """Mean and covariance of `f(x1)`."""
-        with_input, with_psi = self.of_output()
+        return self.form.mapped(self.input_mean, self.psi) + self.form.offset, self.output_covariance(*self.of_output())
+
+    def output_covariance(self, with_input: Float[Array, "n2 n1"], with_psi: Float[Array, "n2 h"]):
+        """`Cov(f): [n2, n2]`, from `Cov(f, x1)` and `Cov(f, psi)`."""
         covariance = self.form.mapped(with_input.T, with_psi.T)
-        return self.form.mapped(self.input_mean, self.psi) + self.form.offset, (covariance + covariance.T) / 2
+        return (covariance + covariance.T) / 2

@@ -26,7 +26,7 @@ def learnt(problem: Problem, reading: Reading, read: LayerMoments) -> tuple[Expe
     Where the layer is as good as straight it is taken for a linear one: `psi` is then the linear part of it.
     """
     encoder, moments, resolution = problem.learnt, problem.moments, problem.resolution
-    covariance = read.output()[1]
+    covariance = read.output_covariance(*read.of_output())
     batches = Batches.of(reading.source, problem.learnt_shape, reading.axis.linear, resolution, problem.mesh)
     taken, straight, slope = reading.straightened()
     pairs = taken.for_pairs()

@@ -18,8 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from .._sharding import sharded_map
-from ..spectral.characteristic import cis, matmul, phases, product_over_features, ridge_table, waves
+from .._sharding import batched_map, sharded_map
+from ..spectral.characteristic import cis, matmul, product_over_features, ridge_table, waves
 from ..spectral.fourier import Series
 from ..types import Array, Complex, Float
 from .ridge_axis import RidgeGrid
@@ -29,41 +29,57 @@ from .statistic import Statistic
 class PairTable(eqx.Module):
     """What a pair needs of one feature: everything that does not mix two of them, at its non-zero frequencies.
 
-    `series` are the coefficients, with the phases of the mean, of `V` functions: the series and, if there is one, the
-    shorter one. Here `F` and `E = 2 F` count without zero.
+    `complex: [F, V + m J + Q]` are side by side the coefficients, with the phases of the mean, of `V` functions (the
+    series and, if there is one, the shorter one), the phases of all atoms, and `exp(i <w, kappa''(b)>)` at the nodes;
+    `real: [F, t + 2]` the frequencies, `w' S w` and `<w, Cov(a'', b)>`. `sizes` are `V, m, J, t`. Here `F` and `E = 2 F`
+    count without zero.
     """
 
-    series: Complex[Array, "V F"]
-    frequency: Float[Array, "F t"]
-    atoms: Complex[Array, "m F J"]
-    oscillation: Complex[Array, "F Q"]
-    variance: Float[Array, " F"]
-    cross: Float[Array, " F"]
+    complex: Complex[Array, "F U"]
+    real: Float[Array, "F L"]
+    sizes: tuple[int, int, int, int] = eqx.field(static=True)
 
     @classmethod
     def of(cls, statistic: Statistic, series: Series, grid: RidgeGrid) -> "PairTable":
         """From a feature's statistics and its series."""
         frequency, law = series.frequency[1:], statistic.law
-        rows = [series.coefficients] if series.shorter is None else [series.coefficients, series.shorter]
-        return cls(
-            series=jnp.stack(rows)[:, 1:] * waves(frequency, law.mean)[None],
-            frequency=frequency,
-            atoms=phases(frequency, law.atoms),
-            oscillation=statistic.oscillation(frequency, grid),
-            variance=jnp.einsum("ft,ts,fs->f", frequency, law.covariance, frequency),
-            cross=frequency @ statistic.cross,
-        )
+        rows = jnp.stack([series.coefficients, *([] if series.shorter is None else [series.shorter])], axis=1)[1:]
+        t, m, K = law.atoms.shape
+        atoms = waves(frequency, law.atoms[:, :, 1:].reshape(t, -1))
+        mixed = rows * waves(frequency, law.mean)[:, None], atoms, statistic.oscillation(frequency, grid)
+        variance = jnp.einsum("ft,ts,fs->f", frequency, law.covariance, frequency)
+        real = frequency, variance[:, None], (frequency @ statistic.cross)[:, None]
+        return cls(jnp.concatenate(mixed, 1), jnp.concatenate(real, 1), (rows.shape[1], m, K - 1, t))
 
     def full(self) -> "PairTable":
-        """The same with the negatives of its frequencies, not only a half-space."""
-        return PairTable(
-            series=jnp.concatenate([self.series, jnp.conj(self.series)], axis=1) / 2,
-            frequency=jnp.concatenate([self.frequency, -self.frequency]),
-            atoms=jnp.concatenate([self.atoms, jnp.conj(self.atoms)], axis=1),
-            oscillation=jnp.concatenate([self.oscillation, jnp.conj(self.oscillation)]),
-            variance=jnp.concatenate([self.variance, self.variance]),
-            cross=jnp.concatenate([self.cross, -self.cross]),
-        )
+        """The same with the negatives of its frequencies, not only a half-space: the series are halved."""
+        sign = np.ones(self.real.shape[1], self.real.dtype)
+        sign[self.sizes[-1]] = -1  # of w' S w
+        real = jnp.concatenate([self.real, self.real * -sign[None]])
+        return PairTable(jnp.concatenate([self.complex, jnp.conj(self.complex)]), real, self.sizes)
+
+    @property
+    def series(self) -> Complex[Array, "*B F V"]:
+        """Coefficients."""
+        return self.complex[..., : self.sizes[0]]
+
+    @property
+    def atoms(self) -> Complex[Array, "*B F m J"]:
+        """Phases of all atoms but the first."""
+        V, m, J, _ = self.sizes
+        return self.complex[..., V : V + m * J].reshape(*self.complex.shape[:-1], m, J)
+
+    @property
+    def oscillation(self) -> Complex[Array, "*B F Q"]:
+        """At the nodes of the axis."""
+        V, m, J, _ = self.sizes
+        return self.complex[..., V + m * J :]
+
+    @property
+    def gaussian(self) -> tuple[Float[Array, "*B F t"], Float[Array, "*B F"], Float[Array, "*B F"]]:
+        """Frequencies, variance and cross-covariance."""
+        t = self.sizes[-1]
+        return self.real[..., :t], self.real[..., t], self.real[..., t + 1]
 
 
 def pair_covariances(
@@ -89,7 +105,6 @@ def pair_covariances(
     size = -(-distances // blocks)
     starts = size * np.arange(blocks)
 
-    @jax.checkpoint
     def block(prepared, k, start):
         tables, ring, means, *ridge = prepared
         right = jax.tree.map(lambda leaf: jax.lax.dynamic_index_in_dim(leaf, k, keepdims=False), tables).full()
@@ -135,7 +150,7 @@ def _ridge_tables(grid: RidgeGrid) -> tuple[Array, Array, Array, Array]:
 def _tables(statistics: Statistic, series: Series, grid: RidgeGrid, ridge, size: int) -> tuple[PairTable, Array]:
     """The tables, and the means `[m, V]` of their functions."""
     tables = jax.vmap(lambda one, s: PairTable.of(one, s, grid))(statistics, series)
-    return tables, jax.lax.map(jax.checkpoint(lambda table: _mean(table, *ridge)), tables, batch_size=size)
+    return tables, batched_map(lambda table: _mean(table, *ridge), (tables,), size)
 
 
 def cross_covariances(
@@ -159,7 +174,6 @@ def cross_covariances(
         ridge = _ridge_tables(grid)
         return *_tables(*left, grid, ridge, size), *_tables(*right, grid, ridge, size), cross_covariance, ridge
 
-    @jax.checkpoint
     def block(prepared, k, start):
         left, left_means, right, right_means, covariance, ridge = prepared
         other = jax.tree.map(lambda leaf: jax.lax.dynamic_index_in_dim(leaf, k, keepdims=False), right).full()
@@ -186,10 +200,11 @@ def _mean(
     omega: Float[Array, " O"],
 ) -> Float[Array, " V"]:
     """`E g_j` of one feature, as `_block_moments` has it for a `g_k` of 1."""
-    features = product_over_features(first, table.atoms, ridge)
+    features = product_over_features(first, jnp.swapaxes(table.atoms, 0, 1), ridge)
     series = matmul(table.oscillation, to_ridge.T)
-    exponent = table.variance[:, None] + 2 * jnp.outer(table.cross, omega)
-    return jnp.sum((table.series * _summed(features, series, exponent)[None]).real, axis=1)
+    _, variance, cross = table.gaussian
+    exponent = variance[:, None] + 2 * jnp.tensordot(cross, omega, 0)
+    return jnp.sum((table.series * _summed(features, series, exponent)[:, None]).real, axis=0)
 
 
 def _block_moments(
@@ -202,25 +217,27 @@ def _block_moments(
     omega: Float[Array, " O"],
 ) -> Float[Array, "B V"]:
     """`E[g_j g_k]` for a block of features j (`left`, with a leading axis) and one k (`right`, all frequencies)."""
-    count, half = left.cross.shape
+    count, half = left.complex.shape[:2]
     sources = ridge.shape[0]
 
     # Features: [m, B F, J] times [m, J, E R].
-    over_block = jnp.swapaxes(left.atoms, 0, 1).reshape(sources, count * half, -1)
-    over_right = jnp.swapaxes(right.atoms, 1, 2)[..., None] * ridge[:, :, None]
+    over_block = jnp.moveaxis(left.atoms, 2, 0).reshape(sources, count * half, -1)
+    over_right = jnp.transpose(right.atoms, (1, 2, 0))[..., None] * ridge[:, :, None]
     features = product_over_features(first, over_block, over_right.reshape(sources, ridge.shape[1], -1))
 
     # The ridge axis: [B F, Q] times [Q, E R].
     shifts = right.oscillation.T[:, :, None] * to_ridge.T[:, None]
     series = matmul(left.oscillation.reshape(count * half, -1), shifts.reshape(shifts.shape[0], -1))
 
-    variance = left.variance[:, :, None] + right.variance[None, None]
-    variance = variance + 2 * jnp.einsum("bft,bts,es->bfe", left.frequency, covariance, right.frequency)
-    cross = left.cross[:, :, None] + right.cross[None, None]
-    exponent = variance[..., None] + 2 * cross[..., None] * omega[None, None, None]
+    (one, variance, cross), (other, right_variance, right_cross) = left.gaussian, right.gaussian
+    variance = (
+        variance[:, :, None] + right_variance[None, None] + 2 * jnp.einsum("bft,bts,es->bfe", one, covariance, other)
+    )
+    cross = cross[:, :, None] + right_cross[None, None]
+    exponent = variance[..., None] + 2 * jnp.tensordot(cross, omega, 0)
     joint = _summed(features.reshape(exponent.shape), series.reshape(exponent.shape), exponent)
-    over_right = matmul(joint.reshape(count * half, -1), right.series.T).reshape(count, half, -1)
-    return jnp.sum((jnp.swapaxes(left.series, 1, 2) * over_right).real, axis=1)
+    over_right = matmul(joint.reshape(count * half, -1), right.series).reshape(count, half, -1)
+    return jnp.sum((left.series * over_right).real, axis=1) / 2
 
 
 def _summed(

@@ -153,9 +153,9 @@ def band(law: StatisticLaw, values: Float[Array, "Q V"], whole: FeatureModel | N
     And what fewer atoms than those of the source `whole` change, at `SAMPLED` of the frequencies. `values` stand at the
     nodes. Without derivatives.
     """
-    values, law, whole = jax.lax.stop_gradient((values, law, whole))
+    values, phi = jax.lax.stop_gradient((values, law.phi))
     statistic, t = law.statistic, law.statistic.dimension
-    phi, coefficients = _at_frequencies(law, values)
+    coefficients = _at_frequencies(law, values)
     order = law.resolution.law_order(t)
     # Of a statistic that does not vary no frequency dies out, and none is needed.
     last = np.abs(half_grid(order, t)) > 3 * order / 4
@@ -164,6 +164,7 @@ def band(law: StatisticLaw, values: Float[Array, "Q V"], whole: FeatureModel | N
     if whole is None:
         return lost
     some = np.linspace(0, phi.size - 1, SAMPLED).astype(int)
+    statistic, whole, coefficients = jax.lax.stop_gradient((statistic, whole, coefficients))
     here, there = statistic.law.centred(), Projection.of(whole, statistic.rows).centred()
     of = lambda one: jax.vmap(lambda w: characteristic(one, w))(law.spectrum.frequency[some])  # noqa: E731
     return lost + jnp.abs(coefficients[:, some]) @ jnp.abs(of(here) - of(there)) * (phi.size / SAMPLED)
@@ -175,15 +176,15 @@ def wandering(law: StatisticLaw, values: Float[Array, "Q V"]) -> Float[Array, " 
     For functions with kinks, of laws without noise: their frequencies die out slowly, but away from a kink they cancel.
     Without derivatives.
     """
-    phi, coefficients = _at_frequencies(*jax.lax.stop_gradient((law, values)))
-    last = (coefficients * phi[None]).real[:, 3 * phi.size // 4 :]
+    law, values = jax.lax.stop_gradient((law, values))
+    last = (_at_frequencies(law, values) * law.phi[None]).real[:, 3 * law.phi.size // 4 :]
     return jnp.max(jnp.abs(jnp.cumsum(last[:, ::-1], axis=1)), axis=1)
 
 
 def _at_frequencies(law: StatisticLaw, values: Float[Array, "Q V"]):
-    """`phi: [W]` and coefficients `[V, W]` with `E[F] = Re sum_w coefficients_w phi_w`."""
+    """Coefficients `[V, W]` with `E[F] = Re sum_w coefficients_w phi_w`."""
     transposed = jax.linear_transpose(law.weights, law.phi)
-    return law.phi, jax.vmap(lambda column: transposed(column)[0], in_axes=1)(values)
+    return jax.vmap(lambda column: transposed(column)[0], in_axes=1)(values)
 
 
 def least_squares_series(

@@ -8,7 +8,7 @@ import numpy as np
 from ..model.activation import Activation
 from ..model.feature_model import FeatureModel
 from ..model.layer_forms import RidgeForm
-from ..spectral.box import interval, standard_deviation
+from ..spectral.box import interval
 from ..spectral.characteristic import Factors, cis, phases
 from ..spectral.fourier import MARGIN, density_table, full_frequencies, full_operator, half_space, real_basis, widen
 from ..spectral.least_squares import least_squares
@@ -62,6 +62,7 @@ class RidgeAxis(eqx.Module):
     centre: Scalar
     rule: "Rule | None"
     factors: Factors | None
+    phi: Complex[Array, " W"] | None
     activation: Activation | None
     straight: Bool[Array, ""] | None = None
 
@@ -73,7 +74,7 @@ class RidgeAxis(eqx.Module):
         law = Projection.of(source, form.direction[None, :], form.bias)
         if form.activation is None:
             one = jnp.ones_like(law.mean)
-            return cls(law, 0 * one, one, 0 * one, 0 * one[0], None, None, None)
+            return cls(law, 0 * one, one, 0 * one, 0 * one[0], *[None] * 4)
         c = resolution.log_inverse_mass
         # One variable is never nearly dependent, so its box may stand still: the kinks stay at their nodes.
         low, length = widen(*_wide_enough(jax.lax.stop_gradient(law), c)) if box is None else box
@@ -81,8 +82,9 @@ class RidgeAxis(eqx.Module):
         nodes, weight = split_panels(low, low + length, places, resolution.ridge_panels)
         rule = Rule.of(low, length, nodes, weight, resolution)
         factors, centre = rule.factors(law), jax.lax.stop_gradient(law.total_mean[0])
-        weights = (factors.product()[:, 0] @ rule.table).real
-        return cls(law, nodes, weights, form.activation(nodes), centre, rule, factors, form.activation)
+        phi = factors.product()[:, 0]
+        weights = (phi @ rule.table).real
+        return cls(law, nodes, weights, form.activation(nodes), centre, rule, factors, phi, form.activation)
 
     def held(self, straight: Bool[Array, ""]) -> "RidgeAxis":
         """The same where nothing is bent along it: then nothing depends on its values, on masses all the same."""
@@ -107,14 +109,15 @@ class RidgeAxis(eqx.Module):
 
     @property
     def moment_error(self) -> Scalar:
-        """How far mass, mean and variance on the box are from the exact ones, in units of the spread."""
-        mean, variance = self.law.total_mean[0], self.law.total_covariance[0, 0]
+        """How far mass, mean and variance on the box are from the exact ones, in units of the spread. No derivatives."""
         if self.rule is None:
-            return jnp.zeros_like(mean)
-        scale = jnp.maximum(standard_deviation(self.law)[0], jax.lax.stop_gradient(self.rule.length) / 100)
-        points = (self.nodes - mean) / scale
-        exact = jnp.stack([jnp.ones_like(mean), jnp.zeros_like(mean), variance / scale**2])
-        return jnp.max(jnp.abs(jnp.stack([points**0, points, points**2]) @ self.weights - exact))
+            return jnp.zeros_like(self.centre)
+        law, weights = jax.lax.stop_gradient((self.law, self.weights))
+        variance = law.total_covariance[0, 0]
+        scale = jnp.maximum(jnp.sqrt(variance), self.rule.length / 100)
+        points = (self.nodes - self.centre) / scale
+        wrong = jnp.stack([weights.sum() - 1, weights @ points, weights @ points**2 - variance / scale**2])
+        return jnp.max(jnp.abs(wrong))
 
     @property
     def band_error(self) -> Scalar:
@@ -125,24 +128,20 @@ class RidgeAxis(eqx.Module):
         """
         if self.rule is None:
             return jnp.zeros_like(self.centre)
-        axis = jax.lax.stop_gradient(self)
-        rule, psi = axis.rule, axis.values
-        centred = psi - axis.mean
-        spread = jnp.sqrt(jnp.maximum(axis.weights @ centred**2, jnp.finfo(psi.dtype).tiny))
-        nodes, interpolation = axis._panels(rule.resolution.pair_panels)
-        missed = jnp.sqrt(jnp.maximum(axis.weights @ (psi - interpolation @ axis.activation(nodes)) ** 2, 0))
-        phi = axis.factors.product()[:, 0]
-        last = 3 * rule.resolution.ridge_order // 4
-        band = jnp.abs(rule.table[last:] @ centred) @ jnp.abs(phi[last:])
-        return jnp.where(
-            spread > jnp.finfo(psi.dtype).eps * jnp.abs(psi).max(), (missed**2 / spread + band) / spread, 0
-        )
+        weights, psi, mean, phi = jax.lax.stop_gradient((self.weights, self.values, self.mean, self.phi))
+        centred, kind = psi - mean, jnp.finfo(psi.dtype)
+        spread = jnp.sqrt(jnp.maximum(weights @ centred**2, kind.tiny))
+        nodes, interpolation = self._panels(self.rule.resolution.pair_panels)
+        missed = jnp.maximum(weights @ (psi - interpolation @ self.activation(nodes)) ** 2, 0)
+        last = 3 * self.rule.resolution.ridge_order // 4
+        band = jnp.abs(self.rule.table[last:] @ centred) @ jnp.abs(phi[last:])
+        return jnp.where(spread > kind.eps * jnp.abs(psi).max(), (missed / spread + band) / spread, 0)
 
     def pinned(self, values: Float[Array, " Q"]) -> StateExpectations:
         """How `E[h(b)]` answers to the source, from the values of `h` at the nodes."""
         coefficients = (self.rule.table @ values)[:, None]
-        slope = -self.rule.frequency @ (coefficients * self.factors.product()).imag
-        return StateExpectations(self.factors.pinned(coefficients), slope)
+        slope = -self.rule.frequency @ (coefficients[:, 0] * self.phi).imag
+        return StateExpectations(self.factors.pinned(coefficients), slope[None])
 
     @property
     def linear(self) -> bool:

@@ -8,6 +8,7 @@ a latent that hardly varies, or hardly differs from a linear one, has covariance
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 
 from ..model.feature_model import FeatureModel
@@ -122,10 +123,10 @@ def latent_covariances(
     rows = latents.statistic.rows
     noise = jnp.einsum("jtn,nl,ksl->jtks", rows, source.covariance, rows)
     pairs, change = pair_covariances(latents.statistic, noise, latents.series, grid, size, mesh)
-    rest = pairs + jnp.diag(latents.variance)
+    rest = pairs + np.eye(len(rows), dtype=rows.dtype) * latents.variance[None]
     gain = jnp.einsum("jt,jtn->jn", latents.slope, readout)
     cross = gain @ moments.form.mapped(latents.input_rest.T, latents.psi_rest[None])
-    latent = gain @ moments.output()[1] @ gain.T + cross + cross.T + rest
     with_input, with_psi = moments.of_output()
+    latent = gain @ moments.output_covariance(with_input, with_psi) @ gain.T + cross + cross.T + rest
     with_psi = (gain @ with_psi).T + latents.psi_rest[None]
     return Covariances(latent, with_input.T @ gain.T + latents.input_rest.T, with_psi, change)

@@ -94,7 +94,7 @@ class DenseMoments(LayerMoments):
         reading = Reading.of(source, layer, resolution)
         pairs = reading.for_pairs()
         everywhere = reading, pairs, covariance
-        one_unit = jax.checkpoint(partial(_one_unit, layer=layer, resolution=resolution))
+        one_unit = partial(_one_unit, layer=layer, resolution=resolution)
         items = layer.weight, layer.bias, jnp.arange(layer.units)
         units, moment_error, reach, kept = sharded_map(one_unit, everywhere, items, mesh)
 

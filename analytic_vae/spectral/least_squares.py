@@ -71,9 +71,10 @@ def _normal_operator(basis: Float[Array, "Q F"], weight: Float[Array, " Q"], sha
         left = jnp.where(used, -jnp.inf, diagonal(both[:, :size]))
         largest, wrong = left.max(), -jnp.min(left, where=~used, initial=0)
         useful = largest > jnp.maximum(least, 10 * wrong)
-        here = (index == jnp.argmax(left)) & useful
-        row = jnp.where(here, 1 / largest, 0) @ both
-        column = jnp.where(here, -1, both[:, :size] @ here.astype(both.dtype))  # so the pivot's row becomes `row`
+        k = jnp.argmax(left).astype(np.uint32)
+        here = (index == k) & useful
+        row = jax.lax.dynamic_index_in_dim(both, k, keepdims=False) * jnp.where(useful, 1 / largest, 0)
+        column = jnp.where(here, -1, jax.lax.dynamic_index_in_dim(both[:, :size], k, 1, keepdims=False))
         return jnp.where(here[:, None], 0, both) - jnp.einsum("e,q->eq", column, row), used | here
 
     start = jnp.concatenate([gram, basis.T], axis=1), jnp.zeros(size, bool)
