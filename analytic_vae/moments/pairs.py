@@ -58,28 +58,17 @@ class PairTable(eqx.Module):
         real = jnp.concatenate([self.real, self.real * -sign[None]])
         return PairTable(jnp.concatenate([self.complex, jnp.conj(self.complex)]), real, self.sizes)
 
-    @property
-    def series(self) -> Complex[Array, "*B F V"]:
-        """Coefficients."""
-        return self.complex[..., : self.sizes[0]]
-
-    @property
-    def atoms(self) -> Complex[Array, "*B F m J"]:
-        """Phases of all atoms but the first."""
+    def waves(self) -> tuple[Complex[Array, "*B F V"], Complex[Array, "*B F m J"], Complex[Array, "*B F Q"]]:
+        """Coefficients, phases of all atoms but the first, and what oscillates at the nodes of the axis."""
         V, m, J, _ = self.sizes
-        return self.complex[..., V : V + m * J].reshape(*self.complex.shape[:-1], m, J)
+        *shape, width = self.complex.shape
+        series, atoms, oscillation = jax.lax.split(self.complex, (V, m * J, width - V - m * J), len(shape))
+        return series, atoms.reshape(*shape, m, J), oscillation
 
-    @property
-    def oscillation(self) -> Complex[Array, "*B F Q"]:
-        """At the nodes of the axis."""
-        V, m, J, _ = self.sizes
-        return self.complex[..., V + m * J :]
-
-    @property
     def gaussian(self) -> tuple[Float[Array, "*B F t"], Float[Array, "*B F"], Float[Array, "*B F"]]:
         """Frequencies, variance and cross-covariance."""
-        t = self.sizes[-1]
-        return self.real[..., :t], self.real[..., t], self.real[..., t + 1]
+        frequency, variance, cross = jax.lax.split(self.real, (self.sizes[-1], 1, 1), self.real.ndim - 1)
+        return frequency, variance[..., 0], cross[..., 0]
 
 
 def pair_covariances(
@@ -200,11 +189,11 @@ def _mean(
     omega: Float[Array, " O"],
 ) -> Float[Array, " V"]:
     """`E g_j` of one feature, as `_block_moments` has it for a `g_k` of 1."""
-    features = product_over_features(first, jnp.swapaxes(table.atoms, 0, 1), ridge)
-    series = matmul(table.oscillation, to_ridge.T)
-    _, variance, cross = table.gaussian
+    (coefficients, atoms, oscillation), (_, variance, cross) = table.waves(), table.gaussian()
+    features = product_over_features(first, jnp.swapaxes(atoms, 0, 1), ridge)
+    series = matmul(oscillation, to_ridge.T)
     exponent = variance[:, None] + 2 * jnp.tensordot(cross, omega, 0)
-    return jnp.sum((table.series * _summed(features, series, exponent)[:, None]).real, axis=0)
+    return jnp.sum((coefficients * _summed(features, series, exponent)[:, None]).real, axis=0)
 
 
 def _block_moments(
@@ -219,25 +208,26 @@ def _block_moments(
     """`E[g_j g_k]` for a block of features j (`left`, with a leading axis) and one k (`right`, all frequencies)."""
     count, half = left.complex.shape[:2]
     sources = ridge.shape[0]
+    (coefficients, atoms, oscillation), (one, variance, cross) = left.waves(), left.gaussian()
+    (right_series, right_atoms, shifts), (other, right_variance, right_cross) = right.waves(), right.gaussian()
 
     # Features: [m, B F, J] times [m, J, E R].
-    over_block = jnp.moveaxis(left.atoms, 2, 0).reshape(sources, count * half, -1)
-    over_right = jnp.transpose(right.atoms, (1, 2, 0))[..., None] * ridge[:, :, None]
+    over_block = jnp.moveaxis(atoms, 2, 0).reshape(sources, count * half, -1)
+    over_right = jnp.transpose(right_atoms, (1, 2, 0))[..., None] * ridge[:, :, None]
     features = product_over_features(first, over_block, over_right.reshape(sources, ridge.shape[1], -1))
 
     # The ridge axis: [B F, Q] times [Q, E R].
-    shifts = right.oscillation.T[:, :, None] * to_ridge.T[:, None]
-    series = matmul(left.oscillation.reshape(count * half, -1), shifts.reshape(shifts.shape[0], -1))
+    shifts = shifts.T[:, :, None] * to_ridge.T[:, None]
+    series = matmul(oscillation.reshape(count * half, -1), shifts.reshape(shifts.shape[0], -1))
 
-    (one, variance, cross), (other, right_variance, right_cross) = left.gaussian, right.gaussian
     variance = (
         variance[:, :, None] + right_variance[None, None] + 2 * jnp.einsum("bft,bts,es->bfe", one, covariance, other)
     )
     cross = cross[:, :, None] + right_cross[None, None]
     exponent = variance[..., None] + 2 * jnp.tensordot(cross, omega, 0)
     joint = _summed(features.reshape(exponent.shape), series.reshape(exponent.shape), exponent)
-    over_right = matmul(joint.reshape(count * half, -1), right.series).reshape(count, half, -1)
-    return jnp.sum((left.series * over_right).real, axis=1) / 2
+    over_right = matmul(joint.reshape(count * half, -1), right_series).reshape(count, half, -1)
+    return jnp.sum((coefficients * over_right).real, axis=1) / 2
 
 
 def _summed(

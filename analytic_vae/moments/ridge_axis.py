@@ -45,7 +45,7 @@ class Rule(eqx.Module):
         """Of `phi_k = phi(w_k) exp(-i w_k low)`, `[W, 1]`."""
         w, first, rest = self.frequency, law.masses[:, 0], law.masses[:, 1:, None]
         gaussian = cis(w * (law.mean[0] - self.low)) * jnp.exp(-law.covariance[0, 0] * w**2 / 2)
-        return Factors(first, phases(w[:, None], law.atoms), rest + 0j, gaussian[:, None])
+        return Factors.of(first, phases(w[:, None], law.atoms), rest + 0j, gaussian[:, None])
 
 
 class RidgeAxis(eqx.Module):

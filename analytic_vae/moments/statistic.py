@@ -114,7 +114,7 @@ class Statistic(eqx.Module):
         gaussian = gaussian_factor(
             frequency, omega, law.mean, ridge.mean[0], law.covariance, self.cross, ridge.covariance[0, 0]
         )
-        return Factors(ridge.masses[:, 0], phases(frequency, law.atoms), right, gaussian)
+        return Factors.of(ridge.masses[:, 0], phases(frequency, law.atoms), right, gaussian)
 
     def box_frequencies(self, resolution: Resolution) -> Float[Array, "W t"]:
         """`2 pi k / length` on the half grid of the box."""

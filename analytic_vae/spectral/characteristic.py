@@ -78,6 +78,17 @@ def product_over_features(
     return jnp.prod(matmul(left, right) + first[:, None, None], axis=0)
 
 
+def _others(factors: Complex[Array, "m *s"], weight: Complex[Array, "*s"]) -> Complex[Array, "m *s"]:
+    """For each factor the product of all others, and of the weight, by halves."""
+    count = factors.shape[0]
+    if count == 1:
+        return weight[None]
+    sizes = [count // 2] * 2 + [1] * (count % 2)
+    first, second, *last = lax.split(factors, sizes)
+    outer, *rest = lax.split(_others(jnp.concatenate([first * second, *last]), weight), sizes[1:])
+    return jnp.concatenate([outer * second, outer * first, *rest])
+
+
 def gaussian_factor(
     frequency: Float[Array, "W D"],
     omega: Float[Array, " O"],
@@ -97,22 +108,27 @@ def gaussian_factor(
 class Factors(NamedTuple):
     """`E exp(i <w, y> + i omega b)` on a grid, as what each feature and the Gaussian part put into the product.
 
-    A feature is `first_j + sum_k left_jwk right_jkr`, with its masses in `first` and `right`.
+    A feature is `first_j + sum_k left_jwk right_jkr`, with its masses in `first` and `right`; `each` are these.
     """
 
     first: Float[Array, " m"]
     left: Complex[Array, "m W J"]
     right: Complex[Array, "m J O"]
     gaussian: Complex[Array, "W O"]
+    each: Complex[Array, "m W O"]
+
+    @classmethod
+    def of(cls, first, left, right, gaussian) -> "Factors":
+        """From all but `each`."""
+        return cls(first, left, right, gaussian, matmul(left, right) + first[:, None, None])
 
     def product(self) -> Complex[Array, "W O"]:
         """The expectation itself."""
-        return product_over_features(self.first, self.left, self.right) * self.gaussian
+        return jnp.prod(self.each, axis=0) * self.gaussian
 
     def pinned(self, weight: Complex[Array, "W O"]) -> Float[Array, "m K"]:
         """`Re sum_wr weight_wr E[1{z_j = a_jk} exp(i <w, y> + i omega b)]`: one term of one feature, all others."""
-        factors = matmul(self.left, self.right) + self.first[:, None, None]
-        (others,) = jax.vjp(lambda every: jnp.prod(every, axis=0), factors)[1](weight * self.gaussian)
+        others = _others(self.each, weight * self.gaussian)
         first = self.first * others.real.sum(axis=(1, 2))
         rest = jnp.sum((matmul(others, jnp.swapaxes(self.right, 1, 2)) * self.left).real, axis=1)
         return jnp.concatenate([first[:, None], rest], axis=1)
