@@ -64,8 +64,8 @@ class Prior(eqx.Module):
     @property
     def masses(self) -> Float[Array, "m K"]:
         """`P(z_j = a_jk)`."""
-        sizes = jnp.exp(self.logits - jax.lax.stop_gradient(self.logits.max(axis=1, keepdims=True)))
-        return sizes / sizes.sum(axis=1, keepdims=True)
+        sizes = jnp.exp(self.logits - jax.lax.stop_gradient(self.logits.max(axis=-1, keepdims=True)))
+        return sizes / sizes.sum(axis=-1, keepdims=True)
 
     @property
     def log_masses(self) -> Float[Array, "m K"]:
