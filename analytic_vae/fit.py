@@ -80,14 +80,14 @@ def fit(
         target: where an optax optimiser starts; the closed-form best of the first encoder, if not given.
         steps: the largest number of steps of one start, at one resolution.
         tolerance: a start stops when the loss falls by less than this many nats over ten steps.
-        starts: how many times to begin; the first from the guess, the others from it with a perturbation of 0.5, 1, 2
-            and 0.25 in turn.
+        starts: how many times to begin; the first from the guess, the others from it with a perturbation of 0.1, 0.25,
+            0.1 and 0.5 in turn.
         floor: added to every noise variance, relative to the mean variance of the output; with carried features alone
             the least that a variance (full: an eigenvalue) may be.
         resolution: how fine; `Resolution()` if not given. Where the loss is not finite at it (a residual covariance
-            that a coarse grid leaves indefinite), or the check moves the loss by more than 0.01 nats, L-BFGS begins
-            anew at twice the frequencies, up to 96, and says so; it goes on from the best start alone if that moved by
-            less than 0.1 nats.
+            that a coarse grid leaves indefinite), the check moves the loss by more than 0.01 nats, or its accuracy is
+            beyond 0.05, L-BFGS begins anew at twice the frequencies, up to 96, and says so; it goes on from the best
+            start alone if that moved by less than 0.1 nats.
         check: evaluate the final loss of every start once more at 1.5 times the frequencies, choose the best start by
             it, and report the difference: an estimate.
         certify: bound the error of the final loss (`elbo(certify=True)`), at twice and four times the frequencies, up
@@ -186,7 +186,8 @@ def _raised(problem: FitProblem, options: FitOptions, say: Log) -> Fit:
             # An encoder that has used the error of a coarse loss may have no finite loss at all at a finer one.
             warm = found if found.error_estimate < BEGIN_ANEW else None
             how = "beginning anew" if warm is None else "going on"
-            say(f"the loss moves by {found.error_estimate:.1e} nats at a finer resolution; {how} at {twice}")
+            moves = f"{found.error_estimate:.1e} nats at a finer resolution, accuracy {found.accuracy:.1e}"
+            say(f"the loss moves by {moves}; {how} at {twice}")
         problem = problem.at(Resolution(2 * resolution.frequencies, resolution.nodes))
 
 

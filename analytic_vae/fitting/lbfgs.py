@@ -1,5 +1,6 @@
 """L-BFGS on the profiled loss."""
 
+from collections.abc import Callable
 from functools import partial
 
 import jax
@@ -11,6 +12,7 @@ from .._jit import always, compiled
 from ..closed_form import profiled
 from ..model.carried_encoder import learnt_part, with_learnt
 from ..model.encoder import AbstractEncoder
+from ..moments.plan import Plan, compiled_plan
 from ..types import Array, Float
 from .fisher import directions, fisher, step_in_metric
 from .options import FitOptions
@@ -20,7 +22,9 @@ from .result import StartResult, Stop
 
 ROUND = 30  # steps of L-BFGS in one set of coordinates
 
-CALLS = 100  # evaluations that a fit is taken for, where it is decided whether to optimise them
+OUTGROWN = 1e-2  # moment error on the boxes of a round from which on steps are rejected
+
+CALLS = 300  # evaluations that a fit is taken for, where it is decided whether to optimise them
 
 
 class _Enough(Exception):
@@ -36,24 +40,28 @@ def profiled_lbfgs(problem: FitProblem, encoder: AbstractEncoder, options: FitOp
     """
     descent = _Descent(problem, encoder, options, say)
     stop = None
-    try:
-        while stop is None:
-            before = descent.least
+    while stop is None:
+        try:
             # SciPy's status: 0 converged, 1 out of steps or evaluations, 2 the line search failed.
-            status = descent.round()
-            if status == 0:
-                stop = Stop.CONVERGED
-            elif len(descent.history) >= options.steps:
-                stop = Stop.STEPS
-            elif not descent.least < before - options.tolerance:  # it failed, or used up the evaluations
-                stop = Stop.STUCK
-    except _Enough:
-        stop = Stop.CONVERGED
-    return StartResult(*descent.best, np.array(descent.history), stop, descent.rejected)
+            status, gained = descent.round()
+        except _Enough:
+            break
+        if status == 0:
+            stop = Stop.CONVERGED
+        elif len(descent.history) >= options.steps:
+            stop = Stop.STEPS
+        elif not gained > options.tolerance:  # it failed, or used up the evaluations
+            stop = Stop.STUCK
+    descent.renew()
+    return StartResult(*descent.best, np.array(descent.history), stop or Stop.CONVERGED, descent.rejected)
 
 
 class _Descent:
-    """Where L-BFGS is: the best encoder with its loss and target, and the losses of all steps."""
+    """Where L-BFGS is: the best encoder with its loss and target, and the losses of all steps.
+
+    A round of steps has one set of coordinates, and boxes (`plan.py`): with new boxes at every step the loss would not
+    be the function whose slope is known. What a round found is judged on new ones.
+    """
 
     def __init__(self, problem: FitProblem, encoder: AbstractEncoder, options: FitOptions, say: Progress):
         self.problem, self.options, self.say = problem, options, say
@@ -61,13 +69,22 @@ class _Descent:
         self.least, self.best = np.inf, (encoder, None, None)
         self.rejected, self.believable = 0, np.inf
 
-    def round(self) -> int:
-        """Some steps in the coordinates of the best encoder; SciPy's status."""
-        begin = self.best[0]
-        columns = coordinates(self.problem, begin)
+    def renew(self) -> tuple[Callable, np.ndarray, float]:
+        """New coordinates and boxes at the best encoder, judged on these: the loss of a step, no step, and its loss."""
+        begin, before = self.best[0], (self.least, self.best)
+        columns, boxes = coordinates(self.problem, begin), self._boxes(begin)
         zero = np.zeros(columns.shape[0] * columns.shape[1])
-        evaluate = lambda x: self._evaluated(x, columns, begin)  # noqa: E731
-        if not self.history and not np.isfinite(evaluate(zero)[0]):
+        evaluate = lambda x: self._evaluated(x, columns, boxes, begin)  # noqa: E731
+        self.least, self.begun, self.limit = np.inf, len(self.history), self.believable
+        loss = evaluate(zero)[0]
+        if not np.isfinite(loss):
+            self.least, self.best = before
+        return evaluate, zero, loss
+
+    def round(self) -> tuple[int, float]:
+        """Some steps from the best encoder: SciPy's status, and by how much the loss fell."""
+        evaluate, zero, loss = self.renew()
+        if not self.history and not np.isfinite(loss):
             raise TooCoarse(
                 f"resolution: expected one at which the loss and its gradient are finite, but at "
                 f"{self.problem.resolution.frequencies} frequencies they are not; raise resolution.frequencies."
@@ -75,24 +92,34 @@ class _Descent:
         limit = min(ROUND, self.options.steps - len(self.history))
         options = {"maxiter": limit, "maxfun": 20 * limit, "maxcor": 20, "ftol": 0.0, "gtol": 1e-12}
         given = {"jac": True, "method": "L-BFGS-B", "callback": self._after_step, "options": options}
-        return minimize(evaluate, zero, **given).status
+        status = minimize(evaluate, zero, **given).status
+        return status, loss - self.least
 
-    def _evaluated(self, x: np.ndarray, columns: Array, begin: AbstractEncoder) -> tuple[float, np.ndarray]:
+    def _evaluated(
+        self, x: np.ndarray, columns: Array, boxes: Plan | None, begin: AbstractEncoder
+    ) -> tuple[float, np.ndarray]:
         step = jnp.asarray(x.reshape(columns.shape[:2]), columns.dtype)
-        (loss, found), gradient = profiled_value_and_grad(step, columns, begin, self.problem)
+        (loss, found), gradient = profiled_value_and_grad(step, columns, begin, self.problem, boxes)
         loss, gradient, moment_error = float(loss), np.asarray(gradient, float).ravel(), float(found[1].moment_error)
-        if not (np.isfinite(loss) and np.all(np.isfinite(gradient)) and believed(moment_error, self.believable)):
+        if not (np.isfinite(loss) and np.all(np.isfinite(gradient)) and believed(moment_error, self.limit)):
             self.rejected += int(np.isfinite(self.least))
             return self.least + abs(self.least) + 1, np.zeros_like(gradient)
         self.believable = min(self.believable, max(BELIEVED, 2 * moment_error))
+        if not np.isfinite(self.least):  # the first of a round, on new boxes
+            self.limit = min(self.believable, max(OUTGROWN, 2 * moment_error))
         if loss < self.least:
             self.least, self.best = loss, found
         return loss, gradient
 
+    def _boxes(self, encoder: AbstractEncoder) -> Plan | None:
+        learnt, problem = learnt_part(encoder), self.problem
+        return None if learnt is None else compiled_plan(problem.source, problem.layer, learnt, problem.resolution)
+
     def _after_step(self, _) -> None:
         self.history.append(self.least)
         self.say(len(self.history), self.least)
-        if len(self.history) > 10 and self.history[-11] - self.history[-1] < self.options.tolerance:
+        recent = self.history[self.begun :]
+        if len(recent) > 10 and recent[-11] - recent[-1] < self.options.tolerance:
             raise _Enough
 
 
@@ -105,12 +132,14 @@ def coordinates(problem: FitProblem, encoder: AbstractEncoder) -> Float[Array, "
 
 
 @partial(compiled, quick=lambda *given: given[3].brief(given[2], CALLS))
-def profiled_value_and_grad(step: Float[Array, "m L"], columns: Float[Array, "m L L"], encoder, problem: FitProblem):
+def profiled_value_and_grad(
+    step: Float[Array, "m L"], columns: Float[Array, "m L L"], encoder, problem: FitProblem, plan
+):
     """`((loss, (encoder, elbo, target)), gradient)` after a step in the coordinates of the Fisher metric."""
 
     def loss(step):
         after = with_learnt(encoder, step_in_metric(learnt_part(encoder), columns, step))
-        elbo, target = profiled(problem.expected(after), problem.atoms, problem.noise, problem.floor)
+        elbo, target = profiled(problem.expected(after, plan=plan), problem.atoms, problem.noise, problem.floor)
         return elbo.loss, (after, elbo, target)
 
     return jax.value_and_grad(loss, has_aux=True)(step)

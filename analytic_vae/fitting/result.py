@@ -12,7 +12,7 @@ from ..model.feature_model import FeatureModel
 from ..model.host import HostModel
 from ..spectral.resolution import Resolution
 
-DOUBT = 0.01  # nats by which the loss may move at a finer resolution
+DOUBT, SUSPECT = 0.01, 0.05  # nats: by which the loss may move at a finer resolution; accuracy that is too little
 
 LEAST_RATE = 1e-4  # nats below which a feature is one in name only
 
@@ -98,8 +98,14 @@ class Fit:
 
     @property
     def doubtful(self) -> bool:
-        """Whether the loss moves by more than 0.01 nats at a finer resolution: then the fit may have used its error."""
-        return self.error_estimate is not None and not self.error_estimate <= DOUBT
+        """Whether the fit may have used an error of its loss.
+
+        If the loss moves by more than 0.01 nats at a finer resolution, or its own accuracy is beyond 0.05: two
+        resolutions may agree by chance.
+        """
+        if self.error_estimate is None:
+            return False
+        return not (self.error_estimate <= DOUBT and self.accuracy <= SUSPECT)
 
     @property
     def unused(self) -> int:

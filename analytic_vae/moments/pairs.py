@@ -31,8 +31,8 @@ class PairTable(eqx.Module):
 
     `complex: [F, V + m J + Q]` are side by side the coefficients, with the phases of the mean, of `V` functions (the
     series and, if there is one, the shorter one), the phases of all atoms, and `exp(i <w, kappa''(b)>)` at the nodes;
-    `real: [F, t + 2]` the frequencies, `w' S w` and `<w, Cov(a'', b)>`. `sizes` are `V, m, J, t`. Here `F` and `E = 2 F`
-    count without zero.
+    `real: [F, t + 2]` the frequencies, `w' S w` and `<w, Cov(a'', b)>`. `sizes` are `V, m, J, t`. Here `F` and
+    `E = 2 F` count without zero.
     """
 
     complex: Complex[Array, "F U"]

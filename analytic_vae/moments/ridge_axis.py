@@ -109,7 +109,7 @@ class RidgeAxis(eqx.Module):
 
     @property
     def moment_error(self) -> Scalar:
-        """How far mass, mean and variance on the box are from the exact ones, in units of the spread. No derivatives."""
+        """How far mass, mean and variance on the box are from the exact ones, in spreads. Without derivatives."""
         if self.rule is None:
             return jnp.zeros_like(self.centre)
         law, weights = jax.lax.stop_gradient((self.law, self.weights))
