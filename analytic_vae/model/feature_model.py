@@ -20,7 +20,7 @@ from .._check import (
     require_shape,
 )
 from ..types import Array, ArrayLike, Float, PRNGKeyArray
-from .matrices import diagonal, lower_triangular
+from .matrices import diagonal, lower_triangular, with_diagonal
 from .prior import Prior
 
 
@@ -91,7 +91,7 @@ class FeatureModel(eqx.Module):
         """The covariance `S` of the noise alone."""
         if self.noise.ndim == 2:
             return self.noise @ self.noise.T
-        return np.eye(self.neurons, dtype=self.noise.dtype) * jnp.atleast_2d(self.noise**2)
+        return with_diagonal(self.noise**2, self.neurons)
 
     def moments(self) -> tuple[Float[Array, " n"], Float[Array, "n n"]]:
         """Mean `[n]` and covariance `[n, n]` of `x`, exact."""
@@ -117,11 +117,7 @@ class FeatureModel(eqx.Module):
         (matrix,) = as_floating(matrix=matrix)
         require_shape("matrix", matrix, (None, self.neurons), "projections, neurons of the model")
         require_finite("matrix", matrix)
-        factor = (
-            self.noise
-            if self.noise.ndim == 2
-            else np.eye(self.neurons, dtype=self.noise.dtype) * jnp.atleast_2d(self.noise)
-        )
+        factor = self.noise if self.noise.ndim == 2 else with_diagonal(self.noise, self.neurons)
         parts = (
             jnp.tensordot(matrix, self.decoder, axes=1),
             lower_triangular(matrix @ factor),
@@ -192,7 +188,7 @@ def whitening(target: FeatureModel):
 @eqx.filter_jit
 def _written_out(model: FeatureModel) -> FeatureModel:
     noise = model.noise
-    factor = noise if noise.ndim == 2 else jnp.diag(jnp.broadcast_to(noise, (model.neurons,)))
+    factor = noise if noise.ndim == 2 else with_diagonal(noise, model.neurons)
     return eqx.tree_at(lambda one: (one.decoder, one.noise), model, (model.atom_vectors, factor))
 
 

@@ -1,14 +1,20 @@
-"""Matrices: a diagonal, and a triangular factor."""
+"""Matrices: diagonals, and a triangular factor. `jnp.diagonal` and `jnp.diag` are programs of twenty operations."""
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ..types import Array, Float
 
 
 def diagonal(matrix: Float[Array, "n n"]) -> Float[Array, " n"]:
-    """Of a square matrix: a slice, where `jnp.diagonal` makes a program of twenty operations."""
+    """Of a square matrix."""
     return matrix.reshape(-1)[:: matrix.shape[0] + 1]
+
+
+def with_diagonal(values: Array, size: int) -> Float[Array, "n n"]:
+    """The diagonal matrix of `values: [size]`, or of one value."""
+    return jnp.asarray(np.eye(size, dtype=values.dtype)) * jnp.atleast_2d(values)
 
 
 def lower_triangular(factor: Float[Array, "D n"]) -> Float[Array, "D D"]:

@@ -35,8 +35,8 @@ class PairTable(eqx.Module):
     `E = 2 F` count without zero.
     """
 
-    complex: Complex[Array, "F U"]
-    real: Float[Array, "F L"]
+    complex: Complex[Array, "F columns"]
+    real: Float[Array, "F columns2"]
     sizes: tuple[int, int, int, int] = eqx.field(static=True)
 
     @classmethod

@@ -138,7 +138,8 @@ class RidgeAxis(eqx.Module):
         return jnp.where(spread > kind.eps * jnp.abs(psi).max(), (missed / spread + band) / spread, 0)
 
     def pinned(self, values: Float[Array, " Q"]) -> StateExpectations:
-        """How `E[h(b)]` answers to the source, from the values of `h` at the nodes."""
+        """How `E[h(b)]` answers to the source, from the values of `h` at the nodes; not of a linear layer."""
+        assert self.rule is not None and self.factors is not None and self.phi is not None
         coefficients = (self.rule.table @ values)[:, None]
         slope = -self.rule.frequency @ (coefficients[:, 0] * self.phi).imag
         return StateExpectations(self.factors.pinned(coefficients), slope[None])

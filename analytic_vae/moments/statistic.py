@@ -12,9 +12,8 @@ from collections.abc import Callable
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from ..model.matrices import diagonal
+from ..model.matrices import diagonal, with_diagonal
 from ..spectral.box import floor, interval, rounding
 from ..spectral.characteristic import Factors, gaussian_factor, phases, ridge_table, waves
 from ..spectral.fourier import density_weights, half_grid, periodic_rule, widen, window
@@ -190,7 +189,7 @@ def _basis(
     still = ~(variance > floors**2)
     deviation = jnp.where(still, scales, jnp.sqrt(jnp.where(still, 1, variance)))
     if aligned or covariance.shape[0] != 2:
-        return np.eye(len(deviation), dtype=deviation.dtype) * deviation[None], still
+        return with_diagonal(deviation, len(deviation)), still
     slope = jnp.where(still[0], 0, covariance[0, 1] / deviation[0])
     left = variance[1] - slope**2
     scale = jnp.minimum(scales[1], jax.lax.stop_gradient(jnp.where(still[1], jnp.inf, deviation[1])))
@@ -208,8 +207,8 @@ def inverse_basis(basis: Float[Array, "t t"]) -> Float[Array, "t t"]:
     # Diagonal, or lower-triangular of size two: the series of (D + L)^-1 ends after the term linear in L.
     if basis.shape[0] == 1:
         return 1 / basis
-    scale, one = 1 / diagonal(basis), np.eye(basis.shape[0], dtype=basis.dtype)
-    return one * scale[None] - (1 - one) * basis * jnp.outer(scale, scale)
+    scale = 1 / diagonal(basis)
+    return with_diagonal(scale, len(scale)) - jnp.tril(basis, -1) * jnp.outer(scale, scale)
 
 
 def _box(law: Projection, part: Float[Array, "t Q"], still: Bool[Array, " t"], resolution) -> tuple[Array, Array]:
@@ -220,5 +219,5 @@ def _box(law: Projection, part: Float[Array, "t Q"], still: Bool[Array, " t"], r
         low, high = low + part[d].min(), high + part[d].max()
         return widen(jnp.where(still[d], -STILL, low), jnp.where(still[d], STILL, high))
 
-    boxes = [one(d) for d in range(part.shape[0])]
-    return tuple(jnp.stack(ends) for ends in zip(*boxes, strict=True))
+    lows, lengths = zip(*(one(d) for d in range(part.shape[0])), strict=True)
+    return jnp.stack(lows), jnp.stack(lengths)

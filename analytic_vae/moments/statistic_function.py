@@ -8,11 +8,10 @@ a latent that hardly varies, or hardly differs from a linear one, has covariance
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.sharding import Mesh
 
 from ..model.feature_model import FeatureModel
-from ..model.matrices import diagonal
+from ..model.matrices import diagonal, with_diagonal
 from ..spectral.fourier import Series
 from ..types import Array, Float, Scalar
 from .layer_moments import LayerMoments
@@ -123,7 +122,7 @@ def latent_covariances(
     rows = latents.statistic.rows
     noise = jnp.einsum("jtn,nl,ksl->jtks", rows, source.covariance, rows)
     pairs, change = pair_covariances(latents.statistic, noise, latents.series, grid, size, mesh)
-    rest = pairs + np.eye(len(rows), dtype=rows.dtype) * latents.variance[None]
+    rest = pairs + with_diagonal(latents.variance, len(rows))
     gain = jnp.einsum("jt,jtn->jn", latents.slope, readout)
     cross = gain @ moments.form.mapped(latents.input_rest.T, latents.psi_rest[None])
     with_input, with_psi = moments.of_output()

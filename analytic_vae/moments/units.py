@@ -151,7 +151,7 @@ class DenseMoments(LayerMoments):
     @property
     def accuracy(self) -> Scalar:
         """An estimate of how far means and covariances of the units may be off, relative to their spreads."""
-        variance = jax.lax.stop_gradient(diagonal(self.psi_covariance))
+        variance = jnp.abs(jax.lax.stop_gradient(diagonal(self.psi_covariance)))  # below zero it is rounding
         spread = jnp.sqrt(jnp.where(variance > 0, variance, jnp.inf))
         pairs = self._left_out() / spread[:, None] / spread[None]
         eps = jnp.finfo(variance.dtype).eps
