@@ -44,7 +44,7 @@ def two_features(angle: float) -> av.FeatureModel:
 def test_two_features_at_an_angle(angle):
     entropy, best = ANGLES[angle]
     source, identity = two_features(angle), av.LinearLayer(np.eye(2))
-    starts = 5 if angle == 20 else 2  # of eight, the first that finds it
+    starts = 4 if angle <= 30 else 2  # the fourth is the first that finds it at 30 degrees
     options = {"noise": "scalar", "floor": 0.0, "resolution": av.Resolution(48), "check": angle == 90}
     result = av.fit(source, identity, starts=starts, **options)
     assert result.loss <= best + 1e-4

@@ -53,6 +53,7 @@ def profiled_lbfgs(problem: FitProblem, encoder: AbstractEncoder, options: FitOp
         elif not gained > options.tolerance:  # it failed, or used up the evaluations
             stop = Stop.STUCK
     descent.renew()
+    descent.history[-1:] = [descent.least] * bool(descent.history)  # on boxes of its own
     return StartResult(*descent.best, np.array(descent.history), stop or Stop.CONVERGED, descent.rejected)
 
 

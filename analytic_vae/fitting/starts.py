@@ -22,7 +22,7 @@ from .problem import FitProblem, TooCoarse, compiled_elbo, require_variation
 from .progress import Progress
 from .result import StartResult
 
-SCALES = (0.5, 0.1, 0.25, 0.1)  # of the perturbations, in turn, from the second on
+SCALES = (1.0, 0.1, 0.5, 0.25)  # of the perturbations, in turn, from the second on
 
 
 class Best(NamedTuple):
