@@ -234,3 +234,16 @@ def test_printing_shows_it():
         av.sparse_loss(source(), av.LinearLayer(A), sae),
     ):
         assert f"about {float(found.accuracy):.0e}" in str(found) and len(str(found)) < 400
+
+
+def test_a_variance_that_is_rounding_says_so():
+    """A ReLU that hardly ever fires: its variance is 4e-11, in float32 -5e-10 comes out, or some other rounding."""
+    masses = [[0.7311, 0.2689], [0.2689, 0.7311], [0.0474, 0.9526]]
+    prior = av.Prior.from_masses([[0.0, 1.0], [0.0, -2.0], [0.0, -1.0]], masses)
+    source = av.FeatureModel(prior, [[-1.0, 0.0, -2.0]], 0.4, [1.0])
+    layer = av.DenseLayer([[-1.0], [-1.0], [-2.0]], [-2.0, 1.0, 0.5], ["relu", "tanh", "gelu"])
+    with pytest.warns(av.AccuracyWarning):  # of 0.05 in double precision, too
+        exact = float(av.dense_moments(source, layer).psi_covariance[0, 0])
+    with pytest.warns(av.AccuracyWarning):
+        found = av.dense_moments(*cases.cast((source, layer), np.float32))
+    assert found.accuracy > 1 and abs(found.psi_covariance[0, 0] - exact) < found.accuracy * exact
