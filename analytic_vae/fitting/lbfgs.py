@@ -53,8 +53,9 @@ def profiled_lbfgs(problem: FitProblem, encoder: AbstractEncoder, options: FitOp
         elif not gained > options.tolerance:  # it failed, or used up the evaluations
             stop = Stop.STUCK
     descent.renew()
-    descent.history[-1:] = [descent.least] * bool(descent.history)  # on boxes of its own
-    return StartResult(*descent.best, np.array(descent.history), stop or Stop.CONVERGED, descent.rejected)
+    loss, best = descent.judged
+    descent.history[-1:] = [loss] * bool(descent.history)  # on boxes of its own
+    return StartResult(*best, np.array(descent.history), stop or Stop.CONVERGED, descent.rejected)
 
 
 class _Descent:
@@ -68,6 +69,7 @@ class _Descent:
         self.problem, self.options, self.say = problem, options, say
         self.history: list[float] = []
         self.least, self.best = np.inf, (encoder, None, None)
+        self.judged = self.least, self.best  # the best one of those on new boxes
         self.rejected, self.believable = 0, np.inf
 
     def renew(self) -> tuple[Callable, np.ndarray, float]:
@@ -80,21 +82,25 @@ class _Descent:
         loss = evaluate(zero)[0]
         if not np.isfinite(loss):
             self.least, self.best = before
+        elif self.least < self.judged[0]:
+            self.judged = self.least, self.best
         return evaluate, zero, loss
 
     def round(self) -> tuple[int, float]:
         """Some steps from the best encoder: SciPy's status, and by how much the loss fell."""
         evaluate, zero, loss = self.renew()
-        if not self.history and not np.isfinite(loss):
+        if not np.isfinite(self.judged[0]):
             raise TooCoarse(
                 f"resolution: expected one at which the loss and its gradient are finite, but at "
                 f"{self.problem.resolution.frequencies} frequencies they are not; raise resolution.frequencies."
             )
+        if not np.isfinite(loss):
+            return 2, 0.0
         limit = min(ROUND, self.options.steps - len(self.history))
         options = {"maxiter": limit, "maxfun": 20 * limit, "maxcor": 20, "ftol": 0.0, "gtol": 1e-12}
         given = {"jac": True, "method": "L-BFGS-B", "callback": self._after_step, "options": options}
         status = minimize(evaluate, zero, **given).status
-        return status, loss - self.least
+        return status, loss - self.least if len(self.history) > self.begun else 0.0
 
     def _evaluated(
         self, x: np.ndarray, columns: Array, boxes: Plan | None, begin: AbstractEncoder

@@ -14,7 +14,7 @@ def diagonal(matrix: Float[Array, "n n"]) -> Float[Array, " n"]:
 
 def with_diagonal(values: Array, size: int) -> Float[Array, "n n"]:
     """The diagonal matrix of `values: [size]`, or of one value."""
-    return jnp.asarray(np.eye(size, dtype=values.dtype)) * jnp.atleast_2d(values)
+    return jnp.where(np.eye(size, dtype=bool), jnp.atleast_2d(values), 0)
 
 
 def lower_triangular(factor: Float[Array, "D n"]) -> Float[Array, "D D"]:

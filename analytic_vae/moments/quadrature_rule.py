@@ -155,7 +155,7 @@ def band(law: StatisticLaw, values: Float[Array, "Q V"], whole: FeatureModel | N
     """
     values, phi = jax.lax.stop_gradient((values, law.phi))
     statistic, t = law.statistic, law.statistic.dimension
-    coefficients = _at_frequencies(law, values)
+    coefficients = jax.lax.stop_gradient(_at_frequencies(law, values))
     order = law.resolution.law_order(t)
     # Of a statistic that does not vary no frequency dies out, and none is needed.
     last = np.abs(half_grid(order, t)) > 3 * order / 4
@@ -164,7 +164,7 @@ def band(law: StatisticLaw, values: Float[Array, "Q V"], whole: FeatureModel | N
     if whole is None:
         return lost
     some = np.linspace(0, phi.size - 1, SAMPLED).astype(int)
-    statistic, whole, coefficients = jax.lax.stop_gradient((statistic, whole, coefficients))
+    statistic, whole = jax.lax.stop_gradient((statistic, whole))
     here, there = statistic.law.centred(), Projection.of(whole, statistic.rows).centred()
     of = lambda one: jax.vmap(lambda w: characteristic(one, w))(law.spectrum.frequency[some])  # noqa: E731
     return lost + jnp.abs(coefficients[:, some]) @ jnp.abs(of(here) - of(there)) * (phi.size / SAMPLED)

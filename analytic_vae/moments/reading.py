@@ -64,6 +64,7 @@ class Reading(NamedTuple):
         straight = jnp.max(jnp.abs(left)) <= jnp.finfo(left.dtype).eps ** (1 / 3) * jnp.max(jnp.abs(along))
         held = lambda leaf: jnp.where(straight, jax.lax.stop_gradient(leaf), leaf)  # noqa: E731
         moved, bent = jnp.where(straight, form.output, 0), jnp.where(straight, 0, form.output)
+        slope = jnp.where(straight, slope, 0)
         linear = form._replace(
             linear=form.linear + jnp.outer(slope * moved, form.direction),
             offset=form.offset + moved * (axis.mean + slope * (form.bias - axis.law.total_mean[0])),
