@@ -23,7 +23,7 @@ def interval(law: Projection, log_inverse_mass: float) -> tuple[Scalar, Scalar]:
     c, least = log_inverse_mass, floor(law)[0]
     mean, atoms, variance = law.mean[0], law.atoms[0], law.covariance[0, 0]
     deviation = jnp.sqrt(jnp.maximum(law.total_covariance[0, 0], least**2))
-    there = jnp.where(law.masses > 0, 0, -jnp.inf)[None]
+    there = jnp.where(law.masses > 0, jnp.zeros_like(law.masses), -jnp.inf)[None]
     # From far below to far above the optimum sqrt(2c)/deviation of a Gaussian: rare features need large thetas least.
     theta = jnp.asarray(np.geomspace(0.02, 20.0, THETAS) * (2 * c) ** 0.5, mean.dtype) / deviation
     sides = jnp.einsum("s,mk->smk", np.array([-1, 1], mean.dtype), atoms) + there
