@@ -20,6 +20,7 @@ import reference
 
 import analytic_vae as av
 
+COARSE = av.Resolution(16)
 FINE = av.Resolution(192)  # 1e-9 for statistics of any slope that the cases draw; 128 is enough for most
 FINE_TWO = av.Resolution(64)  # t = 2; 48 leaves up to 3e-5
 SINGLE, SINGLE_TWO = av.Resolution(64), av.Resolution(32)  # float32, t = 1 and 2
@@ -416,3 +417,22 @@ def test_a_resolution_out_of_range_is_refused(value):
         av.Resolution(value)
     with pytest.raises(TypeError, match="nodes: expected an integer"):
         av.Resolution(32, 32.0)
+
+
+@pytest.mark.coarse
+def test_one_atom_a_feature_is_a_gaussian_source():
+    """The same numbers as with two equal atoms, from every function that has sums over all atoms but the first."""
+    _, layer, target, encoder = cases.problem(0)
+    dense = av.DenseLayer(np.eye(cases.N1), activation="relu")
+
+    def numbers(K):
+        prior = av.Prior(np.zeros((2, K)), np.zeros((2, K)))
+        source = av.FeatureModel(prior, np.eye(cases.N1, 2), 0.5)
+        loss, slope = jax.value_and_grad(
+            lambda noise: elbo(eqx.tree_at(lambda s: s.noise, source, noise), layer, target, encoder, COARSE).loss
+        )(source.noise)
+        moments = av.dense_moments(source, dense, COARSE)
+        law = av.pushforward(source, layer, [np.ones(cases.N2)], COARSE)
+        return np.array([loss, slope, *moments.psi, *np.ravel(moments.psi_covariance), law.tail(0.3)])
+
+    np.testing.assert_allclose(numbers(1), numbers(2), rtol=1e-11, atol=1e-13)

@@ -71,6 +71,7 @@ class _Descent:
         self.least, self.best = np.inf, (encoder, None, None)
         self.judged = self.least, self.best  # the best one of those on new boxes
         self.rejected, self.believable = 0, np.inf
+        self.begun, self.limit = 0, np.inf  # of a round: steps before it, and the moment error that it may have
 
     def renew(self) -> tuple[Callable, np.ndarray, float]:
         """New coordinates and boxes at the best encoder, judged on these: the loss of a step, no step, and its loss."""
@@ -79,12 +80,12 @@ class _Descent:
         zero = np.zeros(columns.shape[0] * columns.shape[1])
         evaluate = lambda x: self._evaluated(x, columns, boxes, begin)  # noqa: E731
         self.least, self.begun, self.limit = np.inf, len(self.history), self.believable
-        loss = evaluate(zero)[0]
-        if not np.isfinite(loss):
+        first = evaluate(zero)
+        if not np.isfinite(first[0]):
             self.least, self.best = before
         elif self.least < self.judged[0]:
             self.judged = self.least, self.best
-        return evaluate, zero, loss
+        return lambda x: evaluate(x) if x.any() else first, zero, first[0]
 
     def round(self) -> tuple[int, float]:
         """Some steps from the best encoder: SciPy's status, and by how much the loss fell."""
@@ -103,7 +104,7 @@ class _Descent:
         return status, loss - self.least if len(self.history) > self.begun else 0.0
 
     def _evaluated(
-        self, x: np.ndarray, columns: Array, boxes: Plan | None, begin: AbstractEncoder
+        self, x: np.ndarray, columns: Array, boxes: Plan, begin: AbstractEncoder
     ) -> tuple[float, np.ndarray]:
         step = jnp.asarray(x.reshape(columns.shape[:2]), columns.dtype)
         (loss, found), gradient = profiled_value_and_grad(step, columns, begin, self.problem, boxes)
@@ -118,9 +119,9 @@ class _Descent:
             self.least, self.best = loss, found
         return loss, gradient
 
-    def _boxes(self, encoder: AbstractEncoder) -> Plan | None:
-        learnt, problem = learnt_part(encoder), self.problem
-        return None if learnt is None else compiled_plan(problem.source, problem.layer, learnt, problem.resolution)
+    def _boxes(self, encoder: AbstractEncoder) -> Plan:
+        problem = self.problem
+        return compiled_plan(problem.source, problem.layer, learnt_part(encoder), problem.resolution)
 
     def _after_step(self, _) -> None:
         self.history.append(self.least)
@@ -140,7 +141,7 @@ def coordinates(problem: FitProblem, encoder: AbstractEncoder) -> Float[Array, "
 
 @partial(compiled, quick=lambda *given: given[3].brief(given[2], CALLS))
 def profiled_value_and_grad(
-    step: Float[Array, "m L"], columns: Float[Array, "m L L"], encoder, problem: FitProblem, plan
+    step: Float[Array, "m L"], columns: Float[Array, "m L L"], encoder, problem: FitProblem, plan: Plan
 ):
     """`((loss, (encoder, elbo, target)), gradient)` after a step in the coordinates of the Fisher metric."""
 

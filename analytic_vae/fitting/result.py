@@ -56,7 +56,8 @@ class Fit:
             tells sub-states apart.
         error_estimate: how far the loss moves when the resolution is raised by half: an estimate, in nats, not a
             bound. None if the check was switched off.
-        history: the loss after every step of the best start, at `resolution`, the last one that the fit went to.
+        history: the least loss up to every step of the best start, at `resolution`, the last one that the fit went to.
+            Each round of 30 steps has boxes of its own, so it may rise where one begins; the last is that of `loss`.
         start_losses: the final loss of every start, at the first resolution where the loss was finite.
         stop: why the best start stopped.
         rejected: steps of the best start that were taken back because loss or gradient was not finite there, or because

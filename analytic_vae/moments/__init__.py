@@ -10,7 +10,7 @@ In the order in which a loss is computed; `certify/` has the same rooms, with pr
 - `statistic.py`: the statistics that an encoder reads, in coordinates that make them easy
 - `spectrum.py`: their characteristic function on the grid of their box
 - `quadrature_rule.py`: their law as nodes and weights; functions of them as series
-- `conditional.py`: how an expectation answers to the source: all states and inputs by one reverse pass
+- `conditional.py`: how an expectation answers to the source: all states and inputs at once
 - `layer_moments.py`: mean and covariance of a layer's output
 - `statistic_function.py`: one function of statistics: its regression on them, and the rest
 - `codes.py`: the codes of all features

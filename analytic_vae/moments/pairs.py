@@ -7,7 +7,8 @@ they miss cancels: functions of independent statistics have the covariance zero.
 of `q`, and the ridge axis, where `exp(i <w_p, kappa_j> + i <w_q, kappa_k>) ~ sum_r c_pqr exp(i omega_r b)`.
 
 One `k` is taken with a block of features `j` at a time: what depends on `k` and the ridge axis becomes one matrix per
-source feature, which the tables of the whole block multiply. Nothing of a block is kept for the gradient.
+source feature, which the tables of the whole block multiply. Where there are
+several blocks, nothing of one is kept for the gradient.
 """
 
 from functools import partial
@@ -45,7 +46,7 @@ class PairTable(eqx.Module):
         frequency, law = series.frequency[1:], statistic.law
         rows = jnp.stack([series.coefficients, *([] if series.shorter is None else [series.shorter])], axis=1)[1:]
         t, m, K = law.atoms.shape
-        atoms = waves(frequency, law.atoms[:, :, 1:].reshape(t, -1))
+        atoms = waves(frequency, law.atoms[:, :, 1:].reshape(t, m * (K - 1)))
         mixed = rows * waves(frequency, law.mean)[:, None], atoms, statistic.oscillation(frequency, grid)
         variance = jnp.einsum("ft,ts,fs->f", frequency, law.covariance, frequency)
         real = frequency, variance[:, None], (frequency @ statistic.cross)[:, None]
@@ -207,14 +208,14 @@ def _block_moments(
 ) -> Float[Array, "B V"]:
     """`E[g_j g_k]` for a block of features j (`left`, with a leading axis) and one k (`right`, all frequencies)."""
     count, half = left.complex.shape[:2]
-    sources = ridge.shape[0]
+    (sources, J, _), columns = ridge.shape, right.complex.shape[0] * omega.size
     (coefficients, atoms, oscillation), (one, variance, cross) = left.waves(), left.gaussian()
     (right_series, right_atoms, shifts), (other, right_variance, right_cross) = right.waves(), right.gaussian()
 
     # Features: [m, B F, J] times [m, J, E R].
-    over_block = jnp.moveaxis(atoms, 2, 0).reshape(sources, count * half, -1)
+    over_block = jnp.moveaxis(atoms, 2, 0).reshape(sources, count * half, J)
     over_right = jnp.transpose(right_atoms, (1, 2, 0))[..., None] * ridge[:, :, None]
-    features = product_over_features(first, over_block, over_right.reshape(sources, ridge.shape[1], -1))
+    features = product_over_features(first, over_block, over_right.reshape(sources, J, columns))
 
     # The ridge axis: [B F, Q] times [Q, E R].
     shifts = shifts.T[:, :, None] * to_ridge.T[:, None]

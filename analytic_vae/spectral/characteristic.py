@@ -48,7 +48,7 @@ def _powers(frequency, values):
     width = math.isqrt(frequency.size - 1) + 1
     short = cis(jnp.tensordot(values, frequency[:width], 0))
     long = cis(jnp.tensordot(values, frequency[::width] - frequency[0], 0))
-    table = matmul(long[..., None], short[..., None, :]).reshape(*values.shape, -1)
+    table = matmul(long[..., None], short[..., None, :]).reshape(*values.shape, long.shape[-1] * width)
     return jnp.moveaxis(table[..., : frequency.size], -1, 0)
 
 
