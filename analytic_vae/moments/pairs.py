@@ -20,7 +20,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from .._sharding import batched_map, sharded_map
-from ..spectral.characteristic import cis, matmul, product_over_features, ridge_table, waves
+from ..spectral.characteristic import cis, matmul, product_over_features, waves
 from ..spectral.fourier import Series
 from ..types import Array, Complex, Float
 from .ridge_axis import RidgeGrid
@@ -131,10 +131,10 @@ def _prepare(everywhere, size: int):
 
 def _ridge_tables(grid: RidgeGrid) -> tuple[Array, Array, Array, Array]:
     law = grid.law
-    ridge = ridge_table(grid.omega, law.atoms[0], law.masses)
     ridge_noise = jnp.exp(-law.covariance[0, 0] * grid.omega**2 / 2)
-    to_ridge = grid.operator * (cis(grid.omega * law.mean[0]) * ridge_noise)[:, None]
-    return law.masses[:, 0], ridge, to_ridge, grid.omega
+    # As a matrix product: XLA fuses an elementwise one with what it is for, sines and all.
+    to_ridge = matmul(jnp.diag(cis(grid.omega * law.mean[0]) * ridge_noise), grid.operator)
+    return law.masses[:, 0], grid.table(), to_ridge, grid.omega
 
 
 def _tables(statistics: Statistic, series: Series, grid: RidgeGrid, ridge, size: int) -> tuple[PairTable, Array]:

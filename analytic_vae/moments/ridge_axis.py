@@ -9,7 +9,7 @@ from ..model.activation import Activation
 from ..model.feature_model import FeatureModel
 from ..model.layer_forms import RidgeForm
 from ..spectral.box import interval
-from ..spectral.characteristic import Factors, cis, phases
+from ..spectral.characteristic import Factors, cis, phases, waves
 from ..spectral.fourier import MARGIN, density_table, full_frequencies, full_operator, half_space, real_basis, widen
 from ..spectral.least_squares import least_squares
 from ..spectral.projected_law import Projection
@@ -227,3 +227,9 @@ class RidgeGrid(eqx.Module):
     offset: Float[Array, " Q"]
     psi: Float[Array, " Q"]
     operator: Complex[Array, "O Q"]
+
+    def table(self) -> Complex[Array, "m J O"]:
+        """`p_k exp(i omega_r e_k)` for all atoms but the first of the features of `b`."""
+        atoms, masses = self.law.atoms[0], self.law.masses
+        half = waves(self.omega[: self.omega.size // 2 + 1, None], atoms[None, :, 1:])
+        return masses[:, 1:, None] * jnp.moveaxis(jnp.concatenate([half, jnp.conj(half[1:])]), 0, -1)

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from ..model.matrices import diagonal, with_diagonal
 from ..spectral.box import floor, interval, rounding
-from ..spectral.characteristic import Factors, gaussian_factor, phases, ridge_table, waves
+from ..spectral.characteristic import Factors, gaussian_factor, phases, waves
 from ..spectral.fourier import density_weights, half_grid, periodic_rule, widen, window
 from ..spectral.projected_law import Projection
 from ..spectral.quadrature import panel_count, split_panels
@@ -109,11 +109,10 @@ class Statistic(eqx.Module):
     def factors(self, frequency: Float[Array, "W t"], grid: RidgeGrid) -> Factors:
         """Of `E exp(i <w, a''> + i omega b)`."""
         ridge, omega, law = grid.law, grid.omega, self.law
-        right = ridge_table(omega, ridge.atoms[0], ridge.masses)
         gaussian = gaussian_factor(
             frequency, omega, law.mean, ridge.mean[0], law.covariance, self.cross, ridge.covariance[0, 0]
         )
-        return Factors.of(ridge.masses[:, 0], phases(frequency, law.atoms), right, gaussian)
+        return Factors.of(ridge.masses[:, 0], phases(frequency, law.atoms), grid.table(), gaussian)
 
     def box_frequencies(self, resolution: Resolution) -> Float[Array, "W t"]:
         """`2 pi k / length` on the half grid of the box."""
