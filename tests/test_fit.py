@@ -191,7 +191,7 @@ def test_a_round_that_uses_up_its_evaluations_without_a_step_ends(small, monkeyp
     monkeypatch.setattr(
         "analytic_vae.fitting.lbfgs.profiled_value_and_grad",
         lambda step, columns, encoder, *_: (
-            (1.0, (encoder, SimpleNamespace(loss=1.0, moment_error=0.0), None)),
+            (1.0, (encoder, SimpleNamespace(loss=1.0, moment_error=0.0, accuracy=0.0), None)),
             jnp.ones_like(step),
         ),
     )

@@ -24,6 +24,8 @@ ROUND = 30  # steps of L-BFGS in one set of coordinates
 
 OUTGROWN = 1e-2  # moment error on the boxes of a round from which on steps are rejected
 
+DOUBTFUL = 0.1  # accuracy, in nats, from which on steps are rejected, or twice what it was where a round began
+
 CALLS = 300  # evaluations that a fit is taken for, where it is decided whether to optimise them
 
 
@@ -39,7 +41,7 @@ def profiled_lbfgs(problem: FitProblem, encoder: AbstractEncoder, options: FitOp
     above the best, level: it steps back.
     """
     descent = _Descent(problem, encoder, options, say)
-    stop = None
+    stop, before = None, np.inf
     while stop is None:
         try:
             # SciPy's status: 0 converged, 1 out of steps or evaluations, 2 the line search failed.
@@ -52,6 +54,9 @@ def profiled_lbfgs(problem: FitProblem, encoder: AbstractEncoder, options: FitOp
             stop = Stop.STEPS
         elif not gained > options.tolerance:  # it failed, or used up the evaluations
             stop = Stop.STUCK
+        elif not before - descent.judged[0] > options.tolerance:  # the round before this one found nothing that lasts
+            stop = Stop.CONVERGED
+        before = descent.judged[0]
     descent.renew()
     loss, best = descent.judged
     descent.history[-1:] = [loss] * bool(descent.history)  # on boxes of its own
@@ -71,7 +76,8 @@ class _Descent:
         self.least, self.best = np.inf, (encoder, None, None)
         self.judged = self.least, self.best  # the best one of those on new boxes
         self.rejected, self.believable = 0, np.inf
-        self.begun, self.limit = 0, np.inf  # of a round: steps before it, and the moment error that it may have
+        # Of a round: steps before it, and the moment error and accuracy that it may have.
+        self.begun, self.limit, self.accuracy_limit = 0, np.inf, np.inf
 
     def renew(self) -> tuple[Callable, np.ndarray, float]:
         """New coordinates and boxes at the best encoder, judged on these: the loss of a step, no step, and its loss."""
@@ -79,7 +85,7 @@ class _Descent:
         columns, boxes = coordinates(self.problem, begin), self._boxes(begin)
         zero = np.zeros(columns.shape[0] * columns.shape[1])
         evaluate = lambda x: self._evaluated(x, columns, boxes, begin)  # noqa: E731
-        self.least, self.begun, self.limit = np.inf, len(self.history), self.believable
+        self.least, self.begun, self.limit, self.accuracy_limit = np.inf, len(self.history), self.believable, np.inf
         first = evaluate(zero)
         if not np.isfinite(first[0]):
             self.least, self.best = before
@@ -108,13 +114,16 @@ class _Descent:
     ) -> tuple[float, np.ndarray]:
         step = jnp.asarray(x.reshape(columns.shape[:2]), columns.dtype)
         (loss, found), gradient = profiled_value_and_grad(step, columns, begin, self.problem, boxes)
-        loss, gradient, moment_error = float(loss), np.asarray(gradient, float).ravel(), float(found[1].moment_error)
-        if not (np.isfinite(loss) and np.all(np.isfinite(gradient)) and believed(moment_error, self.limit)):
+        loss, gradient = float(loss), np.asarray(gradient, float).ravel()
+        moment_error, accuracy = float(found[1].moment_error), float(found[1].accuracy)
+        trusted = believed(moment_error, self.limit) and believed(accuracy, self.accuracy_limit)
+        if not (trusted and np.isfinite(loss) and np.all(np.isfinite(gradient))):
             self.rejected += int(np.isfinite(self.least))
             return self.least + abs(self.least) + 1, np.zeros_like(gradient)
         self.believable = min(self.believable, max(BELIEVED, 2 * moment_error))
         if not np.isfinite(self.least):  # the first of a round, on new boxes
             self.limit = min(self.believable, max(OUTGROWN, 2 * moment_error))
+            self.accuracy_limit = max(DOUBTFUL, 2 * accuracy)
         if loss < self.least:
             self.least, self.best = loss, found
         return loss, gradient

@@ -111,13 +111,13 @@ LAWS_ON_CPU = 4  # laws of one statistic computed together: what they need stays
 
 PAIRS_ON_CPU = 24
 
-BYTES_ON_CPU = 2**30  # that they may need, or fewer are taken; a fixed number, so that every run computes the same bits
+BYTES_ON_CPU = 2**25  # that they may need, or fewer are taken: allocators keep no more at hand between calls
 
 
 def together(count: int, values_each: float, on_cpu: int, dtype, mesh: Mesh | None = None) -> int:
     """How many of `count` items of so many real numbers to compute at once.
 
-    On a CPU `on_cpu`, or what fits into a gibibyte; elsewhere as many as fill an eighth of the device's memory: a
+    On a CPU `on_cpu`, or what fits into 32 MiB; elsewhere as many as fill an eighth of the device's memory: a
     gradient holds several copies. Processes that share the work must compile one program, so for them each device
     counts as one of 8 GiB, and so does a device that does not say.
     """
