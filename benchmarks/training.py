@@ -4,8 +4,8 @@ n = m = 8, K = 8, ReLU ridge, source noise at 20% of the spread; four features a
 start from one encoder and target. `av.fit` runs as a user runs it, its check and the finer grids that it may call for
 included, for more and more steps from the start each time, then with more starts, until one takes longer than the
 clock has, or two minutes more with its compilation. Adam on the exact loss too, in runs of more and more steps, as an
-optax optimiser is not begun anew: its rate falls to zero along a cosine, and gradients without noise need no long memory
-(`b2` of 0.95). The sampled methods draw fresh samples of the layer's output at every step; given a sample, Adam has the
+optax optimiser is not begun anew: its rate falls to zero along a cosine, and gradients without noise need no long
+memory (`b2` of 0.95). The sampled methods draw fresh samples of the layer's output at every step; given a sample, Adam has the
 loss exactly (no variance from the latents), numpyro (an optional extra: `pip install numpyro`) samples the latents with
 its graph estimator, as it must for a discrete guide.
 Parameters are kept along every run and judged by the exact loss at N = 64, outside the clock, as is compilation.

@@ -61,8 +61,8 @@ class Fit:
         start_losses: the final loss of every start, at the first resolution where the loss was finite.
         stop: why the best start stopped.
         rejected: steps of the best start that were taken back because loss or gradient was not finite there, or because
-            the loss was not to be believed: `Elbo.moment_error` above 0.01 or `Elbo.accuracy` above 0.1, or twice what they
-            were where a round of 30 steps began; with optax `moment_error` above 0.1.
+            the loss was not to be believed: `Elbo.moment_error` above 0.01 or `Elbo.accuracy` above 0.1, or twice what
+            they were where a round of 30 steps began; with optax `moment_error` above 0.1.
         seconds: wall time, compilation included.
         resolution: the last one that the fit, or the certificate of its loss, went to.
         least_remainder: with carried features alone, the smallest eigenvalue of the noise covariance before what
