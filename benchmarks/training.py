@@ -5,9 +5,9 @@ start from one encoder and target. `av.fit` runs as a user runs it, its check an
 included, for more and more steps from the start each time, then with more starts, until one takes longer than the
 clock has, or two minutes more with its compilation. Adam on the exact loss too, in runs of more and more steps, as an
 optax optimiser is not begun anew: its rate falls to zero along a cosine, and gradients without noise need no long
-memory (`b2` of 0.95). The sampled methods draw fresh samples of the layer's output at every step; given a sample, Adam has the
-loss exactly (no variance from the latents), numpyro (an optional extra: `pip install numpyro`) samples the latents with
-its graph estimator, as it must for a discrete guide.
+memory (`b2` of 0.95). The sampled methods draw fresh samples of the layer's output at every step; given a sample, Adam
+has the loss exactly (no variance from the latents), numpyro (an optional extra: `pip install numpyro`) samples the
+latents with its graph estimator, as it must for a discrete guide.
 Parameters are kept along every run and judged by the exact loss at N = 64, outside the clock, as is compilation.
 `--seeds 3 --seconds 20` (of clock per run); `--resume` goes on with the problems that the results file lacks.
 """
