@@ -79,8 +79,8 @@ def fit(
             in a scan on the device.
         target: where an optax optimiser starts; the closed-form best of the first encoder, if not given.
         steps: the largest number of steps of one start, at one resolution.
-        tolerance: a start stops when the loss falls by less than this many nats over ten steps, or over a round of
-            30, judged on new boxes.
+        tolerance: a start stops when the loss falls by less than this many nats over ten steps, or, judged on
+            new boxes, over each of two rounds of 30.
         starts: how many times to begin; the first from the guess, the others from it with a perturbation of 0.1, 0.5,
             0.25 and 1 in turn.
         floor: added to every noise variance, relative to the mean variance of the output; with carried features alone

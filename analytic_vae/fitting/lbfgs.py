@@ -41,7 +41,7 @@ def profiled_lbfgs(problem: FitProblem, encoder: AbstractEncoder, options: FitOp
     above the best, level: it steps back.
     """
     descent = _Descent(problem, encoder, options, say)
-    stop, before = None, np.inf
+    stop = None
     while stop is None:
         try:
             # SciPy's status: 0 converged, 1 out of steps or evaluations, 2 the line search failed.
@@ -54,9 +54,6 @@ def profiled_lbfgs(problem: FitProblem, encoder: AbstractEncoder, options: FitOp
             stop = Stop.STEPS
         elif not gained > options.tolerance:  # it failed, or used up the evaluations
             stop = Stop.STUCK
-        elif not before - descent.judged[0] > options.tolerance:  # the round before this one found nothing that lasts
-            stop = Stop.CONVERGED
-        before = descent.judged[0]
     descent.renew()
     loss, best = descent.judged
     descent.history[-1:] = [loss] * bool(descent.history)  # on boxes of its own
@@ -76,12 +73,13 @@ class _Descent:
         self.least, self.best = np.inf, (encoder, None, None)
         self.judged = self.least, self.best  # the best one of those on new boxes
         self.rejected, self.believable = 0, np.inf
+        self.idle = 0  # rounds in a row that found nothing that lasts
         # Of a round: steps before it, and the moment error and accuracy that it may have.
         self.begun, self.limit, self.accuracy_limit = 0, np.inf, np.inf
 
     def renew(self) -> tuple[Callable, np.ndarray, float]:
         """New coordinates and boxes at the best encoder, judged on these: the loss of a step, no step, and its loss."""
-        begin, before = self.best[0], (self.least, self.best)
+        begin, before, judged = self.best[0], (self.least, self.best), self.judged[0]
         columns, boxes = coordinates(self.problem, begin), self._boxes(begin)
         zero = np.zeros(columns.shape[0] * columns.shape[1])
         evaluate = lambda x: self._evaluated(x, columns, boxes, begin)  # noqa: E731
@@ -91,6 +89,7 @@ class _Descent:
             self.least, self.best = before
         elif self.least < self.judged[0]:
             self.judged = self.least, self.best
+        self.idle = 0 if judged - self.judged[0] > self.options.tolerance else self.idle + 1
         return lambda x: evaluate(x) if x.any() else first, zero, first[0]
 
     def round(self) -> tuple[int, float]:
@@ -103,6 +102,8 @@ class _Descent:
             )
         if not np.isfinite(loss):
             return 2, 0.0
+        if self.idle > 1:
+            raise _Enough
         limit = min(ROUND, self.options.steps - len(self.history))
         options = {"maxiter": limit, "maxfun": 20 * limit, "maxcor": 20, "ftol": 0.0, "gtol": 1e-12}
         given = {"jac": True, "method": "L-BFGS-B", "callback": self._after_step, "options": options}

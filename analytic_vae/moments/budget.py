@@ -111,7 +111,9 @@ LAWS_ON_CPU = 4  # laws of one statistic computed together: what they need stays
 
 PAIRS_ON_CPU = 24
 
-BYTES_ON_CPU = 2**25  # that they may need, or fewer are taken: allocators keep no more at hand between calls
+# That they may need, or fewer are taken: allocators keep no more at hand between calls. A fixed number, so that every
+# run computes the same bits.
+BYTES_ON_CPU = 2**25
 
 
 def together(count: int, values_each: float, on_cpu: int, dtype, mesh: Mesh | None = None) -> int:
