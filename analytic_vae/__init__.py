@@ -2,7 +2,8 @@
 
 from ._jit import keep_compiled
 from ._sharding import replicate
-from .accuracy import ACCURACY, AccuracyWarning
+from ._warning import AccuracyWarning
+from .accuracy import ACCURACY
 from .bounded_expectation import bounded_expectation
 from .certify.ball import Bounded
 from .closed_form import best_decoder, best_noise, best_prior, best_target, profiled_loss

@@ -1,9 +1,6 @@
 """How far a result may be off, and the warning where that is much."""
 
 import functools
-import os
-import sys
-import warnings
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
@@ -11,20 +8,15 @@ import jax
 import numpy as np
 
 from ._check import is_concrete
+from ._warning import warn
 from .model.feature_model import FeatureModel
 from .model.host import HostModel
 
 ACCURACY = 1e-3  # from which on a result warns: relative to the spread, or in nats
 
-FOLDER = os.path.dirname(os.path.abspath(__file__)) + os.sep
-
 P = ParamSpec("P")
 
 T = TypeVar("T")
-
-
-class AccuracyWarning(UserWarning):
-    """A result may be off by more than `ACCURACY`."""
 
 
 def warns(function: Callable[P, T]) -> Callable[P, T]:
@@ -52,16 +44,8 @@ def warned(found: T, source: FeatureModel | None = None, plan: bool = False) -> 
     if worst > ACCURACY:
         advice = "raise resolution.frequencies" + (", or make a new plan" if plan else "")
         message = f"resolution: this {type(result).__name__} may be off by {worst:.1g} (its accuracy); {advice}"
-        warnings.warn(f"{message}{_furthest(source)}.", AccuracyWarning, stacklevel=_outside())
+        warn(f"{message}{_furthest(source)}.")
     return found
-
-
-def _outside() -> int:
-    """How many calls lie between a warning and the code of a user."""
-    level, frame = 1, sys._getframe(1)
-    while frame is not None and frame.f_code.co_filename.startswith(FOLDER):
-        level, frame = level + 1, frame.f_back
-    return level
 
 
 def _furthest(source: FeatureModel | None) -> str:

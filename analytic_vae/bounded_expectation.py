@@ -92,7 +92,7 @@ def _over_states(states, activations) -> Bounded:
     dtype = law.mean.dtype
     eps = np.finfo(dtype).eps
     columns = [np.asarray(one(jnp.asarray(values[:, d], dtype)), float) for d, one in enumerate(activations)]
-    slopes = [float(one.regularity.slope(jnp.zeros((), dtype))) for one in activations]
+    slopes = [_steepest(one, values[:, d], moved[d], dtype) for d, one in enumerate(activations)]
     # Of each value: that of its argument, and of the function itself.
     errors = [
         slope * (shift + eps * np.abs(values[:, d])) + 8 * eps * np.abs(column)
@@ -105,6 +105,12 @@ def _over_states(states, activations) -> Bounded:
     relative = 8 * eps * law.masses.shape[0]  # of the masses, all of them positive
     error = masses @ error + relative * masses @ np.abs(value)
     return Bounded(jnp.asarray(masses @ value, dtype), jnp.asarray(SAFETY * error + eps * abs(masses @ value), dtype))
+
+
+def _steepest(activation: Activation, values: np.ndarray, moved: float, dtype) -> float:
+    """A bound of the slope between the values, and as far beyond as these may have been moved."""
+    least, most = np.min(values - moved), np.max(values + moved)
+    return float(activation.regularity.slope(jnp.asarray(least, dtype), jnp.asarray(most, dtype), jnp.zeros((), dtype)))
 
 
 @compiled

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from .accuracy import AccuracyWarning
+from ._warning import AccuracyWarning
 from .spectral.resolution import MOST_FREQUENCIES, Resolution
 from .types import Log
 

@@ -53,7 +53,8 @@ def activation_with(law: Projection, scale: Float[Array, " 2"], activation: Acti
     error = error + 4 * eps * (scale[0] * given.norm + high * given.slope * (scale[1] + axis.length))
     # B38: the tail (by B37), what smoothing changes (by Cauchy and Schwarz), what is outside of the box (by B14).
     error = error + high * (given.tail + given.bias_norm) + LARGEST * deviation * given.half_tail
-    error = error + axis.missed ** (7 / 8) * high * (2 * given.norm + given.sup)
+    power = 7 / 8 if activation.regularity.growth is None else 3 / 4
+    error = error + axis.missed**power * high * (2 * given.norm + given.sup)
     return bounded(jnp.sum(product.real), error)
 
 

@@ -74,8 +74,9 @@ def _analytic(axis: Domain, function: Analytic) -> Factor:
     largest = function.sup(low, high, jnp.zeros_like(low))
     root = jnp.abs(function.function(axis.centre)) ** (1 / function.degree)  # B13 and B32
     norm = jnp.where(bounded, largest, (root + function.lipschitz * axis.reach) ** function.degree)
+    power = 7 / 8 if function.degree <= 2 else 3 / 4  # B14: that norm is of the order 16 / degree
     # B18, E |g - P|: of the windowed copies that stand beyond the window, and of g itself there.
-    outside = axis.missed * largest + jnp.where(bounded, axis.missed * largest, axis.missed ** (7 / 8) * norm)
+    outside = axis.missed * largest + jnp.where(bounded, axis.missed * largest, axis.missed**power * norm)
     kept = coefficients[: axis.order + 1]
     return Factor(
         coefficients=kept,

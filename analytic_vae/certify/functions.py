@@ -52,15 +52,16 @@ class Analytic(NamedTuple):
         far = jnp.asarray(jnp.finfo(dtype).max ** 0.5, dtype)
         zero = jnp.zeros_like(far)
         bounded = regularity.sup(-far, far, zero) <= regularity.sup(-(far**0.5), far**0.5, zero)
-        return cls(activation, regularity.sup, jnp.where(bounded, zero, regularity.slope(zero)))
+        degree, steep = regularity.growth or (1, regularity.slope(-jnp.inf, jnp.inf, zero))
+        return cls(activation, regularity.sup, jnp.where(bounded, zero, steep), degree)
 
     def squared(self) -> "Analytic":
-        """The square of a function of degree 1: `|psi^2| = |psi|^2` (B7)."""
+        """The square of a function of degree 1 or 2: `|psi^2| = |psi|^2` (B7)."""
         return Analytic(
             lambda y: self.function(y) ** 2,
             lambda low, high, width: self.sup(low, high, width) ** 2,
             self.lipschitz,
-            degree=2,
+            degree=2 * self.degree,
         )
 
 

@@ -245,7 +245,7 @@ def activation_size(form: RidgeForm, ridge: Domain) -> Scalar:
     """A bound of `(E psi(b)^16)^(1/16)` (B13); 0 for a linear layer."""
     if form.activation is None:
         return jnp.zeros_like(ridge.low)
-    slope = form.activation.regularity.slope(jnp.zeros_like(ridge.low))
+    slope = form.activation.regularity.slope(-jnp.inf, jnp.inf, jnp.zeros_like(ridge.low))
     return jnp.abs(form.activation(ridge.centre)) + slope * ridge.reach
 
 

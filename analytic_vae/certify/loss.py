@@ -11,7 +11,7 @@ from .learnt import Learnt, Orders
 from .learnt_terms import _between, _learnt_terms
 from .output_terms import WhitenedOutput, output_terms
 from .terms import Certificate
-from .units import Units, check_regularity, check_units
+from .units import Units, check_slopes, check_units
 
 
 @exact_products
@@ -40,7 +40,7 @@ def certificate(source, layer, target, encoder, resolution: Resolution) -> Certi
 
 def check_certificate(source, layer, target, encoder, resolution: Resolution) -> None:
     """Raise an error that names the argument if there can be no bounds, or the memory does not suffice for them."""
-    check_regularity(layer)
+    check_slopes(layer)
     check_units(source, layer.units, resolution)
     extra, carries = learnt_part(encoder), isinstance(encoder, CarriedEncoder)
     if extra is None:

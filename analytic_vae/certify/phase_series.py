@@ -43,7 +43,7 @@ def weighted_aliasing(
 
 def weight_in_strips(axis: Domain, weight: RidgeFunction, largest: Scalar) -> Float[Array, " rho"]:
     """Bounds of `|kappa_F|` in the strips, from that on the real axis (B44)."""
-    return largest + axis.strips * weight.slopes(axis.strips)[0]
+    return largest + axis.strips * weight.slopes(axis)[0]
 
 
 def _analytic(axis: Domain, bend: RidgeFunction, frequency):
@@ -70,7 +70,7 @@ def _alias_exponent(axis: Domain) -> Float[Array, " rho"]:
 
 def _growth(axis: Domain, bend: RidgeFunction, frequency) -> Float[Array, "W rho"]:
     """`log |exp(i <w, kappa(b + iv)>)| <= sum_d |w_d| |Im kappa_d|` (B44)."""
-    steep = bend.slopes(axis.strips)[None]
+    steep = bend.slopes(axis)[None]
     size = jnp.abs(frequency)[:, :, None]
     return jnp.sum(jnp.where(size > 0, size * steep, 0), axis=1) * axis.strips[None]
 

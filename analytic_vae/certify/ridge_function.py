@@ -32,17 +32,20 @@ class RidgeFunction(eqx.Module):
         """Whether psi is piecewise linear: else it is analytic."""
         return self.activation.piecewise_linear
 
-    def slopes(self, width: Float[Array, "*s"]) -> Float[Array, "D *s"]:
-        """Bounds of `|kappa_d'|` at `b + i v`, `|v| <= width`; infinite where psi is not analytic (B44)."""
-        own = jnp.abs(self.coefficient)
-        steep = jnp.multiply.outer(own, jnp.where(self.piecewise, jnp.inf, self.activation.regularity.slope(width)))
+    def slopes(self, axis: Domain) -> Float[Array, "D rho"]:
+        """Bounds of `|kappa_d'|` in the strips of an axis; infinite where psi is not analytic (B44)."""
+        own, width = jnp.abs(self.coefficient), axis.strips
+        slope = (
+            jnp.full_like(width, jnp.inf) if self.piecewise else self.activation.regularity.slope(*axis.extended, width)
+        )
+        steep = jnp.multiply.outer(own, slope)
         none = jnp.expand_dims(own == 0, tuple(range(1, steep.ndim)))
         return jnp.where(none, 0, steep) + jnp.expand_dims(jnp.abs(self.shear), tuple(range(1, steep.ndim)))
 
     def steepest(self) -> Float[Array, " D"]:
         """Bounds of `|kappa_d'|` on the real axis."""
         return jnp.abs(self.shear) + jnp.abs(self.coefficient) * self.activation.regularity.slope(
-            jnp.zeros_like(self.centre)
+            -jnp.inf, jnp.inf, jnp.zeros_like(self.centre)
         )
 
     def range(self, low: Scalar, high: Scalar) -> tuple[Float[Array, " D"], Float[Array, " D"]]:

@@ -167,6 +167,17 @@ def check_regularity(layer: AbstractLayer) -> None:
             )
 
 
+def check_slopes(layer: AbstractLayer) -> None:
+    """As `check_regularity`, for a loss: waves of a ridge need a bounded slope (B44)."""
+    check_regularity(layer)
+    for one in layer.activations:
+        if one.regularity.growth is not None and not layer.reads_input:
+            raise ValueError(
+                f"layer: expected an activation of bounded slope, which a RidgeLayer's loss needs for bounds, got "
+                f"{one.name}."
+            )
+
+
 def check_units(source: FeatureModel, units: int, resolution: Resolution) -> None:
     """Raise `MemoryError` if the grids of a unit, of a pair of units, and the tables of all cannot fit."""
     order, (m, K) = pair_order(resolution), source.prior.atoms.shape

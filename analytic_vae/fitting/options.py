@@ -9,7 +9,7 @@ import numpy as np
 import optax
 
 from .._check import require_choice, require_count, require_flag, require_instance, require_number, shown
-from ..certify.units import check_regularity
+from ..certify.units import check_slopes
 from ..closed_form import NOISES, Noise
 from ..model.carried_encoder import CarriedEncoder, learnt_part
 from ..model.compatibility import check_vectors
@@ -193,7 +193,7 @@ class FitOptions:
         check_pairs_memory(source, layer)
 
     def _check_certify(self, layer: AbstractLayer) -> None:
-        check_regularity(layer)
+        check_slopes(layer)
         if self.split:
             raise ValueError("certify: expected False with split; without it the loss is the same, and has a bound.")
         if self.carries_only:

@@ -266,7 +266,7 @@ def _atoms(image: Image) -> tuple[Array, Array]:
 
 def _together(points: np.ndarray, masses: np.ndarray) -> tuple[Array, Array]:
     """Equal points as one, in order; points of no mass are left out."""
-    points, masses = points[masses > 0], masses[masses > 0]
+    points, masses = points[masses > 0] + 0.0, masses[masses > 0]  # no -0
     if not masses.size:
         return jnp.asarray(points), jnp.asarray(masses)
     apart = 64 * np.finfo(points.dtype).eps * np.maximum(np.abs(points).max(axis=0), np.finfo(points.dtype).tiny)

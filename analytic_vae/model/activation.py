@@ -1,24 +1,16 @@
 """Activations and their kinks."""
 
 from collections.abc import Callable
+from functools import lru_cache
 
 import equinox as eqx
-import jax
-import jax.numpy as jnp
 
 from .._check import require_instance
-from ..types import Array, Scalar
-from .analyticity import (
-    Regularity,
-    _farthest,
-    _gelu_slope,
-    _linear,
-    _sigmoid_slope,
-    _sigmoid_sup,
-    _softplus_sup,
-    _tanh_slope,
-    _tanh_sup,
-)
+from .._warning import warn
+from ..types import Array
+from .activation_table import ALIASES, FAMILIES, ROWS, identity, row_of
+from .analyticity import Regularity, less_identity
+from .kink_check import undeclared_kinks
 
 
 class Activation(eqx.Module):
@@ -26,7 +18,8 @@ class Activation(eqx.Module):
 
     Arguments:
         function: maps an array to an array of the same shape, elementwise; traceable by JAX.
-        kinks: the points (floats) between which the function is smooth. ReLU: `(0.0,)`.
+        kinks: the points (floats) between which the function is smooth. ReLU: `(0.0,)`. One that is not declared costs
+            accuracy: an `AccuracyWarning` names those that are found.
         name: how the activation is called in reports and files.
         regularity: what bounds of errors need; without it there are estimates only.
         turns: the points between which the function rises or falls, kinks included; found on a grid if not given.
@@ -61,9 +54,21 @@ class Activation(eqx.Module):
         self.breaks = tuple(sorted(map(float, breaks)))
         if not all(abs(kink) < float("inf") for kink in self.kinks):
             raise ValueError(f"kinks: expected finite numbers, got {self.kinks}.")
+        if turns is None and regularity is None:
+            self._look_for_kinks()
         if regularity is not None and len(regularity.jumps) != len(self.kinks):
             raise ValueError(
                 f"regularity: expected {len(self.kinks)} jumps, one for each kink, got {len(regularity.jumps)}."
+            )
+
+    def _look_for_kinks(self) -> None:
+        found = undeclared_kinks(self.function, self.kinks)
+        if found:
+            few, more = ", ".join(f"{place:g}" for place in found[:6]), max(len(found) - 6, 0)
+            warn(
+                f"kinks: the activation {self.name!r} or a derivative of it jumps at {few}"
+                f"{f' and {more} more places' if more else ''}, which was not declared: numbers may be off. Pass "
+                "kinks= with all places between which it is smooth."
             )
 
     def __call__(self, b: Array) -> Array:
@@ -72,78 +77,56 @@ class Activation(eqx.Module):
     @property
     def piecewise_linear(self) -> bool:
         """Whether its regularity says that it is linear between its kinks; the identity is, too."""
-        return self.function is _identity or bool(self.regularity and self.regularity.jumps)
+        return self.function is identity or bool(self.regularity and self.regularity.jumps)
 
-
-def _identity(b: Array) -> Array:
-    return b
-
-
-def _gelu(b: Array) -> Array:
-    return jax.nn.gelu(b, approximate=False)
-
-
-_AWAY = (1.0, 2.0, 4.0, 8.0, 18.0)
-
-_BENDS = (*(-b for b in _AWAY), 0.0, *_AWAY)  # of tanh, whose scale is 1
 
 ACTIVATIONS: dict[str, Activation] = {
-    activation.name: activation
-    for activation in (
-        Activation(jax.nn.relu, (0.0,), "relu", _linear(1.0, (1.0,)), ()),
-        Activation(jax.nn.leaky_relu, (0.0,), "leaky_relu", _linear(1.0, (0.99,)), ()),
-        # |z Phi(z)| and |Phi(z) + z phi(z)|, with |Phi(b + iv)| <= e^(v^2 / 2) Phi(b)
-        Activation(
-            _gelu,
-            (),
-            "gelu",
-            Regularity(lambda low, high, width: jnp.exp(width**2 / 2) * _farthest(low, high, width), _gelu_slope),
-            (-0.7517915246935644,),
-            (-5.0, -2.5, 0.0, 2.5, 5.0),
-        ),
-        Activation(
-            jax.nn.sigmoid, (), "sigmoid", Regularity(_sigmoid_sup, _sigmoid_slope), (), tuple(2 * b for b in _BENDS)
-        ),
-        Activation(jnp.tanh, (), "tanh", Regularity(_tanh_sup, _tanh_slope), (), _BENDS),
-        Activation(
-            jax.nn.softplus,
-            (),
-            "softplus",
-            Regularity(_softplus_sup, lambda width: _sigmoid_sup(0, 0, width)),
-            (),
-            tuple(2 * b for b in _BENDS),
-        ),
-        Activation(_identity, (), "identity", _linear(1.0, ()), ()),
-    )
+    name: Activation(row.function, row.kinks, name, *row[2:])
+    for name, row in (ROWS | {name: make() for name, (make, _, _) in FAMILIES.items()}).items()
 }
 
 
 def get_activation(activation: "str | Activation") -> Activation:
-    """The activation of that name, or the `Activation` itself.
+    """The activation of that name (`relu`, `leaky_relu(0.2)`), or the `Activation` itself.
 
     A bare callable is refused: its kinks are not known, and a kink that is not declared costs accuracy silently.
     Raises `ValueError` for an unknown name.
     """
     if isinstance(activation, str):
-        if activation not in ACTIVATIONS:
-            raise ValueError(f"activation: expected one of {', '.join(sorted(ACTIVATIONS))}, got {activation!r}.")
-        return ACTIVATIONS[activation]
+        return _named(activation)
     require_instance(
         "activation", activation, Activation, "a name or an Activation(function, kinks), which declares its kinks"
     )
     return activation
 
 
+@lru_cache(maxsize=256)  # one object for a name, so that programs are shared
+def _named(name: str) -> Activation:
+    found = row_of(name)
+    if found is None:
+        families = [f"{base}({number})" for base, (_, number, _) in FAMILIES.items()]
+        known = ", ".join(sorted([*ACTIVATIONS, *families, *ALIASES]))
+        raise ValueError(f"activation: expected one of {known}, got {name!r}.")
+    standard, row = found
+    if standard != name:
+        return _named(standard)
+    return ACTIVATIONS.get(name) or Activation(row.function, row.kinks, name, *row[2:])
+
+
 def residual(activation: "str | Activation") -> Activation:
     """`b -> psi(b) - b`: what must be added to a neuron that holds `b` so that it holds `psi(b)`."""
     activation = get_activation(activation)
-    regularity = activation.regularity
-    if regularity is not None:
-        regularity = Regularity(_ResidualSup(regularity.sup), _ResidualSlope(regularity.slope), regularity.jumps)
-    falls = activation is not ACTIVATIONS["gelu"] and activation in ACTIVATIONS.values()  # slopes of at most 1
-    turns = () if falls else None
+    regularity = None if activation.regularity is None else less_identity(activation.regularity)
+    falls = activation.name in _SLOPES_UP_TO_1 and activation == ACTIVATIONS[activation.name]
+    turns = activation.kinks if falls else None
     name = f"{activation.name} - identity"
     return Activation(_Residual(activation.function), activation.kinks, name, regularity, turns, activation.breaks)
+
+
+_SLOPES_UP_TO_1 = (
+    "identity", "relu", "relu6", "hardtanh", "hard_sigmoid", "abs", "sigmoid", "tanh", "softsign", "leaky_relu",
+    "elu", "celu", "softplus",
+)  # fmt: skip
 
 
 class _Residual(eqx.Module):
@@ -151,17 +134,3 @@ class _Residual(eqx.Module):
 
     def __call__(self, b: Array) -> Array:
         return self.function(b) - b
-
-
-class _ResidualSup(eqx.Module):
-    sup: Callable = eqx.field(static=True)
-
-    def __call__(self, low: Scalar, high: Scalar, width: Scalar) -> Scalar:
-        return self.sup(low, high, width) + _farthest(low, high, width)
-
-
-class _ResidualSlope(eqx.Module):
-    slope: Callable = eqx.field(static=True)
-
-    def __call__(self, width: Scalar) -> Scalar:
-        return self.slope(width) + 1

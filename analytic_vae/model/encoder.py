@@ -244,7 +244,7 @@ class NeuralEncoder(AbstractEncoder):
         for layer in hidden:
             width, real = jnp.abs(layer.weight) @ width, _affine_size(layer, real)
             # |Im psi(b + iv)| <= |v| times a bound of |psi'| in a strip; that of the widest unit holds all.
-            width = jnp.where(width > 0, width * regularity.slope(jnp.max(width)), 0)
+            width = jnp.where(width > 0, width * regularity.slope(-jnp.max(real), jnp.max(real), jnp.max(width)), 0)
             real = jnp.broadcast_to(regularity.sup(-real, real, jnp.zeros_like(real)), real.shape)
         between = jnp.abs(last.weight[:, None] - last.weight[None]) @ width
         return LogitRegularity(between.max(), _affine_size(last, real).max())

@@ -69,7 +69,7 @@ _RECOGNISED: dict[Callable, str | Activation] = {
     jax.nn.softplus: "softplus",
     jax.nn.identity: "identity",
     jnp.tanh: "tanh",
-    jax.nn.gelu: Activation(jax.nn.gelu, (), "gelu_tanh"),  # its default is the tanh approximation; "gelu" is exact
+    jax.nn.gelu: "gelu_tanh",  # its default is the tanh approximation; "gelu" is exact
 }
 
 _PROBES = (-30.0, -3.0, -0.7, 0.0, 0.4, 2.5, 30.0)

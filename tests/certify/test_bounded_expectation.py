@@ -36,7 +36,7 @@ def test_no_bound_is_violated(dtype):
     decades = []
     layer = av.LinearLayer(np.ones((1, 1), dtype))
     one = np.ones((1, 1), dtype)
-    for (name, (function, kinks)), noise, atoms in itertools.product(functions.FUNCTIONS.items(), NOISES, (2, 32)):
+    for (name, (function, kinks)), noise, atoms in itertools.product(functions.BOUNDED.items(), NOISES, (2, 32)):
         model, oracle = random_model(rng, dtype, noise, atoms)
         ridge = reference.Ridge([[1.0]], [1.0], [1.0], 0.0, function, kinks)
         exact = float(reference.expectation(oracle, ridge, lambda x, f=function: f(x[:, 0])))
@@ -150,7 +150,7 @@ def test_products_with_atoms(dtype, names):
     eye = np.eye(2, dtype=dtype)
     result = BOUNDED(source, av.LinearLayer(eye), eye, activations=names, resolution=av.Resolution(16))
     places, decoder, factor = (a.astype(float) for a in (places, decoder, factor))
-    (first, first_kinks), (second, second_kinks) = (functions.FUNCTIONS[name] for name in names)
+    (first, first_kinks), (second, second_kinks) = (functions.BOUNDED[name] for name in names)
     rule = reference.Rule(48, 16)
 
     def inner(mean):
