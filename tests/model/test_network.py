@@ -16,20 +16,21 @@ from analytic_vae.model.layer import LinearLayer, RidgeLayer
 from analytic_vae.model.network import from_mlp, from_weights
 
 FORGET = ("each", "last")
+NAMED = ("relu", "leaky_relu", "gelu", "sigmoid", "softplus", "identity", "silu", "hard_swish", "step")
 
 # ------------------------------------------------------------------------------------------------------- weights
 
 
 @pytest.mark.parametrize("dtype", (np.float64, np.float32))
 @pytest.mark.parametrize("forget", FORGET)
-@pytest.mark.parametrize("name", sorted(ACTIVATIONS))
+@pytest.mark.parametrize("name", NAMED)
 def test_same_function(name, forget, dtype):
     weights = random_weights(dtype=dtype)
     assert_same(from_weights(weights, name, layers="ridge", forget=forget), weights, ACTIVATIONS[name])
 
 
 @pytest.mark.parametrize("dtype", (np.float64, np.float32))
-@pytest.mark.parametrize("name", sorted(ACTIVATIONS))
+@pytest.mark.parametrize("name", NAMED)
 def test_whole_layers_are_the_same_function(name, dtype):
     weights = random_weights(dtype=dtype)
     network = from_weights(weights, name)
