@@ -68,7 +68,7 @@ def _jumps(function: Callable[[Array], Array]) -> tuple[float, ...]:
 
 @partial(jax.jit, static_argnums=0)
 def _halved(function: Callable[[Array], Array], grid: Array) -> tuple[Array, Array, Array, Array]:
-    """Of every derivative and cell, `[3, STEPS]`: where it changes most, the largest change seen, that there, its size."""
+    """Of every derivative and cell, `[3, STEPS]`: where it changes most, the largest change seen, that there, size."""
 
     def derivatives(b):
         slope = lambda b: jax.jvp(function, (b,), (jnp.ones_like(b),))[1]  # noqa: E731

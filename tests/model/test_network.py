@@ -128,8 +128,8 @@ def test_bad_options():
         from_weights([(W, B)], "relu", forget="last")
     with pytest.raises(ValueError, match=r"layers: expected 'dense' or 'ridge', got 'wide'"):
         from_weights([(W, B)], "relu", layers="wide")
-    with pytest.raises(ValueError, match=r"activation: expected one of .*, got 'swish'"):
-        from_weights([(W, B)], "swish")
+    with pytest.raises(ValueError, match=r"activation: expected one of .*, got 'swoosh'"):
+        from_weights([(W, B)], "swoosh")
     with pytest.raises(TypeError, match="activation"):
         from_weights([(W, B)], jax.nn.relu)
 
