@@ -16,6 +16,16 @@ from .kink_check import undeclared_kinks
 class Activation(eqx.Module):
     """An elementwise function with the points where it or a derivative jumps.
 
+    Layers take a name, too:
+
+    - linear between kinks: `identity`, `relu`, `leaky_relu`, `relu6`, `hardtanh`, `hard_sigmoid`, `abs`;
+    - analytic: `tanh`, `sigmoid`, `softplus`, `silu`, `mish`, `gelu`, `gelu_tanh`, `quick_gelu`, `square`;
+    - neither: `elu`, `celu`, `selu`, `hard_swish`, `softsign`, `step` (1 above 0, else 0).
+
+    Some have a number: `leaky_relu(slope)`, `elu(alpha)`, `celu(alpha)`, `softplus(beta)`, "leaky_relu(0.2)", say. Of
+    the first two kinds there are bounds (`certify=True`): of `gelu_tanh` at two to four times the frequencies, of
+    `square` but for losses of ridge layers. `swish`, `gelu_new`, `logistic`, `hard_tanh` and the like are understood.
+
     Arguments:
         function: maps an array to an array of the same shape, elementwise; traceable by JAX.
         kinks: the points (floats) between which the function is smooth. ReLU: `(0.0,)`. One that is not declared costs

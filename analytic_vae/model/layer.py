@@ -126,7 +126,7 @@ class RidgeLayer(AbstractLayer):
         output: `w: [n2]`, where the non-linearity goes.
         direction: `u: [n2]`, what it reads of `A x`.
         bias: `b`, a scalar added before the non-linearity.
-        activation: `psi`: a name (`relu`, `leaky_relu`, `gelu`, `sigmoid`, `tanh`, `softplus`, `identity`) or an
+        activation: `psi`: a name (`relu`, `silu`, `leaky_relu(0.2)`, ...: see `Activation`) or an
             `Activation(function, kinks)`.
 
     Raises `ValueError` that names the argument if a shape does not fit, a number is not finite, or the activation

@@ -1,67 +1,22 @@
 """Activations: their values, kinks, moments, laws and gradients, what is found of undeclared kinks, what is refused."""
 
-from functools import cache
-
 import cases
 import chex
-import functions
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy.special import ndtr
+from functions import BIAS, FUNCTIONS, NAMES, SCALE, exact_moments, exact_tail, layer_of, source
 
 import analytic_vae as av
 from analytic_vae.model.activation import ACTIVATIONS, get_activation, residual
 from analytic_vae.model.activation_table import ALIASES
 from analytic_vae.model.kink_check import undeclared_kinks
 
-NAMES = list(functions.FUNCTIONS)
-P, DECODER, NOISE, BIAS, SCALE = np.array([0.3, 0.1, 0.4]), np.array([[1.3, -0.8, 0.5]]), 1.1, -0.2, 1.5
-STATES = np.array(list(np.ndindex(2, 2, 2)))
-MASSES = np.prod(np.where(STATES == 1, P, 1 - P), axis=1)
-POINTS = STATES @ DECODER[0]
-
-
-def source(dtype=np.float64):
-    """One neuron of three features and noise."""
-    return av.FeatureModel(av.Prior.bernoulli(P.astype(dtype)), DECODER.astype(dtype), dtype(NOISE))
-
-
-def mean_of(function, kinks, weight, bias, power=1):
-    """`E psi(weight x + bias)^power` by Gauss-Legendre panels that end at kinks, state by state."""
-    x, w = np.polynomial.legendre.leggauss(20)
-    total, deviation = 0.0, NOISE * abs(weight)
-    for point, mass in zip(weight * POINTS + bias, MASSES, strict=True):
-        ends = point + 9 * deviation * np.linspace(-1, 1, 41)
-        ends = np.unique(np.clip([*ends, *kinks], ends[0], ends[-1]))
-        half = np.diff(ends)[:, None] / 2
-        b = (ends[1:] + ends[:-1])[:, None] / 2 + half * x
-        density = np.exp(-(((b - point) / deviation) ** 2) / 2) / (deviation * np.sqrt(2 * np.pi))
-        total += mass * np.sum(half * w * density * function(b) ** power)
-    return total
-
-
-def layer_of(names, dtype=np.float64):
-    weight = np.linspace(0.6, 1.4, len(names)).astype(dtype)[:, None]
-    return weight, np.linspace(-0.9, 1.1, len(names)).astype(dtype)
-
-
-@cache
-def exact_moments():
-    """Mean, variance, and slope of the mean by the bias, of every activation."""
-    rows = []
-    for name, weight, bias in zip(NAMES, *layer_of(NAMES), strict=True):
-        given = (*functions.FUNCTIONS[name], weight[0])
-        mean, square = mean_of(*given, bias), mean_of(*given, bias, 2)
-        slope = (mean_of(*given, bias + 1e-5) - mean_of(*given, bias - 1e-5)) / 2e-5
-        rows.append((mean, square - mean**2, slope))
-    return np.array(rows).T
-
 
 @pytest.mark.parametrize("name", NAMES)
 def test_values_and_kinks_are_those_of_the_table(name):
-    function, kinks = functions.FUNCTIONS[name]
+    function, kinks = FUNCTIONS[name]
     activation = get_activation(name)
     b = np.linspace(-6, 6, 101)
     np.testing.assert_allclose(activation(jnp.asarray(b)), function(b), rtol=1e-13, atol=1e-14)
@@ -117,30 +72,15 @@ def test_gradients(dtype):
     np.testing.assert_allclose(gradient, exact[2], rtol=near, atol=near)
 
 
-def exact_tail(function, kinks, threshold):
-    """`P(SCALE psi(x + BIAS) > threshold)`: the ends of the set above the level, by halving."""
-    inside = lambda b: SCALE * function(b) > threshold  # noqa: E731
-    grid = np.unique([*np.linspace(-15, 15, 1501) + 1e-3, *kinks, *np.add(kinks, 1e-13), *np.subtract(kinks, 1e-13)])
-    (changes,) = np.nonzero(np.diff(inside(grid)))
-    low, high, first = grid[changes], grid[changes + 1], inside(grid)[changes]
-    for _ in range(50):
-        middle = (low + high) / 2
-        same = inside(middle) == first
-        low, high = np.where(same, middle, low), np.where(same, high, middle)
-    ends = np.array([grid[0], *low, grid[-1]])
-    cdf = MASSES @ ndtr((ends[None] - (POINTS + BIAS)[:, None]) / NOISE)
-    return float(np.sum(np.diff(cdf)[0 if inside(grid)[0] else 1 :: 2]))
-
-
 LAWS = [
-    *((name, np.float64) for name in functions.FUNCTIONS if name not in cases.ACTIVATIONS and "(" not in name),
+    *((name, np.float64) for name in FUNCTIONS if name not in cases.ACTIVATIONS and "(" not in name),
     *((name, np.float32) for name in ("hard_swish", "step", "mish")),
 ]
 
 
 @pytest.mark.parametrize("name, dtype", LAWS)  # of the others in tests/laws
 def test_laws_and_atoms(name, dtype):
-    function, kinks = functions.FUNCTIONS[name]
+    function, kinks = FUNCTIONS[name]
     law = av.pushforward(source(dtype), av.DenseLayer(np.ones((1, 1), dtype), dtype([BIAS]), name), dtype([[SCALE]]))
     thresholds = np.array([-1.3, -0.1, 0.0, 0.3, 0.9, 4.0])
     exact = [exact_tail(function, kinks, threshold) for threshold in thresholds]
