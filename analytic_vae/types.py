@@ -37,3 +37,5 @@ Scalar: TypeAlias = Float[Array, ""]
 Function: TypeAlias = Callable[[Array], Array]
 
 Log = Callable[[str], None]
+
+Callback = Callable[[int, dict[str, int | float]], None]
