@@ -25,12 +25,13 @@ from ..io.arrays import read_arrays
 from ..io.checkpoint import load_fit
 from ..io.network_files import load_network
 from ..io.source_files import load_source
-from ..learn import learn
+from ..learn import Trajectory, learn
 from ..model.feature_model import FeatureModel
 from ..model.from_data import source_from_data
 from ..model.network import Network, from_weights
 from ..spectral.resolution import Resolution
 from .digits import digits_data, train_classifier
+from .progress_bar import progress
 from .report import compare, laws_of_outputs, markdown, save_report
 
 CHECKED = 100_000  # samples for the lines of progress; the report takes all
@@ -126,24 +127,7 @@ def _learn(options: argparse.Namespace) -> int:
         source, network, data, about = _inputs(options)
     for line in about:
         _say(line)
-    trajectory = learn(
-        source,
-        network,
-        folder=options.folder,
-        log=_say,
-        noise=options.noise,
-        encoder=options.encoder,
-        statistics=options.statistics,
-        steps=options.steps,
-        tolerance=options.tolerance,
-        floor=1e-8,
-        resolution=resolution,
-        certify=options.certify,
-        split=options.split,
-        key=jax.random.key(options.seed),
-        mesh=mesh,
-        samples=min(options.samples, CHECKED),
-    )
+    trajectory = _learnt(source, network, options, resolution, mesh)
     with kept_talking(_say) as say:
         say(f"comparing with {options.samples} samples of the source pushed through the network")
         report = compare(trajectory, samples=options.samples, data=data, key=jax.random.key(options.seed + 1))
@@ -156,6 +140,30 @@ def _learn(options: argparse.Namespace) -> int:
     print(markdown(report))
     _say(f"{report['seconds']:.0f} s in all; written: {', '.join(str(file) for file in files)}")
     return 0
+
+
+def _learnt(source: FeatureModel, network: Network, options: argparse.Namespace, resolution, mesh) -> Trajectory:
+    """The network learnt as the options say, with lines and, on a terminal, a bar of progress."""
+    with progress(len(network.layers)) as shown:
+        return learn(
+            source,
+            network,
+            folder=options.folder,
+            log=shown.log,
+            callback=shown.callback,
+            noise=options.noise,
+            encoder=options.encoder,
+            statistics=options.statistics,
+            steps=options.steps,
+            tolerance=options.tolerance,
+            floor=1e-8,
+            resolution=resolution,
+            certify=options.certify,
+            split=options.split,
+            key=jax.random.key(options.seed),
+            mesh=mesh,
+            samples=min(options.samples, CHECKED),
+        )
 
 
 def _mesh(devices: int) -> Mesh | None:

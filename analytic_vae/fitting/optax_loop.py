@@ -95,7 +95,7 @@ class Terms(NamedTuple):
 
 
 class Walk(NamedTuple):
-    """Where an optax optimiser is: the parameters that it tries, and the last ones with a finite loss, with its `terms`.
+    """Where an optax optimiser is: the parameters that it tries, the last ones with a finite loss, and its `terms`.
 
     A trial whose loss or gradient is not finite, or whose loss is not to be believed (a moment error above `limit`), is
     rejected: the optimiser goes on from the last ones, with steps half as long, `scale` times what it says.
@@ -132,7 +132,7 @@ class Walk(NamedTuple):
 
 @compiled
 def _advance(walk: Walk, static, problem: FitProblem, optimizer, length: int):
-    """Some steps of an optax optimiser: where it is then, the parameters of the least loss, and the terms of all steps."""
+    """Some steps of an optax optimiser: where it is then, the parameters of the least loss, all steps' terms."""
     optimizer = optax.with_extra_args_support(optimizer)
     learnt = learnt_part(eqx.combine(walk.safe, static)[0])
     boxes = compiled_plan(problem.source, problem.layer, learnt, problem.resolution)

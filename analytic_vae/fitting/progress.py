@@ -38,7 +38,7 @@ def kept_talking(log: Log | None, silence: float = SILENCE) -> Iterator[Log]:
 
 
 class Failed(BaseException):
-    """What a user's callback raised, on its way out: nothing on the way, SciPy's `StopIteration` say, is to catch it."""
+    """What a user's callback raised, on its way out: nobody is to catch it, as SciPy does a `StopIteration`."""
 
     def __init__(self, error: BaseException):
         super().__init__(error)
