@@ -30,6 +30,7 @@ from .moments.units import DenseMoments
 from .pushforward import linear_pushforward, pushforward
 from .resolve import Resolved, resolve
 from .samples import SampledErrors
+from .score import Score, score
 from .sparse_autoencoder import SparseAutoencoder, SparseLoss, sparse_loss
 from .spectral.resolution import Resolution
 
@@ -60,6 +61,7 @@ __all__ = [
     "Resolved",
     "RidgeLayer",
     "SampledErrors",
+    "Score",
     "SoftmaxEncoder",
     "SparseAutoencoder",
     "SparseLoss",
@@ -92,6 +94,7 @@ __all__ = [
     "save_encoder",
     "save_fit",
     "save_model",
+    "score",
     "source_from_data",
     "sparse_loss",
 ]

@@ -232,4 +232,5 @@ def certified(
 
 
 def _cross_entropy(aggregate: Float[Array, "m K"], log_masses: Float[Array, "m K"]) -> Float[Array, " m"]:
-    return -jnp.sum(jnp.where(aggregate != 0, aggregate * log_masses, 0), axis=1)
+    occurs = aggregate != 0  # where it is not, log masses may be -inf, which has no place in a gradient either
+    return -jnp.sum(jnp.where(occurs, aggregate * jnp.where(occurs, log_masses, 0), 0), axis=1)
