@@ -6,6 +6,7 @@ from .accuracy import ACCURACY, AccuracyWarning
 from .bounded_expectation import bounded_expectation
 from .certify.ball import Bounded
 from .closed_form import best_decoder, best_noise, best_prior, best_target, profiled_loss
+from .effects import Effects
 from .elbo import Elbo, ErrorBounds, elbo
 from .expectations import dense_moments, expectations
 from .fit import fit
@@ -42,6 +43,7 @@ __all__ = [
     "CarriedEncoder",
     "DenseLayer",
     "DenseMoments",
+    "Effects",
     "Elbo",
     "ErrorBounds",
     "Expectations",

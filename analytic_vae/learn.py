@@ -16,6 +16,7 @@ from jax.sharding import Mesh
 from ._check import require_instance, require_precision
 from ._sharding import check_mesh
 from .accuracy import warns
+from .effects import Effects, effects_of
 from .fit import fitted
 from .fitting.options import FitOptions
 from .fitting.progress import Teller, Watch, kept_talking
@@ -71,12 +72,27 @@ class Trajectory:
 
         >>> trajectory.law([[1.0, -1.0]]).tail(0.0)  # how often the first output is above the second
         """
+        index = self._index(layer)
+        source = self.models[index - 1] if index else self.source
+        return pushforward(source, self.network.layers[index], readout, resolution)
+
+    def effects(self, layer: int = -1) -> Effects:
+        """What each feature of the source does to a layer's outputs: `E[output | feature = state]`, `[m, K, n]`.
+
+        For the first layer exact, to the engine's accuracy; through later ones as good as the models. Carried features,
+        the default of whole layers, cost nothing; learnt ones an evaluation of the loss for every state and layer.
+        Raises `ValueError` that names the argument.
+
+        >>> print(trajectory.effects())
+        """
+        last = self._index(layer) + 1
+        return effects_of(self.source, self.network.layers[:last], self.fits[:last])
+
+    def _index(self, layer: int) -> int:
         count = len(self.fits)
         if isinstance(layer, bool) or not isinstance(layer, int | np.integer) or not -count <= layer < count:
             raise ValueError(f"layer: expected a number from {-count} to {count - 1}, got {layer!r}.")
-        index = int(layer) % count
-        source = self.models[index - 1] if index else self.source
-        return pushforward(source, self.network.layers[index], readout, resolution)
+        return int(layer) % count
 
     def __str__(self) -> str:
         lines = [f"{'layer':>5}  {'neurons':>7}  what was found"]
