@@ -104,14 +104,14 @@ class _State(NamedTuple):
     """A state of a feature of the source, and the values of all of its states."""
 
     feature: int
-    index: int
+    number: int
     values: np.ndarray
 
     def of(self, model: FeatureModel) -> FeatureModel:
         """A model that carries the source's features, given this one; its states may have been split, and sorted."""
         if model.prior.atoms.shape[1] == self.values.size:
-            return model.given({self.feature: self.index})
-        same = model.prior.atoms[self.feature] == self.values[self.index]
+            return model.given({self.feature: self.number})
+        same = model.prior.atoms[self.feature] == self.values[self.number]
         kept = jnp.ones(model.prior.atoms.shape, bool).at[self.feature].set(same)
         return eqx.tree_at(lambda one: one.prior, model, model.prior.among(kept))
 

@@ -9,6 +9,7 @@ from jax.sharding import Mesh
 
 from ._check import is_concrete, require_flag, require_instance
 from ._jit import compiled, exact_products
+from ._repr import short_repr
 from .accuracy import warns
 from .certify.loss import certificate, check_certificate
 from .certify.terms import TERMS
@@ -27,6 +28,8 @@ from .types import Array, Float, Scalar
 
 class ErrorBounds(eqx.Module):
     """How far each term of an `Elbo` may be from the exact one: proved, but for roundings taken to be independent."""
+
+    __repr__ = short_repr
 
     R1: Scalar
     R2: Scalar
@@ -69,6 +72,8 @@ class Elbo(eqx.Module):
     `bounds`, which `elbo(..., certify=True)` computes, are no estimates: the exact value of every term is within
     `bounds.<term>` of it, the exact loss within `error_bound`.
     """
+
+    __repr__ = short_repr
 
     R1: Scalar
     R2: Scalar

@@ -14,6 +14,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from ._check import require_instance, require_precision
+from ._repr import short_repr
 from ._sharding import check_mesh
 from .accuracy import warns
 from .effects import Effects, effects_of
@@ -47,6 +48,8 @@ class Trajectory:
         sampled: for every layer how far its model is from samples pushed through the true network; None without any.
             What a fit says of its loss is the engine's error alone; here is what models of models lose on the way, too.
     """
+
+    __repr__ = short_repr
 
     source: FeatureModel
     network: Network

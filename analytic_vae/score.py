@@ -17,6 +17,7 @@ from ._check import (
     require_shape,
 )
 from ._jit import compiled, exact_products
+from ._repr import short_repr
 from .model.carried_encoder import CarriedEncoder
 from .model.compatibility import check_atoms, check_noise
 from .model.encoder import AbstractEncoder, encode
@@ -36,6 +37,8 @@ class Score(eqx.Module):
         distortions: `[rows]`, `E |row - mean - B z|^2 / (2 sigma^2)`, whitened as in `Elbo`.
         R2: `1/2 log det(2 pi S)`, the same for all rows.
     """
+
+    __repr__ = short_repr
 
     losses: Float[Array, " rows"]
     rates: Float[Array, " rows"]
@@ -152,7 +155,8 @@ def _in_batches(model, encoder, rows, batch: int) -> Iterator[tuple[np.ndarray, 
     size = min(batch, count)
     for begin in range(0, count, size):
         part = tuple(jnp.asarray(_filled(array[begin : begin + size], size), model.mean.dtype) for array in rows)
-        yield tuple(np.asarray(found)[: count - begin] for found in _of_batch(model, encoder, part))
+        rates, distortions = (np.asarray(found)[: count - begin] for found in _of_batch(model, encoder, part))
+        yield rates, distortions
 
 
 def _filled(array, size: int):

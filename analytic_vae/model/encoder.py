@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from .._check import as_floating, as_input, in_single, require_finite, require_shape
+from .._repr import short_repr
 from ..types import Array, ArrayLike, Float, PRNGKeyArray, Scalar
 from .activation import ACTIVATIONS, Activation
 
@@ -29,6 +30,8 @@ class LogitRegularity(NamedTuple):
 
 class AbstractEncoder(eqx.Module):
     """`Q_j(z_j = a_jk | y_j)`, `y_j = C_j x2`, with `C_j = readout[j]: [t, n]`."""
+
+    __repr__ = short_repr
 
     readout: eqx.AbstractVar[Float[Array, "m t n"]]
     reads_atoms: ClassVar[bool] = True  # whether `log_masses` depends on the values of the atoms

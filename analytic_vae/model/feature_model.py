@@ -19,6 +19,7 @@ from .._check import (
     require_precision,
     require_shape,
 )
+from .._repr import short_repr
 from ..types import Array, ArrayLike, Float, PRNGKeyArray
 from .matrices import diagonal, lower_triangular, with_diagonal
 from .prior import Prior
@@ -43,6 +44,8 @@ class FeatureModel(eqx.Module):
     >>> model = FeatureModel(Prior.bernoulli([0.3, 0.3]), jnp.eye(2), 0.2)
     >>> mean, covariance = model.moments()
     """
+
+    __repr__ = short_repr
 
     prior: Prior
     decoder: Array

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._check import as_floating, is_concrete, require_finite, require_shape
+from .._repr import short_repr
 from ..types import Array, ArrayLike, Bool, Float
 
 
@@ -23,6 +24,8 @@ class Prior(eqx.Module):
     >>> Prior([[0.0, 1.0]], [[0.0, 0.0]]).mean
     Array([0.5], dtype=...)
     """
+
+    __repr__ = short_repr
 
     atoms: Float[Array, "m K"]
     logits: Float[Array, "m K"]
