@@ -7,6 +7,7 @@ from .accuracy import ACCURACY
 from .bounded_expectation import bounded_expectation
 from .certify.ball import Bounded
 from .closed_form import best_decoder, best_noise, best_prior, best_target, profiled_loss
+from .effects import Effects
 from .elbo import Elbo, ErrorBounds, elbo
 from .expectations import dense_moments, expectations
 from .fit import fit
@@ -31,6 +32,7 @@ from .moments.units import DenseMoments
 from .pushforward import linear_pushforward, pushforward
 from .resolve import Resolved, resolve
 from .samples import SampledErrors
+from .score import Score, score
 from .sparse_autoencoder import SparseAutoencoder, SparseLoss, sparse_loss
 from .spectral.resolution import Resolution
 
@@ -42,6 +44,7 @@ __all__ = [
     "CarriedEncoder",
     "DenseLayer",
     "DenseMoments",
+    "Effects",
     "Elbo",
     "ErrorBounds",
     "Expectations",
@@ -61,6 +64,7 @@ __all__ = [
     "Resolved",
     "RidgeLayer",
     "SampledErrors",
+    "Score",
     "SoftmaxEncoder",
     "SparseAutoencoder",
     "SparseLoss",
@@ -93,6 +97,7 @@ __all__ = [
     "save_encoder",
     "save_fit",
     "save_model",
+    "score",
     "source_from_data",
     "sparse_loss",
 ]

@@ -9,6 +9,7 @@ from jax.sharding import Mesh
 
 from ._check import is_concrete, require_flag, require_instance
 from ._jit import compiled, exact_products
+from ._repr import short_repr
 from .accuracy import warns
 from .certify.loss import certificate, check_certificate
 from .certify.terms import TERMS
@@ -27,6 +28,8 @@ from .types import Array, Float, Scalar
 
 class ErrorBounds(eqx.Module):
     """How far each term of an `Elbo` may be from the exact one: proved, but for roundings taken to be independent."""
+
+    __repr__ = short_repr
 
     R1: Scalar
     R2: Scalar
@@ -69,6 +72,8 @@ class Elbo(eqx.Module):
     `bounds`, which `elbo(..., certify=True)` computes, are no estimates: the exact value of every term is within
     `bounds.<term>` of it, the exact loss within `error_bound`.
     """
+
+    __repr__ = short_repr
 
     R1: Scalar
     R2: Scalar
@@ -232,4 +237,5 @@ def certified(
 
 
 def _cross_entropy(aggregate: Float[Array, "m K"], log_masses: Float[Array, "m K"]) -> Float[Array, " m"]:
-    return -jnp.sum(jnp.where(aggregate != 0, aggregate * log_masses, 0), axis=1)
+    occurs = aggregate != 0  # where it is not, log masses may be -inf, which has no place in a gradient either
+    return -jnp.sum(jnp.where(occurs, aggregate * jnp.where(occurs, log_masses, 0), 0), axis=1)

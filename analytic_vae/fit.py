@@ -15,6 +15,7 @@ from .fitting.carried import carried_fit
 from .fitting.centring import centred
 from .fitting.options import FitOptions
 from .fitting.problem import FitProblem, TooCoarse, compiled_elbo, require_variation
+from .fitting.progress import Teller, Watch, lets_through
 from .fitting.result import DOUBT, Fit
 from .fitting.starts import best_of_starts, finest, first_encoder
 from .model.carried_encoder import CarriedEncoder, learnt_part
@@ -24,7 +25,7 @@ from .model.feature_model import FeatureModel
 from .model.layer import AbstractLayer
 from .resolve import resolve
 from .spectral.resolution import Resolution
-from .types import ArrayLike, Log, PRNGKeyArray
+from .types import ArrayLike, Callback, Log, PRNGKeyArray
 
 FINEST = 96  # frequencies up to which a fit raises its resolution by itself
 
@@ -53,6 +54,7 @@ def fit(
     certify: bool = False,
     split: bool = False,
     log: Log | None = None,
+    callback: Callback | None = None,
     key: PRNGKeyArray | None = None,
     mesh: Mesh | None = None,
 ) -> Fit:
@@ -102,11 +104,17 @@ def fit(
             States then stand in another order, the likeliest first. Of the source, neighbours of equal atoms and masses
             in every feature (the 2nd and 3rd, 4th and 5th, ...) are taken for sub-states of one.
         log: called with lines of progress (`print`, say): what begins, and steps about once a second.
+        callback: called after every step as `callback(step, numbers)`, for wandb, TensorBoard, MLflow or your own
+            record: `step` is 1, 2, 3, ... over all starts and resolutions of this call, `numbers` a dictionary of
+            Python's numbers: `loss`, `rate`, `distortion` in nats, `gradient_norm` (of L-BFGS in its coordinates, of
+            optax in the parameters), `seconds` since the call, `start` (0, 1, ...) and `frequencies`. L-BFGS tells of
+            the best so far on the boxes at hand, optax of ten steps at a time; carried features alone are one step.
+            What it raises, be it `KeyboardInterrupt` or `StopIteration`, passes through and ends the fit.
         key: for the perturbations and random encoders; `jax.random.key(0)` if not given.
         mesh: devices to share the work among, as in `elbo`.
 
     Returns a `Fit`. Raises `ValueError` or `TypeError` that names the argument, or `MemoryError`, before anything
-    expensive starts. A keyboard interrupt passes through.
+    expensive starts. A keyboard interrupt, and what `log` or `callback` raises, passes through.
 
     Source: sections 2 and 3 of "Analytically Learning Variational Auto-Encoders"; the profiled loss and its coordinates
     are our own.
@@ -133,11 +141,12 @@ def fit(
         split=split,
         key=key,
     )
-    return fitted(source, layer, options, log, mesh)
+    return fitted(source, layer, options, Teller(log, Watch(callback)), mesh)
 
 
+@lets_through
 def fitted(
-    source: FeatureModel, layer: AbstractLayer, options: FitOptions, log: Log | None = None, mesh: Mesh | None = None
+    source: FeatureModel, layer: AbstractLayer, options: FitOptions, say: Teller, mesh: Mesh | None = None
 ) -> Fit:
     """`fit` with its options as one value: what `learn` calls for every layer."""
     begun = time.perf_counter()
@@ -151,7 +160,6 @@ def fitted(
     if near is not None:
         target, encoder = near.shifted(options.target, options.encoder)
         source, layer, options = near.source, near.layer, replace(options, target=target, encoder=encoder)
-    say = log or (lambda line: None)
     problem = FitProblem.of(source, layer, options, mesh)
     result = _raised(problem, options, say)
     if options.certify:
@@ -162,7 +170,7 @@ def fitted(
     return replace(result, seconds=time.perf_counter() - begun)
 
 
-def _raised(problem: FitProblem, options: FitOptions, say: Log) -> Fit:
+def _raised(problem: FitProblem, options: FitOptions, say: Teller) -> Fit:
     """The fit at the first resolution at which it is not doubtful, or at the finest."""
     result = warm = None  # what was found so far; what to go on from
     while True:
@@ -192,7 +200,7 @@ def _raised(problem: FitProblem, options: FitOptions, say: Log) -> Fit:
         problem = problem.at(Resolution(2 * resolution.frequencies, resolution.nodes))
 
 
-def _at_one_resolution(problem: FitProblem, warm: Fit | None, options: FitOptions, say: Log) -> Fit:
+def _at_one_resolution(problem: FitProblem, warm: Fit | None, options: FitOptions, say: Teller) -> Fit:
     """The best of all starts at one resolution, or one start from where the fit `warm` ended."""
     begun = time.perf_counter()
     if options.carries_only:
@@ -230,7 +238,7 @@ def _movable(encoder) -> bool:
     return not isinstance(encoder, AbstractEncoder) or type(encoder).shifted is not AbstractEncoder.shifted
 
 
-def _certified(found: Fit, problem: FitProblem, say: Log) -> Fit:
+def _certified(found: Fit, problem: FitProblem, say: Teller) -> Fit:
     """The fit with bounds of its loss, at a finer resolution if they would say nothing at its own."""
     source, layer, target, encoder = problem.source, problem.layer, found.target, found.encoder
 

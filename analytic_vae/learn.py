@@ -14,11 +14,13 @@ import numpy as np
 from jax.sharding import Mesh
 
 from ._check import require_instance, require_precision
+from ._repr import short_repr
 from ._sharding import check_mesh
 from .accuracy import warns
+from .effects import Effects, effects_of
 from .fit import fitted
 from .fitting.options import FitOptions
-from .fitting.progress import kept_talking
+from .fitting.progress import Teller, Watch, kept_talking
 from .fitting.result import Fit, Stop
 from .io.checkpoint import load_fit, savable_parts, save_fit, save_model
 from .io.run_folder import run_folder
@@ -30,7 +32,7 @@ from .model.network import Network
 from .pushforward import linear_pushforward, pushforward
 from .samples import SampledErrors, SampledMoments, sampled_moments
 from .spectral.resolution import Resolution
-from .types import ArrayLike, Log
+from .types import ArrayLike, Callback, Log
 
 SAMPLES_KEY = 2**31 - 1  # folded into the key of a run for its samples: no start has this number
 
@@ -46,6 +48,8 @@ class Trajectory:
         sampled: for every layer how far its model is from samples pushed through the true network; None without any.
             What a fit says of its loss is the engine's error alone; here is what models of models lose on the way, too.
     """
+
+    __repr__ = short_repr
 
     source: FeatureModel
     network: Network
@@ -71,12 +75,27 @@ class Trajectory:
 
         >>> trajectory.law([[1.0, -1.0]]).tail(0.0)  # how often the first output is above the second
         """
+        index = self._index(layer)
+        source = self.models[index - 1] if index else self.source
+        return pushforward(source, self.network.layers[index], readout, resolution)
+
+    def effects(self, layer: int = -1) -> Effects:
+        """What each feature of the source does to a layer's outputs: `E[output | feature = state]`, `[m, K, n]`.
+
+        For the first layer exact, to the engine's accuracy; through later ones as good as the models. Carried features,
+        the default of whole layers, cost nothing; learnt ones an evaluation of the loss for every state and layer.
+        Raises `ValueError` that names the argument.
+
+        >>> print(trajectory.effects())
+        """
+        last = self._index(layer) + 1
+        return effects_of(self.source, self.network.layers[:last], self.fits[:last])
+
+    def _index(self, layer: int) -> int:
         count = len(self.fits)
         if isinstance(layer, bool) or not isinstance(layer, int | np.integer) or not -count <= layer < count:
             raise ValueError(f"layer: expected a number from {-count} to {count - 1}, got {layer!r}.")
-        index = int(layer) % count
-        source = self.models[index - 1] if index else self.source
-        return pushforward(source, self.network.layers[index], readout, resolution)
+        return int(layer) % count
 
     def __str__(self) -> str:
         lines = [f"{'layer':>5}  {'neurons':>7}  what was found"]
@@ -95,6 +114,7 @@ def learn(
     *,
     folder: str | os.PathLike[str] | None = None,
     log: Log | None = None,
+    callback: Callback | None = None,
     mesh: Mesh | None = None,
     samples: int = 100_000,
     **options: Any,
@@ -112,6 +132,10 @@ def learn(
             options, the run continues after its last whole layer and ends in the same numbers to the last bit.
         log: called with lines of progress (`print`, say); where one thing takes longer (compilations do), every five
             seconds from another thread, with the line of before and for how long that has been.
+        callback: called after every step as `callback(step, numbers)`, as in `fit`; `step` counts on from layer to
+            layer, `numbers` holds `layer` (from 0), too. There are no steps of linear layers, nor of those read from
+            the folder: of a run that is continued the first step is 1 again. What it raises passes through; the layers
+            before are in the folder, and nothing there depends on the callback.
         mesh: devices to share the work among, as in `elbo`. A run may be continued on others; its numbers then differ
             in rounding.
         samples: how many samples of the source to push through the network, to say how far the model of every layer is
@@ -134,6 +158,7 @@ def learn(
     if source.neurons != network.inputs:
         raise ValueError(f"source: expected {network.inputs} neurons, the inputs of network, got {source.neurons}.")
     _check_samples(samples)
+    watch = Watch(callback)
     asked = FitOptions.of(options)
     for layer in network.layers:
         if layer.units:
@@ -143,7 +168,7 @@ def learn(
         _require_savable(asked.encoder)  # better refused now than after it is learnt
     with nullcontext() if folder is None else run_folder(Path(folder), source, network, vars(asked)) as checkpoints:
         moments = _sampled(source, network, samples, asked.random_key, log)
-        learning = _Learning(asked, mesh, log, checkpoints)
+        learning = _Learning(asked, mesh, log, watch, checkpoints)
         fits, errors = _learn_layers(source, network, learning, moments)
     return Trajectory(source, network, tuple(fits), tuple(errors) if samples else None)
 
@@ -163,6 +188,7 @@ class _Learning(NamedTuple):
     options: FitOptions
     mesh: Mesh | None
     log: Log | None
+    watch: Watch
     checkpoints: Path | None
 
 
@@ -181,7 +207,7 @@ def _learn_layers(
         else:
             model = fits[-1].target if fits else source
             with kept_talking(None if log is None else say) as talk:
-                found, where = _learn_layer(model, layer, talk, learning), ""
+                found, where = _learn_layer(model, layer, Teller(talk, learning.watch, layer=index), learning), ""
             if path is not None:
                 save_fit(path, found)
         fits.append(found)
@@ -209,7 +235,7 @@ def _read_layer(path: Path, layer) -> Fit:
     return found
 
 
-def _learn_layer(model: FeatureModel, layer: AbstractLayer, say: Log, learning: _Learning) -> Fit:
+def _learn_layer(model: FeatureModel, layer: AbstractLayer, say: Teller, learning: _Learning) -> Fit:
     if layer.units:
         return fitted(model, layer, learning.options, say, learning.mesh)
     begun = time.perf_counter()

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from ._repr import short_repr
 from ._warning import AccuracyWarning
 from .spectral.resolution import MOST_FREQUENCIES, Resolution
 from .types import Log
@@ -29,6 +30,8 @@ class Resolved:
         reason: one sentence on why it ended there.
         seconds: wall time, compilation included.
     """
+
+    __repr__ = short_repr
 
     result: Any
     resolution: Resolution

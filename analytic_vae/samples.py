@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ._jit import compiled, exact_products
+from ._repr import short_repr
 from .model.feature_model import FeatureModel
 from .model.network import Network
 from .types import Array, PRNGKeyArray
@@ -102,6 +103,8 @@ class SampledErrors:
             of the layer's mean spread).
         correlations: over all pairs of neurons, of each law's own spreads (at least as much); None for a single neuron.
     """
+
+    __repr__ = short_repr
 
     samples: int
     means: Typical

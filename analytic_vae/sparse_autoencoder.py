@@ -17,6 +17,7 @@ from ._check import (
     require_shape,
 )
 from ._jit import compiled, exact_products
+from ._repr import short_repr
 from ._sharding import sharded_map
 from .accuracy import warns
 from .laws.image import Image
@@ -59,6 +60,8 @@ class SparseAutoencoder(eqx.Module):
     Raises `ValueError` that names the argument if a shape does not fit, a number is not finite, or a threshold is
     negative.
     """
+
+    __repr__ = short_repr
 
     readout: Float[Array, "m t n"]
     offset: Float[Array, "m t"]
@@ -121,6 +124,8 @@ class SparseLoss(eqx.Module):
         accuracy: an estimate of how far they may be off: the reconstruction relative to itself, `l1` relative to
             `|C_j|` times the spread of f, `l0` as it is.
     """
+
+    __repr__ = short_repr
 
     reconstruction: Scalar
     l1: Float[Array, " m"]

@@ -26,9 +26,32 @@
 """
 
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
-from jaxtyping import Array, ArrayLike, Bool, Complex, Float, PRNGKeyArray, PyTree
+import jax
+import jaxtyping
+from jaxtyping import Array, Bool, Complex, Float, PyTree
+
+if TYPE_CHECKING:
+    from jaxtyping import ArrayLike, PRNGKeyArray
+else:  # under their names: in `help` and in error messages their unions would fill pages
+
+    class _ArrayLike(type):
+        def __instancecheck__(cls, value) -> bool:
+            return isinstance(value, jaxtyping.ArrayLike)
+
+    class ArrayLike(metaclass=_ArrayLike):
+        """An array of JAX or NumPy, or a number; nested sequences of these are taken, too."""
+
+    class _Key(type):
+        def __instancecheck__(cls, value) -> bool:
+            if not isinstance(value, jax.Array):
+                return False
+            return jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key) or value.dtype == "uint32"
+
+    class PRNGKeyArray(metaclass=_Key):
+        """A key of `jax.random`, typed or of the older kind."""
+
 
 __all__ = ["Array", "ArrayLike", "Bool", "Complex", "Float", "Function", "PRNGKeyArray", "PyTree", "Scalar"]
 
@@ -37,3 +60,5 @@ Scalar: TypeAlias = Float[Array, ""]
 Function: TypeAlias = Callable[[Array], Array]
 
 Log = Callable[[str], None]
+
+Callback = Callable[[int, dict[str, int | float]], None]

@@ -14,9 +14,10 @@ BOUNDS = HOUSE.parent / "docs" / "bounds.md"
 FILES = sorted(HOUSE.rglob("*.py"))
 # From the ground up: a room imports from those before it alone.
 ROOMS = [
-    "types", "_check", "_warning", "model", "_jit", "_sharding", "accuracy", "samples", "spectral", "resolve",
-    "moments", "laws", "certify", "expectations", "elbo", "bounded_expectation", "pushforward", "sparse_autoencoder",
-    "closed_form", "fitting", "fit", "io", "learn", "cli", "__init__", "__main__",
+    "types", "_check", "_repr", "_warning", "plots", "model", "_jit", "_sharding", "accuracy", "samples", "spectral",
+    "resolve", "moments", "laws", "certify", "expectations", "elbo", "bounded_expectation", "pushforward",
+    "sparse_autoencoder", "score", "closed_form", "fitting", "fit", "effects", "io", "learn", "cli", "__init__",
+    "__main__",
 ]  # fmt: skip
 FLOORS, LINES, CODE, PARAMETERS, ENTRIES = 13, 350, 50, 7, 30
 

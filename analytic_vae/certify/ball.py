@@ -7,6 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
+from .._repr import short_repr
 from ..types import Array
 
 HALF = math.sqrt(0.5)  # of a standard deviation: half of the variance
@@ -25,6 +26,8 @@ class Bounded(eqx.Module):
 
     All is meant to be a proof but for roundings, which are taken to be independent (B2). The bound has no gradient.
     """
+
+    __repr__ = short_repr
 
     value: Array
     error_bound: Array

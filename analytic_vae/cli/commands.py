@@ -21,16 +21,17 @@ from .._jit import keep_compiled
 from ..closed_form import NOISES
 from ..fitting.options import KINDS
 from ..fitting.progress import kept_talking
-from ..io.arrays import read_arrays
 from ..io.checkpoint import load_fit
 from ..io.network_files import load_network
-from ..io.source_files import load_source
-from ..learn import learn
+from ..io.source_files import load_source, read_source
+from ..learn import Trajectory, learn
+from ..model.columns import columns_of, said_of_columns
 from ..model.feature_model import FeatureModel
 from ..model.from_data import source_from_data
 from ..model.network import Network, from_weights
 from ..spectral.resolution import Resolution
 from .digits import digits_data, train_classifier
+from .progress_bar import progress
 from .report import compare, laws_of_outputs, markdown, save_report
 
 CHECKED = 100_000  # samples for the lines of progress; the report takes all
@@ -73,7 +74,9 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument(
         "--order", nargs="+", metavar="NAME", help="weights of --network as applied, if numbers do not say"
     )
-    one.add_argument("--source", type=Path, help="a FeatureModel (.npz) or data [samples, n] (.npz, key 'data')")
+    one.add_argument("--source", type=Path, help="a FeatureModel (.npz) or data (.npz, key 'data'; .npy; .csv)")
+    one.add_argument("--label", metavar="COLUMN", help="of a .csv --source: a column that is no part of the data")
+    one.add_argument("--delimiter", help="of a .csv --source: what separates its fields, if it is not found")
     one.add_argument("--features", type=int, help="independent components to find in data; at most 16 if not given")
     one.add_argument("--atoms", type=int, default=12, help="atoms of each component found in data")
     one.add_argument("--layers", default="dense", choices=("dense", "ridge"), help="whole layers, or unit by unit")
@@ -126,24 +129,7 @@ def _learn(options: argparse.Namespace) -> int:
         source, network, data, about = _inputs(options)
     for line in about:
         _say(line)
-    trajectory = learn(
-        source,
-        network,
-        folder=options.folder,
-        log=_say,
-        noise=options.noise,
-        encoder=options.encoder,
-        statistics=options.statistics,
-        steps=options.steps,
-        tolerance=options.tolerance,
-        floor=1e-8,
-        resolution=resolution,
-        certify=options.certify,
-        split=options.split,
-        key=jax.random.key(options.seed),
-        mesh=mesh,
-        samples=min(options.samples, CHECKED),
-    )
+    trajectory = _learnt(source, network, options, resolution, mesh)
     with kept_talking(_say) as say:
         say(f"comparing with {options.samples} samples of the source pushed through the network")
         report = compare(trajectory, samples=options.samples, data=data, key=jax.random.key(options.seed + 1))
@@ -156,6 +142,30 @@ def _learn(options: argparse.Namespace) -> int:
     print(markdown(report))
     _say(f"{report['seconds']:.0f} s in all; written: {', '.join(str(file) for file in files)}")
     return 0
+
+
+def _learnt(source: FeatureModel, network: Network, options: argparse.Namespace, resolution, mesh) -> Trajectory:
+    """The network learnt as the options say, with lines and, on a terminal, a bar of progress."""
+    with progress(len(network.layers)) as shown:
+        return learn(
+            source,
+            network,
+            folder=options.folder,
+            log=shown.log,
+            callback=shown.callback,
+            noise=options.noise,
+            encoder=options.encoder,
+            statistics=options.statistics,
+            steps=options.steps,
+            tolerance=options.tolerance,
+            floor=1e-8,
+            resolution=resolution,
+            certify=options.certify,
+            split=options.split,
+            key=jax.random.key(options.seed),
+            mesh=mesh,
+            samples=min(options.samples, CHECKED),
+        )
 
 
 def _mesh(devices: int) -> Mesh | None:
@@ -196,6 +206,9 @@ def _inputs(options: argparse.Namespace) -> tuple[FeatureModel, Network, Any, li
     """Source, network, real inputs if any, and sentences that say what they are."""
     if options.source is not None and options.network is None:
         raise ValueError("--network: expected a file, since --source is not the digits; got none.")
+    for name in ("label", "delimiter"):
+        if getattr(options, name) is not None and options.source is None:
+            raise ValueError(f"--{name}: expected a .csv file by --source, got none.")
     if options.order is not None and options.network is None:
         raise ValueError("--network: expected a file, whose weights --order names; got none.")
     about, data, labels = [], None, None
@@ -206,13 +219,13 @@ def _inputs(options: argparse.Namespace) -> tuple[FeatureModel, Network, Any, li
     )
     if options.source is not None:
         found = {"noise": options.noise, "atoms": options.atoms, "seed": options.seed}
-        arrays = read_arrays(options.source)
-        is_data = "data" in arrays
-        features = options.features
-        if is_data and features is None and arrays["data"].ndim == 2:
-            features = min(COMPONENTS, arrays["data"].shape[1])
-        source = load_source(options.source, features, **found) if is_data else load_source(options.source)
-        data = np.asarray(arrays["data"], float) if is_data else None
+        read = read_source(options.source, label=options.label, delimiter=options.delimiter)
+        if isinstance(read, dict):
+            source = load_source(options.source)
+        else:
+            data, names = columns_of(read)
+            source = source_from_data(read, options.features or min(COMPONENTS, data.shape[1]), **found)
+            about += [f"Of the data: {one}." for one in said_of_columns(data, names)]
         about.append(f"Source: {options.source}, {source.neurons} neurons, {source.features} features.")
     else:
         data, labels = digits_data()

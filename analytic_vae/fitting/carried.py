@@ -13,14 +13,15 @@ from ..elbo import elbo_of
 from ..model.carried_encoder import CarriedEncoder
 from ..model.conditioning import clusters_of
 from ..model.feature_model import FeatureModel
-from ..types import Array, Float, Log
+from ..types import Array, Float
 from .options import FitOptions
 from .problem import FitProblem, compiled_elbo, require_variation
+from .progress import Teller
 from .result import Fit, Stop
 from .splitting import merged, merged_moments, states_of, with_substates
 
 
-def carried_fit(problem: FitProblem, options: FitOptions, say: Log) -> Fit:
+def carried_fit(problem: FitProblem, options: FitOptions, say: Teller) -> Fit:
     """Carried features alone: all in closed form.
 
     The estimate of the error is how far the loss of the target moves at 1.5 times the frequencies.
@@ -34,6 +35,9 @@ def carried_fit(problem: FitProblem, options: FitOptions, say: Log) -> Fit:
     target, least, elbo, output = _closed_form(problem, encoder)
     require_variation(*output)
     _require_noise(target, output[1], options.floor)
+    if say.counts:
+        terms = {"loss": elbo.loss, "rate": elbo.rate, "distortion": elbo.distortion}
+        say.numbers(**terms, gradient_norm=0.0, start=0, frequencies=problem.resolution.frequencies)
     error = None
     if options.check:
         finer = merging(whole.finer().with_moments(say))

@@ -72,6 +72,7 @@ class _Descent:
         self.history: list[float] = []
         self.least, self.best = np.inf, (encoder, None, None)
         self.judged = self.least, self.best  # the best one of those on new boxes
+        self.gradient = np.zeros(0)  # at the best
         self.rejected, self.believable = 0, np.inf
         self.idle = 0  # rounds in a row that found nothing that lasts
         # Of a round: steps before it, and the moment error and accuracy that it may have.
@@ -126,7 +127,7 @@ class _Descent:
             self.limit = min(self.believable, max(OUTGROWN, 2 * moment_error))
             self.accuracy_limit = max(DOUBTFUL, 2 * accuracy)
         if loss < self.least:
-            self.least, self.best = loss, found
+            self.least, self.best, self.gradient = loss, found, gradient
         return loss, gradient
 
     def _boxes(self, encoder: AbstractEncoder) -> Plan:
@@ -136,6 +137,9 @@ class _Descent:
     def _after_step(self, _) -> None:
         self.history.append(self.least)
         self.say(len(self.history), self.least)
+        if self.say.counts:
+            elbo, norm = self.best[1], np.linalg.norm(self.gradient)
+            self.say.numbers(loss=self.least, rate=elbo.rate, distortion=elbo.distortion, gradient_norm=norm)
         recent = self.history[self.begun :]
         if len(recent) > 10 and recent[-11] - recent[-1] < self.options.tolerance:
             raise _Enough

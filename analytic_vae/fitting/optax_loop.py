@@ -56,15 +56,19 @@ def whole_loss(problem: FitProblem, encoder: AbstractEncoder, options: FitOption
     optimizer, atoms = options.optimizer, problem.atoms
     parameters, static = eqx.partition((encoder, FreeTarget.of(target)), eqx.is_inexact_array)
     one, none = jnp.ones((), atoms.dtype), jnp.zeros((), int)
-    walk = Walk(parameters, optimizer.init(parameters), parameters, one * jnp.nan, one, none, one * jnp.inf)
+    unknown = Terms(*[one * jnp.nan] * len(Terms._fields))
+    walk = Walk(parameters, optimizer.init(parameters), parameters, unknown, one, none, one * jnp.inf)
     best, elbo = (np.inf, encoder, target), None
     history: list[float] = []
     stop = Stop.STEPS
     while len(history) < options.steps:
         before, length, rejected = best[0], min(CHUNK, options.steps - len(history)), int(walk.rejected)
-        walk, least, values = _advance(walk, static, problem, optimizer, length)
-        history.extend(np.asarray(values, float))
+        walk, least, steps = _advance(walk, static, problem, optimizer, length)
+        history.extend(np.asarray(steps.loss, float))
         say(len(history), history[-1])
+        if say.counts:
+            for one in zip(*map(np.asarray, steps), strict=True):
+                say.numbers(**Terms(*one)._asdict())
         if int(walk.rejected) - rejected == length:
             stop = Stop.NOT_FINITE
             break
@@ -81,8 +85,17 @@ def whole_loss(problem: FitProblem, encoder: AbstractEncoder, options: FitOption
     return StartResult(best[1], elbo, best[2], np.array(history), stop, int(walk.rejected))
 
 
+class Terms(NamedTuple):
+    """What is known of the loss where an optax optimiser is, in nats."""
+
+    loss: Array
+    rate: Array
+    distortion: Array
+    gradient_norm: Array
+
+
 class Walk(NamedTuple):
-    """Where an optax optimiser is: the parameters that it tries, and the last ones with a finite loss, `value`.
+    """Where an optax optimiser is: the parameters that it tries, the last ones with a finite loss, and its `terms`.
 
     A trial whose loss or gradient is not finite, or whose loss is not to be believed (a moment error above `limit`), is
     rejected: the optimiser goes on from the last ones, with steps half as long, `scale` times what it says.
@@ -91,13 +104,14 @@ class Walk(NamedTuple):
     trial: PyTree
     state: PyTree
     safe: PyTree
-    value: Array
+    terms: Terms
     scale: Array
     rejected: Array
     limit: Array
 
-    def after(self, value, gradient, moment_error, optimizer, loss) -> "Walk":
-        """The walk after a look at loss, gradient and moment error of the trial."""
+    def after(self, terms, gradient, moment_error, optimizer, loss) -> "Walk":
+        """The walk after a look at the terms of the loss, its gradient and the moment error of the trial."""
+        value = terms.loss
         finite = jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves((value, gradient))])
         good = jnp.all(finite) & believed(moment_error, self.limit)
         updates, state = optimizer.update(gradient, self.state, self.trial, value=value, grad=gradient, value_fn=loss)
@@ -111,14 +125,14 @@ class Walk(NamedTuple):
         scale = jnp.where(good, jnp.minimum(1.1 * self.scale, 1), self.scale / 2)
         return Walk(
             choose(ahead, self.safe), choose(state, self.state), choose(self.trial, self.safe),
-            jnp.where(good, value, self.value), scale, self.rejected + ~good,
+            choose(terms, self.terms), scale, self.rejected + ~good,
             jnp.where(good, jnp.minimum(self.limit, moment_error_limit(moment_error)), self.limit),
         )  # fmt: skip
 
 
 @compiled
 def _advance(walk: Walk, static, problem: FitProblem, optimizer, length: int):
-    """Some steps of an optax optimiser: where it is then, the parameters of the least loss, and all losses."""
+    """Some steps of an optax optimiser: where it is then, the parameters of the least loss, all steps' terms."""
     optimizer = optax.with_extra_args_support(optimizer)
     learnt = learnt_part(eqx.combine(walk.safe, static)[0])
     boxes = compiled_plan(problem.source, problem.layer, learnt, problem.resolution)
@@ -126,18 +140,21 @@ def _advance(walk: Walk, static, problem: FitProblem, optimizer, length: int):
     def judged(p):
         encoder, target = eqx.combine(p, static)
         found = elbo_of(problem.expected(encoder, plan=boxes), target.model(problem.atoms))
-        return found.loss, found.moment_error
+        return found.loss, found
 
     loss = lambda p: judged(p)[0]  # noqa: E731
 
     def step(carry, _):
         walk, least_loss, least = carry
-        (value, moment_error), gradient = jax.value_and_grad(judged, has_aux=True)(walk.trial)
+        (value, found), gradient = jax.value_and_grad(judged, has_aux=True)(walk.trial)
+        moment_error = found.moment_error
         better = (value < least_loss) & jnp.isfinite(value) & believed(moment_error, walk.limit)
         least = jax.tree.map(lambda new, old: jnp.where(better, new, old), walk.trial, least)
-        walk = walk.after(value, gradient, moment_error, optimizer, loss)
-        return (walk, jnp.where(better, value, least_loss), least), walk.value
+        norm = jnp.sqrt(sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(gradient)))
+        terms = Terms(value, found.rate, found.distortion, norm)
+        walk = walk.after(terms, gradient, moment_error, optimizer, loss)
+        return (walk, jnp.where(better, value, least_loss), least), walk.terms
 
     begin = walk, jnp.asarray(np.inf, problem.atoms.dtype), walk.safe
-    (walk, _, least), values = jax.lax.scan(step, begin, length=length)
-    return walk, least, values
+    (walk, _, least), steps = jax.lax.scan(step, begin, length=length)
+    return walk, least, steps

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from .._repr import short_repr
 from ..elbo import Elbo
 from ..model.encoder import AbstractEncoder
 from ..model.feature_model import FeatureModel
@@ -68,6 +69,8 @@ class Fit:
         least_remainder: with carried features alone, the smallest eigenvalue of the noise covariance before what
             rounding and the resolution leave below the floor is raised to it, and before a split; else None.
     """
+
+    __repr__ = short_repr
 
     target: FeatureModel
     encoder: AbstractEncoder | None

@@ -10,7 +10,7 @@ from .._check import as_floating, require_finite, require_shape
 from ..model.carried_encoder import CarriedEncoder
 from ..model.compatibility import check_encoder, check_vectors
 from ..model.encoder import AbstractEncoder
-from ..types import Array, Log
+from ..types import Array
 from .awake import awakened, perturbed
 from .encoder_kinds import initial_encoder
 from .extra import extra_features
@@ -19,7 +19,7 @@ from .lbfgs import profiled_lbfgs
 from .optax_loop import whole_loss
 from .options import EXTRA, FitOptions
 from .problem import FitProblem, TooCoarse, compiled_elbo, require_variation
-from .progress import Progress
+from .progress import Progress, Teller
 from .result import StartResult
 
 SCALES = (1.0, 0.1, 0.5, 0.25)  # of the perturbations, in turn, from the second on
@@ -33,7 +33,7 @@ class Best(NamedTuple):
     losses: np.ndarray
 
 
-def best_of_starts(problem: FitProblem, first: AbstractEncoder, options: FitOptions, say: Log) -> Best:
+def best_of_starts(problem: FitProblem, first: AbstractEncoder, options: FitOptions, say: Teller) -> Best:
     """The best of as many starts as the options ask for.
 
     A start may have found an error of a coarse loss instead of a model: with `check` the loss at 1.5 times the
@@ -48,7 +48,7 @@ def best_of_starts(problem: FitProblem, first: AbstractEncoder, options: FitOpti
         begin = first if start == 0 else perturbed(first, SCALES[start % len(SCALES)], key=key)
         prefix = f"start {start + 1} of {options.starts}, " if options.starts > 1 else ""
         try:
-            found = descend(problem, begin, options, Progress(say, prefix))
+            found = descend(problem, begin, options, Progress(say, prefix, start, problem.resolution.frequencies))
         except TooCoarse:
             if start == 0:
                 raise
@@ -64,7 +64,7 @@ def best_of_starts(problem: FitProblem, first: AbstractEncoder, options: FitOpti
     return Best(best, least, np.array(losses))
 
 
-def first_encoder(problem: FitProblem, options: FitOptions, say: Log) -> tuple[AbstractEncoder, FitProblem]:
+def first_encoder(problem: FitProblem, options: FitOptions, say: Teller) -> tuple[AbstractEncoder, FitProblem]:
     """Where the first start begins, and the problem with the atoms that it speaks of.
 
     Checked before: that the finest grids fit into the memory.
@@ -87,7 +87,7 @@ def finest(problem: FitProblem, options: FitOptions) -> FitProblem:
     return problem.finer() if options.check else problem
 
 
-def _both(problem: FitProblem, options: FitOptions, say: Log) -> tuple[AbstractEncoder, Array]:
+def _both(problem: FitProblem, options: FitOptions, say: Teller) -> tuple[AbstractEncoder, Array]:
     m, K = problem.source.prior.atoms.shape
     count = EXTRA if options.features is None else options.features
     finest(problem, options).require_memory((1, m + count, K))
@@ -105,7 +105,7 @@ def _with_given_extra(
     return encoder, atoms
 
 
-def _learnt(problem: FitProblem, options: FitOptions, say: Log) -> tuple[AbstractEncoder, Array]:
+def _learnt(problem: FitProblem, options: FitOptions, say: Teller) -> tuple[AbstractEncoder, Array]:
     """Learnt features alone: an encoder of a kind, or a user's own."""
     atoms, count = _wanted_atoms(problem, options)
     K = problem.source.prior.atoms.shape[1] if atoms is None else atoms.shape[1]

@@ -60,17 +60,35 @@ def read_arrays(path: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES) -> 
     Raises `FileNotFoundError` if there is no such file, and `ValueError` if it is a directory, has another suffix, is
     damaged or cut short, holds Python objects, or declares more than `max_bytes`.
     """
-    path = Path(path)
     readers = {".npz": _read_npz, ".safetensors": _read_safetensors}
+    path = require_file(path, tuple(readers))
+    return readers[path.suffix.lower()](path, max_bytes)
+
+
+def read_npy(path: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES) -> np.ndarray:
+    """The array of an `.npy` file, whose size is read first; raised is what `read_arrays` raises."""
+    path = require_file(path, (".npy",))
+    try:
+        with path.open("rb") as stream:
+            _require_fits(_declared_of(stream, path.name), max_bytes)
+            stream.seek(0)
+            return _whole_array(stream, path.name)
+    except _DAMAGE as error:
+        raise ValueError(f"path: cannot read {path} as a whole .npy file: {error}") from error
+
+
+def require_file(path: str | os.PathLike[str], suffixes: tuple[str, ...]) -> Path:
+    """The path of a file that can be read and has one of these suffixes; raises an error that names `path` else."""
+    path = Path(path)
     if path.is_dir():
         raise ValueError(f"path: expected a file, got the directory {path}.")
-    if path.suffix.lower() not in readers:
-        raise ValueError(f"path: expected a name that ends in .npz or .safetensors, got {path}.")
+    if path.suffix.lower() not in suffixes:
+        raise ValueError(f"path: expected a name that ends in {' or '.join(suffixes)}, got {path}.")
     if not path.is_file():
         raise FileNotFoundError(f"path: expected a file, found none at {path}.")
     with path.open("rb") as stream:  # a file that may not be read is said to be so, not to be damaged
         stream.read(1)
-    return readers[path.suffix.lower()](path, max_bytes)
+    return path
 
 
 def _require_fits(declared: int, max_bytes: int) -> None:
@@ -100,11 +118,15 @@ def _read_npz(path: Path, max_bytes: int) -> dict[str, np.ndarray]:
 
 def _declared_bytes(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> int:
     with archive.open(member) as stream:
-        shape, dtype = _read_header(stream)
+        return _declared_of(stream, member.filename)
+
+
+def _declared_of(stream: IO[bytes], name: str) -> int:
+    shape, dtype = _read_header(stream)
     if dtype.hasobject:
-        raise ValueError(f"array {member.filename}: expected numbers, got Python objects, which are never unpickled.")
+        raise ValueError(f"array {name}: expected numbers, got Python objects, which are never unpickled.")
     if any(length < 0 for length in shape):
-        raise ValueError(f"array {member.filename}: expected lengths of zero or more, got shape {shape}.")
+        raise ValueError(f"array {name}: expected lengths of zero or more, got shape {shape}.")
     return math.prod(shape) * (4 if dtype == _NPY_BFLOAT16 else dtype.itemsize)
 
 
@@ -118,10 +140,14 @@ def _read_header(stream: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
 
 def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
     with archive.open(member) as stream:
-        array = np.lib.format.read_array(stream, allow_pickle=False)
-        if stream.read(1):  # also reads on to the checksum
-            raise ValueError(f"array {member.filename}: expected {array.nbytes} bytes of data, got more.")
-        return array.view(jnp.bfloat16).astype(np.float32) if array.dtype == _NPY_BFLOAT16 else array
+        return _whole_array(stream, member.filename)
+
+
+def _whole_array(stream: IO[bytes], name: str) -> np.ndarray:
+    array = np.lib.format.read_array(stream, allow_pickle=False)
+    if stream.read(1):  # also reads on to the checksum
+        raise ValueError(f"array {name}: expected {array.nbytes} bytes of data, got more.")
+    return array.view(jnp.bfloat16).astype(np.float32) if array.dtype == _NPY_BFLOAT16 else array
 
 
 def _read_safetensors(path: Path, max_bytes: int) -> dict[str, np.ndarray]:

@@ -10,6 +10,7 @@ import numpy as np
 
 from .._check import as_dtype, is_concrete, require_count, require_finite
 from .._jit import compiled, exact_products
+from .._repr import short_repr
 from ..types import Array, ArrayLike, Float, Scalar
 from .image import Image
 from .series import LawSeries
@@ -19,6 +20,8 @@ EDGE = 1e-6  # of a cell, and what rounding needs: how far the lowest edges of a
 
 class LawBounds(eqx.Module):
     """How far `mean: [D]` and `covariance: [D, D]` of a `Law` may be from the exact ones."""
+
+    __repr__ = short_repr
 
     mean: Float[Array, " D"]
     covariance: Float[Array, "D D"]
@@ -32,6 +35,8 @@ class LawGrid(eqx.Module):
 
     Source: Lemma 3.4 of "Analytically Learning Variational Auto-Encoders".
     """
+
+    __repr__ = short_repr
 
     nodes: Float[Array, "D points"]
     masses: Array
@@ -58,6 +63,8 @@ class Law(eqx.Module):
     these are functions of, so atoms and jumps cost nothing (`laws/image.py`). Others (three projections, two of a
     ridge layer) by the Fourier series of their density (`laws/series.py`): those must have one.
     """
+
+    __repr__ = short_repr
 
     mean: Float[Array, " D"]
     covariance: Float[Array, "D D"]

@@ -3,6 +3,7 @@
 - `prior.py`: independent discrete features: atoms and masses
 - `feature_model.py`: `mean + B z + noise`: the source and the target of a layer
 - `host.py`: the numbers of a model in NumPy, for decisions
+- `columns.py`: tables of data, and what is wrong with their columns
 - `from_data.py`: a feature model from data: FastICA and histograms
 - `conditioning.py`: a source as a mixture over the states that stand far apart
 - `activation.py`: activations and their kinks

@@ -38,6 +38,9 @@ class Activation(eqx.Module):
     >>> hinge = Activation(lambda b: jnp.clip(b, -1, 1), kinks=(-1.0, 1.0), name="hard tanh")
     """
 
+    def __repr__(self) -> str:
+        return f"Activation({self.name!r})"
+
     function: Callable[[Array], Array] = eqx.field(static=True)
     kinks: tuple[float, ...] = eqx.field(static=True)
     name: str = eqx.field(static=True)

@@ -38,6 +38,17 @@ class CarriedEncoder(AbstractEncoder):
         """That of the extra features."""
         return jnp.zeros((0, 1, 0)) if self.extra is None else self.extra.readout
 
+    def posterior(self, x, atoms=None):
+        """Refused: what carries features reads their states, which no vector shows; `extra.posterior` is of the others.
+
+        Raises `TypeError` always.
+        """
+        del x, atoms
+        raise TypeError(
+            "encoder: expected one that reads a vector, got a CarriedEncoder, which hands on the states of the "
+            "source's features; encoder.extra.posterior(x) is of the features that it learnt beside them, if any."
+        )
+
     def shifted(self, shift):
         return CarriedEncoder(self.carried, None if self.extra is None else self.extra.shifted(shift))
 

@@ -25,9 +25,14 @@ def check_layer(source, layer, target=None) -> None:
     require_precision(target=target)
     if target.neurons != layer.outputs:
         raise ValueError(f"target: expected {layer.outputs} neurons, the outputs of layer, got {target.neurons}.")
-    noise = target.noise if target.noise.ndim < 2 else jnp.diagonal(target.noise)
+    check_noise("target", target)
+
+
+def check_noise(name: str, model: FeatureModel) -> None:
+    """Raise an error that names the argument unless the model has a density."""
+    noise = model.noise if model.noise.ndim < 2 else jnp.diagonal(model.noise)
     if is_concrete(noise) and not np.all(np.asarray(noise) > 0):
-        raise ValueError("target: expected noise in every direction, got one without: its density would be infinite.")
+        raise ValueError(f"{name}: expected noise in every direction, got one without: its density would be infinite.")
 
 
 def check_encoder(layer, encoder, atoms, name: str = "atoms", source=None) -> None:
@@ -58,8 +63,12 @@ def check_encoder(layer, encoder, atoms, name: str = "atoms", source=None) -> No
         )
     if encoder.statistics_read > 2:
         raise ValueError(f"encoder: expected 1 or 2 statistics per feature, got {encoder.statistics_read}.")
-    if atoms is None:
-        return
+    if atoms is not None:
+        check_atoms(encoder, atoms, name)
+
+
+def check_atoms(encoder: AbstractEncoder, atoms, name: str) -> None:
+    """Raise an error that names the argument unless the atoms `[m2, K]` of `name` are as many as the encoder's."""
     if atoms.shape[0] != encoder.features:
         raise ValueError(f"{name}: expected {encoder.features} features, as many as encoder, got {atoms.shape[0]}.")
     points = jax.ShapeDtypeStruct((encoder.features, 1, encoder.statistics_read), atoms.dtype)

@@ -5,13 +5,14 @@ feature: it maps its statistics `y = C_j x2: [t]` and its atoms `[K]` to normali
 one place where it is mapped over features and points.
 """
 
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from .._check import as_floating, in_single, require_finite, require_shape
+from .._check import as_floating, as_input, in_single, require_finite, require_shape
+from .._repr import short_repr
 from ..types import Array, ArrayLike, Float, PRNGKeyArray, Scalar
 from .activation import ACTIVATIONS, Activation
 
@@ -30,7 +31,10 @@ class LogitRegularity(NamedTuple):
 class AbstractEncoder(eqx.Module):
     """`Q_j(z_j = a_jk | y_j)`, `y_j = C_j x2`, with `C_j = readout[j]: [t, n]`."""
 
+    __repr__ = short_repr
+
     readout: eqx.AbstractVar[Float[Array, "m t n"]]
+    reads_atoms: ClassVar[bool] = True  # whether `log_masses` depends on the values of the atoms
 
     @property
     def features(self) -> int:
@@ -45,6 +49,28 @@ class AbstractEncoder(eqx.Module):
     def log_masses(self, y: Float[Array, " t"], atoms: Float[Array, " K"]) -> Float[Array, " K"]:
         """Log masses on the atoms given the statistics, for one feature (all fields without their leading axis)."""
         raise NotImplementedError
+
+    def posterior(self, x: Float[Array, " n"], atoms: ArrayLike | None = None) -> Float[Array, "m K"]:
+        """`Q_j(z_j = a_jk | x)`: the masses of every feature's states given one vector; for a batch use `jax.vmap`.
+
+        Arguments:
+            x: `[n]`, what the encoder reads: the layer's output; of a `DenseLayer` its input.
+            atoms: `[m, K]`, those of the target (`target.prior.atoms`); of a softmax or a neural encoder, which do not
+                look at their values, they may be left out.
+
+        Raises `ValueError` that names the argument if a shape does not fit, or atoms are needed.
+
+        >>> encoder.posterior(jnp.zeros(2)).sum(axis=1)
+        Array([1., 1.], dtype=...)
+        """
+        x = as_input(x, self.readout.shape[2], "what the encoder reads")
+        if atoms is None:
+            if self.reads_atoms:
+                raise ValueError(f"atoms: expected those of the target, which a {type(self).__name__} reads, got None.")
+            atoms = jnp.zeros((self.features, 1), self.readout.dtype)
+        (atoms,) = as_floating(atoms=atoms)
+        y = jnp.einsum("mtn,n->mt", self.readout, x.astype(self.readout.dtype), precision="highest")
+        return jnp.exp(encode(self, y[:, None], atoms)[:, 0])
 
     def shifted(self, shift: Float[Array, " n"]) -> "AbstractEncoder":
         """The encoder that says of `x` what this one says of `x - shift`."""
@@ -88,6 +114,7 @@ class SoftmaxEncoder(AbstractEncoder):
     readout: Float[Array, "m t n"]
     statistics: Float[Array, "m t K"]
     base: Float[Array, "m K"]
+    reads_atoms: ClassVar[bool] = False
 
     def __init__(self, readout: ArrayLike, statistics: ArrayLike, base: ArrayLike):
         self.readout, self.statistics, self.base = as_floating(readout=readout, statistics=statistics, base=base)
@@ -201,6 +228,7 @@ class NeuralEncoder(AbstractEncoder):
 
     readout: Float[Array, "m t n"]
     networks: eqx.nn.MLP
+    reads_atoms: ClassVar[bool] = False
 
     def __init__(self, readout: ArrayLike, networks: eqx.nn.MLP):
         (self.readout,) = as_floating(readout=readout)

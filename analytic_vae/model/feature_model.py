@@ -2,7 +2,7 @@
 
 import math
 import operator
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import equinox as eqx
 import jax
@@ -19,6 +19,7 @@ from .._check import (
     require_precision,
     require_shape,
 )
+from .._repr import short_repr
 from ..types import Array, ArrayLike, Float, PRNGKeyArray
 from .matrices import diagonal, lower_triangular, with_diagonal
 from .prior import Prior
@@ -43,6 +44,8 @@ class FeatureModel(eqx.Module):
     >>> model = FeatureModel(Prior.bernoulli([0.3, 0.3]), jnp.eye(2), 0.2)
     >>> mean, covariance = model.moments()
     """
+
+    __repr__ = short_repr
 
     prior: Prior
     decoder: Array
@@ -131,6 +134,34 @@ class FeatureModel(eqx.Module):
         require_shape("offset", checked, (self.neurons,), "neurons of the model")
         return eqx.tree_at(lambda model: model.mean, self, self.mean + jnp.asarray(offset))
 
+    def given(self, states: Mapping[int, ArrayLike]) -> "FeatureModel":
+        """The law of `x` given the states of some features: what it is if feature 0 is on, say.
+
+        Features are independent, so the others, the noise and all shapes stay as they are; the mass of a given state
+        becomes 1. What was compiled for this model is used for that one, too, and features keep their numbers.
+
+        Arguments:
+            states: feature (`0` to `m - 1`) to state (`0` to `K - 1`, the index of its atom); a state may be traced.
+
+        Raises `ValueError` or `TypeError` that names `states` if there is no such feature or state, or a state has a
+        mass of zero.
+
+        >>> source.given({0: 1}).moments()[0]  # E[x | z_0 = its second atom]
+        """
+        if not isinstance(states, Mapping):
+            raise TypeError(f"states: expected a dictionary of features and their states, got {type(states).__name__}.")
+        (m, K), kept = self.prior.logits.shape, jnp.ones(self.prior.logits.shape, bool)
+        for feature, state in states.items():
+            _check_index("a feature", feature, m)
+            if is_concrete(state):
+                _check_index(f"a state of feature {feature}", state, K)
+                if is_concrete(self.prior.logits) and np.isneginf(
+                    np.asarray(self.prior.logits)[int(feature), int(state)]
+                ):
+                    raise ValueError(f"states: expected states that occur, got {feature}: {state}, of mass zero.")
+            kept = kept.at[int(feature)].set(jnp.arange(K) == state)
+        return eqx.tree_at(lambda model: model.prior, self, self.prior.among(kept))
+
     def sample(self, key: PRNGKeyArray, shape: int | Sequence[int] = ()) -> Float[Array, "*shape n"]:
         """Independent draws of `x`, of the given leading shape; a number `k` is the shape `(k,)`.
 
@@ -190,6 +221,15 @@ def _written_out(model: FeatureModel) -> FeatureModel:
     noise = model.noise
     factor = noise if noise.ndim == 2 else with_diagonal(noise, model.neurons)
     return eqx.tree_at(lambda one: (one.decoder, one.noise), model, (model.atom_vectors, factor))
+
+
+def _check_index(what: str, index: ArrayLike, count: int) -> None:
+    """Raise an error that names `states` unless there is such a feature or state."""
+    array = np.asarray(index)
+    if array.ndim or array.dtype.kind not in "iu":
+        raise TypeError(f"states: expected {what} as an integer, got {index!r}.")
+    if not 0 <= array < count:
+        raise ValueError(f"states: expected {what} from 0 to {count - 1}, got {index}.")
 
 
 def _as_shape(shape: int | Sequence[int]) -> tuple[int, ...]:

@@ -3,11 +3,12 @@
 import logging
 import operator
 import warnings
+from collections.abc import Callable
 
 import numpy as np
 
-from .._check import real_array, require_finite, require_shape, shown
 from ..types import ArrayLike
+from .columns import columns_of, said_of_columns
 from .feature_model import FeatureModel
 from .prior import Prior
 
@@ -44,7 +45,9 @@ def source_from_data(
     floor, for `"full"`; for `"diagonal"` its diagonal is, for `"scalar"` its trace.
 
     Arguments:
-        data: `[samples, n]`, finite. The model has its dtype; half precision and integers become floats.
+        data: `[samples, n]`, finite; an array, or a frame or series of pandas. The model has its dtype; half precision
+            and integers become floats. Columns that never vary, or repeat others, stay: a network wants all of its
+            inputs, and what they lack in variance is in the noise.
         features: `m`, from 1 to the rank of the centred data.
         atoms: `K`, from 2 to `samples`.
         noise: `"full"`, `"diagonal"` or `"scalar"`.
@@ -60,7 +63,7 @@ def source_from_data(
     >>> from sklearn.datasets import load_digits
     >>> source = source_from_data(load_digits().data, 16)
     """
-    data = _checked_data(data)
+    data, names = columns_of(data)
     samples, neurons = data.shape
     features = _require_integer("features", features, 1, min(neurons, samples - 1))
     atoms = _require_integer("atoms", atoms, 2, samples)
@@ -74,7 +77,7 @@ def source_from_data(
 
     mean, dtype = data.mean(axis=0, dtype=np.float64), data.dtype
     centred = data.astype(np.float64) - mean
-    white, directions = _whitened(centred, features)
+    white, directions = _whitened(centred, features, lambda: said_of_columns(data, names))
     rotation = _independent_rotation(white, seed, iterations, tolerance)
     components, decoder = white @ rotation.T, directions @ rotation.T
     histograms = [_histogram(component, atoms) for component in components.T]
@@ -82,17 +85,6 @@ def source_from_data(
     residual = centred - components @ decoder.T
     deviation = _NOISES[noise](residual.T @ residual / samples, floor * np.mean(centred**2))
     return FeatureModel(prior, decoder.astype(dtype), np.asarray(deviation, dtype), mean.astype(dtype))
-
-
-def _checked_data(data: ArrayLike) -> np.ndarray:
-    data = real_array("data", np.asarray(data))
-    require_shape("data", data, (None, None), "samples, neurons")
-    require_finite("data", data)
-    if (largest := np.max(np.abs(data.astype(np.float64)))) > 1e100:
-        raise ValueError(f"data: expected numbers whose squares can be added, below 1e100, got {largest:.3g}.")
-    if len(data) < 2:
-        raise ValueError(f"data: expected at least 2 samples, got shape {shown(data.shape)}.")
-    return data if data.dtype.kind == "f" else data.astype(np.float64)
 
 
 def _require_integer(name: str, value: int, least: int, most: int) -> int:
@@ -112,7 +104,7 @@ def _require_sklearn() -> None:
         raise ImportError("Feature models from data need scikit-learn: pip install 'analytic_vae[data]'.") from error
 
 
-def _whitened(centred: np.ndarray, features: int) -> tuple[np.ndarray, np.ndarray]:
+def _whitened(centred: np.ndarray, features: int, said: Callable[[], list[str]]) -> tuple[np.ndarray, np.ndarray]:
     """The leading principal components `[samples, m]`, of variance 1, and the directions `[n, m]` that they scale.
 
     Not left to FastICA, which loses a component that the first neuron has no part in (it multiplies by `sign(0)`):
@@ -123,7 +115,7 @@ def _whitened(centred: np.ndarray, features: int) -> tuple[np.ndarray, np.ndarra
     if rank < features:
         raise ValueError(
             f"features: expected at most {rank}, the number of independent directions in which the data vary, "
-            f"got {features}."
+            f"got {features}.{''.join(f' There are {one}.' for one in said())}"
         )
     scale = np.sqrt(len(centred))
     return left[:, :features] * scale, right[:features].T * (singular[:features] / scale)

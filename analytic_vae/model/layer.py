@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._check import as_floating, as_input, require_finite, require_shape
+from .._repr import short_repr
 from ..types import Array, ArrayLike, Float, Scalar
 from .activation import Activation, get_activation
 from .layer_forms import LayerForm, RidgeForm
@@ -12,6 +13,8 @@ from .layer_forms import LayerForm, RidgeForm
 
 class AbstractLayer(eqx.Module):
     """A function of one layer's activations that the engine can follow exactly."""
+
+    __repr__ = short_repr
 
     @property
     def inputs(self) -> int:

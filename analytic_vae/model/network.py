@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._check import as_floating, as_input, require_finite, require_instance, require_shape
+from .._repr import short_repr
 from ..types import Array, ArrayLike, Float
 from .activation import Activation, get_activation, residual
 from .dense_layer import DenseLayer
@@ -24,6 +25,8 @@ class Network(eqx.Module):
     Raises `ValueError` if it is empty or two neighbours do not fit, `TypeError` if it is no sequence or an entry is no
     layer.
     """
+
+    __repr__ = short_repr
 
     layers: tuple[AbstractLayer, ...]
 

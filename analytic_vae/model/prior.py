@@ -6,7 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._check import as_floating, is_concrete, require_finite, require_shape
-from ..types import Array, ArrayLike, Float
+from .._repr import short_repr
+from ..types import Array, ArrayLike, Bool, Float
 
 
 class Prior(eqx.Module):
@@ -23,6 +24,8 @@ class Prior(eqx.Module):
     >>> Prior([[0.0, 1.0]], [[0.0, 0.0]]).mean
     Array([0.5], dtype=...)
     """
+
+    __repr__ = short_repr
 
     atoms: Float[Array, "m K"]
     logits: Float[Array, "m K"]
@@ -60,6 +63,10 @@ class Prior(eqx.Module):
             raise ValueError("probability: expected numbers strictly between 0 and 1, got others.")
         atoms = jnp.broadcast_to(jnp.array([0.0, 1.0], probability.dtype), (probability.size, 2))
         return cls(atoms, jnp.stack([jnp.log1p(-probability), jnp.log(probability)], axis=1))
+
+    def among(self, states: Bool[Array, "m K"]) -> "Prior":
+        """The law given that each feature is in one of its states in a mask; of the others the mass is zero."""
+        return eqx.tree_at(lambda one: one.logits, self, jnp.where(states, self.logits, -jnp.inf))
 
     @property
     def masses(self) -> Float[Array, "m K"]:

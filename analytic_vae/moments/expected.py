@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from .._check import is_concrete
+from .._repr import short_repr
 from ..model.matrices import diagonal
 from ..types import Array, Float, Scalar
 from .layer_moments import LayerMoments
@@ -37,6 +38,8 @@ class Expectations(eqx.Module):
     | `series_error_psi` | the same of covariances of `psi` and codes | as `psi_latent` |
     | `vectors` | whether there is a vector per atom | |
     """
+
+    __repr__ = short_repr
 
     layer: LayerMoments
     latent_mean: Float[Array, " C"]

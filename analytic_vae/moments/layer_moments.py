@@ -4,6 +4,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
+from .._repr import short_repr
 from ..model.conditioning import covariance_of, mean_of
 from ..model.feature_model import FeatureModel
 from ..model.layer_forms import LayerForm, RidgeForm
@@ -19,6 +20,8 @@ class LayerMoments(eqx.Module):
     over the atoms of the compressed source). All start from `psi - E psi`, so that one that hardly varies keeps its
     digits. A layer without units has one that nothing reads.
     """
+
+    __repr__ = short_repr
 
     form: LayerForm
     input_mean: Float[Array, " n1"]

@@ -5,6 +5,7 @@ import jax
 
 from .._check import require_instance, shown
 from .._jit import compiled, exact_products
+from .._repr import short_repr
 from ..model.compatibility import check_encoder, check_layer
 from ..model.encoder import AbstractEncoder
 from ..model.feature_model import FeatureModel
@@ -33,6 +34,8 @@ class Plan(eqx.Module):
         low, length: `[m2, t]`, the boxes of the standardised statistics of each feature.
         log_inverse_mass: `c`: the boxes leave out a mass of at most `e^-c` per side, as the resolution asked for.
     """
+
+    __repr__ = short_repr
 
     ridge: tuple[Scalar, Scalar] | None
     low: Float[Array, "m2 t"]
