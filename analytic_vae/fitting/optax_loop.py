@@ -56,14 +56,17 @@ def whole_loss(problem: FitProblem, encoder: AbstractEncoder, options: FitOption
     optimizer, atoms = options.optimizer, problem.atoms
     parameters, static = eqx.partition((encoder, FreeTarget.of(target)), eqx.is_inexact_array)
     one, none = jnp.ones((), atoms.dtype), jnp.zeros((), int)
-    walk = Walk(parameters, optimizer.init(parameters), parameters, one * jnp.nan, one, none, one * jnp.inf)
+    begun = optimizer.init(parameters)
+    walk = Walk(parameters, begun, parameters, one * jnp.nan, one, none, one * jnp.inf, jnp.full(3, jnp.nan, one.dtype))
     best, elbo = (np.inf, encoder, target), None
     history: list[float] = []
+    terms = [np.zeros((0, 3))]
     stop = Stop.STEPS
     while len(history) < options.steps:
         before, length, rejected = best[0], min(CHUNK, options.steps - len(history)), int(walk.rejected)
-        walk, least, values = _advance(walk, static, problem, optimizer, length)
+        walk, least, (values, summands) = _advance(walk, static, problem, optimizer, length)
         history.extend(np.asarray(values, float))
+        terms.append(np.asarray(summands, float))
         say(len(history), history[-1])
         if int(walk.rejected) - rejected == length:
             stop = Stop.NOT_FINITE
@@ -78,11 +81,13 @@ def whole_loss(problem: FitProblem, encoder: AbstractEncoder, options: FitOption
             break
     if elbo is None:  # no step had a finite loss
         elbo = compiled_elbo(problem, best[2], best[1])
-    return StartResult(best[1], elbo, best[2], np.array(history), stop, int(walk.rejected))
+    return StartResult(best[1], elbo, best[2], np.array(history), stop, int(walk.rejected), np.concatenate(terms))
 
 
 class Walk(NamedTuple):
     """Where an optax optimiser is: the parameters that it tries, and the last ones with a finite loss, `value`.
+
+    `terms` are rate, R2 and distortion of that loss.
 
     A trial whose loss or gradient is not finite, or whose loss is not to be believed (a moment error above `limit`), is
     rejected: the optimiser goes on from the last ones, with steps half as long, `scale` times what it says.
@@ -95,9 +100,11 @@ class Walk(NamedTuple):
     scale: Array
     rejected: Array
     limit: Array
+    terms: Array
 
-    def after(self, value, gradient, moment_error, optimizer, loss) -> "Walk":
-        """The walk after a look at loss, gradient and moment error of the trial."""
+    def after(self, judged, gradient, optimizer, loss) -> "Walk":
+        """The walk after a look at the trial: loss, moment error and terms (`judged`), and the gradient."""
+        value, (moment_error, terms) = judged
         finite = jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves((value, gradient))])
         good = jnp.all(finite) & believed(moment_error, self.limit)
         updates, state = optimizer.update(gradient, self.state, self.trial, value=value, grad=gradient, value_fn=loss)
@@ -113,6 +120,7 @@ class Walk(NamedTuple):
             choose(ahead, self.safe), choose(state, self.state), choose(self.trial, self.safe),
             jnp.where(good, value, self.value), scale, self.rejected + ~good,
             jnp.where(good, jnp.minimum(self.limit, moment_error_limit(moment_error)), self.limit),
+            jnp.where(good, terms, self.terms),
         )  # fmt: skip
 
 
@@ -126,17 +134,18 @@ def _advance(walk: Walk, static, problem: FitProblem, optimizer, length: int):
     def judged(p):
         encoder, target = eqx.combine(p, static)
         found = elbo_of(problem.expected(encoder, plan=boxes), target.model(problem.atoms))
-        return found.loss, found.moment_error
+        return found.loss, (found.moment_error, jnp.stack([found.R1, found.R2, found.R3]))
 
     loss = lambda p: judged(p)[0]  # noqa: E731
 
     def step(carry, _):
         walk, least_loss, least = carry
-        (value, moment_error), gradient = jax.value_and_grad(judged, has_aux=True)(walk.trial)
+        seen, gradient = jax.value_and_grad(judged, has_aux=True)(walk.trial)
+        value, (moment_error, _) = seen
         better = (value < least_loss) & jnp.isfinite(value) & believed(moment_error, walk.limit)
         least = jax.tree.map(lambda new, old: jnp.where(better, new, old), walk.trial, least)
-        walk = walk.after(value, gradient, moment_error, optimizer, loss)
-        return (walk, jnp.where(better, value, least_loss), least), walk.value
+        walk = walk.after(seen, gradient, optimizer, loss)
+        return (walk, jnp.where(better, value, least_loss), least), (walk.value, walk.terms)
 
     begin = walk, jnp.asarray(np.inf, problem.atoms.dtype), walk.safe
     (walk, _, least), values = jax.lax.scan(step, begin, length=length)

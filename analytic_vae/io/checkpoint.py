@@ -99,7 +99,7 @@ def save_fit(path: str | os.PathLike[str], fit: Fit) -> None:
         "nodes": fit.resolution.nodes,
     }
     arrays = {f"target.{name}": array for name, array in _model_arrays(fit.target).items()}
-    arrays |= {"history": fit.history, "start_losses": fit.start_losses}
+    arrays |= {"history": fit.history, "start_losses": fit.start_losses, "terms": fit.terms}
     if fit.elbo is not None:
         arrays |= {f"elbo.{name}": np.asarray(getattr(fit.elbo, name)) for name in _ELBO}
         if fit.elbo.bounds is not None:
@@ -139,6 +139,7 @@ def load_fit(path: str | os.PathLike[str]) -> Fit:
             resolution=Resolution(header["frequencies"], header["nodes"]),
             rejected=int(_number("rejected", header.get("rejected", 0))),
             least_remainder=None if remainder is None else _number("least_remainder", remainder),
+            terms=_terms(arrays),
         )
 
     return _rebuild(path, build)
@@ -254,6 +255,14 @@ def _vector(name: str, array: np.ndarray) -> np.ndarray:
     if real_array(name, array).ndim != 1:
         raise ValueError(f"{name}: expected a row of numbers, got shape {array.shape}.")
     return array
+
+
+def _terms(arrays: dict[str, np.ndarray]) -> np.ndarray:
+    """Of every step; none in files of before there were any."""
+    terms = real_array("terms", arrays.get("terms", np.zeros((0, 3))))
+    if terms.ndim != 2 or terms.shape[1] != 3 or len(terms) not in (0, arrays["history"].size):
+        raise ValueError(f"terms: expected three for each of {arrays['history'].size} steps, got shape {terms.shape}.")
+    return terms
 
 
 def _under(prefix: str, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
