@@ -28,7 +28,6 @@ from .plots.losses import draw_loss, draw_parts, draw_rates
 from .spectral.resolution import Resolution
 from .types import Array, Float, Scalar
 
-
 LEAST_RATE = 1e-4  # nats below which a feature is one in name only
 
 

@@ -101,8 +101,7 @@ class Trajectory:
             draw_explained(axes[0], np.array([one.explained for one in self.fits]))
         else:
             draw_deviations(axes[0], [one.in_standard_errors() for one in self.sampled], self.sampled[0].samples)
-        found = self.models[-1].main_directions()
-        draw_directions(axes[1], found, found.largest(), "output")
+        draw_directions(axes[1], self.models[-1].main_directions().largest(), "output")
         return axes
 
     def __str__(self) -> str:

@@ -70,9 +70,8 @@ class Deviations(NamedTuple):
             correlations_error=(errors / units)[pairs],
         )
 
-
     def in_standard_errors(self, samples: int) -> dict[str, np.ndarray]:
-        """Of means, spreads `[n]` and correlations `[pairs]`: how far each is off, in standard errors of the samples."""
+        """Of means, spreads `[n]` and correlations `[pairs]`: how far off, in standard errors of the samples."""
         return {
             "means": _in_errors(self.means, self.means_error, samples),
             "spreads": _in_errors(self.spreads, self.spreads_error, samples),

@@ -5,7 +5,6 @@ Nothing that is loaded is executed: objects are rebuilt by name from arrays, and
 
 import json
 import os
-from pathlib import Path
 from typing import Any
 
 import equinox as eqx
@@ -24,7 +23,7 @@ from ..model.prior import Prior
 from ..sparse_autoencoder import SparseAutoencoder
 from ..spectral.resolution import Resolution
 from .arrays import read_arrays
-from .atomic import _replace
+from .atomic import write_bytes
 
 FORMAT, VERSION = "analytic_vae", 1
 
@@ -283,7 +282,7 @@ def _write(path, header: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
     arrays = {name: real_array(name, array) for name, array in arrays.items()}  # half precision in single, exactly
     stream = io.BytesIO()
     np.savez(stream, **{"header.json": np.frombuffer(json.dumps(header).encode(), np.uint8)}, **arrays)
-    _replace(Path(path), stream.getvalue())
+    write_bytes(path, stream.getvalue())
 
 
 def _read(path, kind: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:

@@ -245,7 +245,8 @@ class Law(eqx.Module):
             ax: where: for D = 1 two axes, or one for the density alone; for D = 2 one; for D = 3 three. A new figure if
                 not given.
 
-        Returns the axes. Raises `TypeError` or `ValueError` if `ax` is something else, `ImportError` without matplotlib.
+        Returns the axes. Raises `TypeError` or `ValueError` if `ax` is something else, `ImportError` without
+        matplotlib.
 
         >>> axes = law.plot()
         """

@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 
 from .._check import require_drawable
-
 from ..plots.axes import one_panel, panels
 from ..plots.laws import draw_density, draw_joint, draw_tails
 from ..plots.style import number
@@ -71,7 +70,7 @@ def _above(law: Any, places: np.ndarray, inclusive: bool = False) -> np.ndarray:
 
 
 def _heights(edges: np.ndarray, tails: np.ndarray, atoms: np.ndarray, masses: np.ndarray) -> np.ndarray:
-    """Mean density of every cell: its mass less that of the atoms in it, over its width. Nothing falls between nodes."""
+    """Mean density of every cell: its mass less that of the atoms in it, over its width."""
     order = np.argsort(atoms)
     below = np.concatenate([[0.0], np.cumsum(masses[order])])
     own = np.diff(below[np.searchsorted(atoms[order], edges, side="right")])
@@ -111,7 +110,7 @@ def _draw_joint(law: Any, points: np.ndarray, masses: np.ndarray, accuracy: floa
 
 
 def _cells(law: Any, points: np.ndarray, masses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Edges `[D, points + 1]` and masses of the cells that are seen, less those of atoms: about the mean, in the box."""
+    """Edges `[D, points + 1]` and masses of the cells that are seen (about the mean), less those of atoms."""
     spread = np.sqrt(np.maximum(np.diagonal(np.asarray(law.covariance, np.float64)), 0))
     mean, low, length = (np.asarray(part, np.float64) for part in (law.mean, law.low, law.length))
     room = 0.02 * np.where(length > 0, length, np.maximum(np.abs(low), 1))

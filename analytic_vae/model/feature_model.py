@@ -162,10 +162,9 @@ class FeatureModel(eqx.Module):
 
         >>> axes = source.plot()
         """
-        found = self.main_directions()
-        chosen, axes = found.largest(), panels(ax, 2)
-        draw_atoms(axes[0], found.places[chosen], np.asarray(self.prior.masses)[chosen], chosen, found.shares[chosen])
-        draw_directions(axes[1], found, chosen)
+        shown, axes = self.main_directions().largest(), panels(ax, 2)
+        draw_atoms(axes[0], shown, np.asarray(self.prior.masses)[shown.numbers])
+        draw_directions(axes[1], shown)
         axes[1].set_ylabel("")
         return axes
 

@@ -29,11 +29,11 @@ def draw_deviations(
     samples: int,
     worst: Sequence[str] = (),
 ) -> None:
-    """How far every layer is off, in standard errors of the samples: a dot for each number, a line from median to worst.
+    """How far every layer is off, in standard errors of the samples: dots, and a line from median to worst.
 
     Arguments:
         layers: for each, arrays under the names `means`, `spreads`, `correlations`; what is missing is not drawn.
-        samples: of which an error of `1 / sqrt(samples)` spreads is one standard error of a mean: the axis at the right.
+        samples: their number; `1 / sqrt(samples)` spreads are one standard error of a mean: the axis at the right.
         worst: for each layer what to call the neuron whose mean is worst; named where they are few, and off.
     """
     dress(ax, f"against {samples} samples", "layer", "off by, in standard errors", grid="y")
@@ -93,7 +93,9 @@ def draw_outputs(
     """
     dress(ax, "outputs", "output", "output", grid="y")
     places, scaled = np.arange(len(names)), _scaled(sampled)
-    centre, unit = (sampled[0], np.maximum(sampled[1], 1e-300)) if scaled else (np.zeros(len(names)), np.ones(len(names)))
+    centre, unit = (
+        (sampled[0], np.maximum(sampled[1], 1e-300)) if scaled else (np.zeros(len(names)), np.ones(len(names)))
+    )
     if scaled:
         ax.set_ylabel("spreads from the sampled mean", fontsize=SMALL)
     for place, (edges, own, other) in zip(places, laws, strict=False):

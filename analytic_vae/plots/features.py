@@ -48,30 +48,38 @@ class MainDirections(NamedTuple):
         whole = shares.sum() + (decoder.shape[0] * noise**2 if noise.ndim == 0 else np.sum(noise**2))
         return cls(shares / (whole if whole > 0 else 1), directions * sign, places * sign[:, None])
 
-    def largest(self, count: int = SHOWN) -> np.ndarray:
-        """The numbers of the features with the largest shares, the largest first."""
-        return np.argsort(-self.shares, kind="stable")[:count]
+    def largest(self, count: int = SHOWN) -> "Largest":
+        """The features with the largest shares, the largest first."""
+        chosen = np.argsort(-self.shares, kind="stable")[:count]
+        left = self.shares.size - chosen.size
+        return Largest(chosen, self.shares[chosen], self.directions[:, chosen], self.places[chosen], left)
 
 
-def draw_atoms(ax: "Axes", places: np.ndarray, masses: np.ndarray, numbers: np.ndarray, shares: np.ndarray) -> None:
-    """A row for each feature `numbers`: its atoms `[m, K]` on its line, as large as their masses."""
+class Largest(NamedTuple):
+    """The features of a picture: their numbers, and of each what `MainDirections` has; how many are left out."""
+
+    numbers: np.ndarray
+    shares: np.ndarray
+    directions: np.ndarray
+    places: np.ndarray
+    left: int
+
+
+def draw_atoms(ax: "Axes", shown: Largest, masses: np.ndarray) -> None:
+    """A row for each feature: its atoms on its line, as large as their masses `[m, K]`."""
     dress(ax, "atoms, as large as their mass", "spreads from the mean", grid="x")
-    rows = np.broadcast_to(np.arange(len(numbers))[:, None], places.shape)
+    rows = np.broadcast_to(np.arange(len(shown.numbers))[:, None], shown.places.shape)
     seen = masses > 0
-    ax.scatter(places[seen], rows[seen], s=4 + 160 * masses[seen], color=BLUE, alpha=0.6, lw=0)
+    ax.scatter(shown.places[seen], rows[seen], s=4 + 160 * masses[seen], color=BLUE, alpha=0.6, lw=0)
     ax.axvline(0, color=GREY, lw=0.8)
     ax.margins(x=0.08)
-    _rows(ax, numbers, shares)
+    _rows(ax, shown)
 
 
-def draw_directions(ax: "Axes", found: MainDirections, numbers: np.ndarray, what: str = "neuron", left: int = 0) -> None:
-    """A row for each feature `numbers`: its direction in colour; bars, where there is but one neuron.
-
-    `left` is how many features are not even in `found`.
-    """
-    directions, left = found.directions[:, numbers], left + found.shares.size - len(numbers)
-    more = f", {left} smaller left out" if left else ""
-    n, rows = directions.shape[0], np.arange(len(numbers))
+def draw_directions(ax: "Axes", shown: Largest, what: str = "neuron") -> None:
+    """A row for each feature: its direction in colour; bars, where there is but one neuron."""
+    more = f", {shown.left} smaller left out" if shown.left else ""
+    directions, n, rows = shown.directions, len(shown.directions), np.arange(len(shown.numbers))
     if n == 1:
         dress(ax, f"features{more}", f"one spread adds to the {what}", grid="x")
         ax.barh(rows, directions[0], 0.7, color=BLUE)
@@ -88,14 +96,14 @@ def draw_directions(ax: "Axes", found: MainDirections, numbers: np.ndarray, what
             ax.set_xticks(np.arange(n))
         else:
             few_ticks(ax, "x", integer=True)
-    _rows(ax, numbers, found.shares[numbers])
+    _rows(ax, shown)
 
 
-def _rows(ax: "Axes", numbers: np.ndarray, shares: np.ndarray) -> None:
+def _rows(ax: "Axes", shown: Largest) -> None:
     """The number of each feature and its share of the variance; the largest above."""
-    labels = [f"{number}: {_percent(share)}" for number, share in zip(numbers, shares, strict=True)]
-    ax.set_yticks(np.arange(len(numbers)), labels)
-    ax.set_ylim(len(numbers) - 0.4, -0.6)
+    labels = [f"{number}: {_percent(share)}" for number, share in zip(shown.numbers, shown.shares, strict=True)]
+    ax.set_yticks(np.arange(len(labels)), labels)
+    ax.set_ylim(len(labels) - 0.4, -0.6)
     ax.set_ylabel("feature: share of the variance", fontsize=SMALL)
 
 

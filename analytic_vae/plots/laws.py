@@ -23,7 +23,7 @@ DEEP = 1e-5  # of the largest cell: what a joint law is drawn down to
 def draw_density(
     ax: "Axes", edges: np.ndarray, heights: np.ndarray | None, atoms: np.ndarray, masses: np.ndarray, title: str
 ) -> None:
-    """The mean density of each cell `[cells]`, None if there is none; and atoms, whose masses have an axis of their own.
+    """The mean density of each cell, None if there is none; and atoms, whose masses have an axis of their own.
 
     A density has the unit 1 / Y and a mass has none: the height of one says nothing about the other.
     """

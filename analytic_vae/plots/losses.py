@@ -64,8 +64,8 @@ def draw_rates(ax: "Axes", rates: np.ndarray, unused: float) -> None:
     few = count <= EACH
     values = rates if few else np.sort(rates)[::-1]
     idle = int(np.count_nonzero(rates < unused))
-    unit = ("feature" if few else "features, sorted by rate") + (f" ({idle} unused)" if idle else "")
-    dress(ax, f"rates of {count} features" if count > 1 else "rate of the feature", unit, NATS, grid="y")
+    unit = ("feature" if few else f"{count}, sorted") + (f" ({idle} unused)" if idle else "")
+    dress(ax, "rates of features", unit, NATS, grid="y")
     places = np.arange(count)
     if few:
         ax.bar(places, values, 0.7, color=[GREEN if value >= unused else GREY for value in values])

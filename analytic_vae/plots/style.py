@@ -44,5 +44,5 @@ def number(value: float) -> str:
 
 
 def few_ticks(ax: "Axes", axis: str, integer: bool = False) -> None:
-    """At most five numbers along `x` or `y`, which then do not touch each other in a narrow picture."""
-    ax.locator_params(axis=axis, nbins=5, **({"integer": True} if integer else {}))
+    """Few numbers along `x` or `y`, which then do not touch each other in a narrow picture."""
+    ax.locator_params(axis=axis, nbins=4, **({"integer": True} if integer else {}))
