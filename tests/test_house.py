@@ -14,7 +14,7 @@ BOUNDS = HOUSE.parent / "docs" / "bounds.md"
 FILES = sorted(HOUSE.rglob("*.py"))
 # From the ground up: a room imports from those before it alone.
 ROOMS = [
-    "types", "_check", "model", "_jit", "_sharding", "accuracy", "samples", "spectral", "resolve", "moments",
+    "types", "_check", "plots", "model", "_jit", "_sharding", "accuracy", "samples", "spectral", "resolve", "moments",
     "laws", "certify", "expectations", "elbo", "bounded_expectation", "pushforward", "sparse_autoencoder",
     "closed_form", "fitting", "fit", "io", "learn", "cli", "__init__", "__main__",
 ]  # fmt: skip

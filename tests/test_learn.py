@@ -20,7 +20,8 @@ import pytest
 import analytic_vae as av
 from analytic_vae.cli.commands import main
 from analytic_vae.cli.digits import train_classifier
-from analytic_vae.cli.report import compare, markdown, save_report
+from analytic_vae.cli.report import compare, save_report
+from analytic_vae.cli.tables import markdown
 from analytic_vae.model.encoder import encode
 
 pytestmark = pytest.mark.coarse
@@ -263,7 +264,7 @@ def test_report_compares_with_samples(trajectory, tmp_path):
     assert report["layers"][0]["mean_error_se"] < 4
     assert abs(sum(report["classes"]["model"]) - 1) < 1e-12
     files = save_report(tmp_path, report)
-    assert [file.name for file in files] == ["report.json", "report.md", "report.png"]
+    assert [file.name for file in files] == ["report.json", "report.md", "report.html", "report.png"]
     assert json.loads((tmp_path / "report.json").read_text()) == report
     assert "## Outputs" in markdown(report)
 
@@ -281,9 +282,10 @@ def test_the_command_on_a_users_files(run, tmp_path, capsys, layers, last):
     arguments += ["--folder", str(folder), "--steps", "3", "--frequencies", "16", "--samples", "2000"]
     arguments += ["--layers", layers]
     assert main(arguments) == 0
-    assert "## Layer by layer" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "spreads off (se)" in said
     assert main(["show", str(folder)]) == 0
-    assert "## Layer by layer" in capsys.readouterr().out
+    assert capsys.readouterr().out == said
     (folder / "report.json").unlink()
     assert main(["show", str(folder)]) == 0
     assert last in capsys.readouterr().out

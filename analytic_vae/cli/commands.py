@@ -154,7 +154,7 @@ def _learn(options: argparse.Namespace) -> int:
     report["about"] = [*about, f"Device: {jax.devices()[0].device_kind}; jax {jax.__version__}."]
     report["seconds"] = time.perf_counter() - begun
     files = save_report(options.folder, report)
-    print(short(report))
+    print(short(report), end="")
     _say(f"{report['seconds']:.0f} s in all; written: {', '.join(str(file) for file in files)}")
     return 0
 

@@ -23,7 +23,7 @@ def histogram(image: Image, edges: Float[Array, "D edges"]) -> Float[Array, "cel
     own = image.cells[0].breaks.size + 1
     per_axis = (NODES / image.states.masses.size) ** 0.5 / 16
     pieces = int(min(MOST, max(1, per_axis - own)))
-    return _histogram(image, jnp.asarray(edges, image.low.dtype), pieces)
+    return _histogram(image, edges, pieces)
 
 
 @exact_products
@@ -32,7 +32,7 @@ def _histogram(image: Image, edges: Float[Array, "D edges"], pieces: int) -> Flo
     points, masses = image.states.points, image.states.masses
     count = edges.shape[1] - 1
     steps = jnp.arange(1, pieces, dtype=edges.dtype) / pieces
-    cuts = image.low[:, None] + (image.high - image.low)[:, None] * steps
+    cuts = image.low[:, None] + (image.high - image.low)[:, None] * steps[None]
     cuts = [jnp.concatenate([one.breaks, cut]) for one, cut in zip(image.cells, cuts, strict=True)]
 
     def add(cells, given):

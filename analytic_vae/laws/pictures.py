@@ -3,6 +3,7 @@
 import itertools
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from .._check import require_drawable
@@ -44,7 +45,7 @@ def draw_law(law: Any, ax: Any) -> Any:
 
 
 def _only_atoms(masses: np.ndarray, accuracy: float) -> bool:
-    return 1 - masses.sum() <= max(NONE, min(accuracy, 1e-3))
+    return bool(1 - masses.sum() <= max(NONE, min(accuracy, 1e-3)))
 
 
 def _edges(law: Any, atoms: np.ndarray, masses: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -109,7 +110,7 @@ def _draw_joint(law: Any, points: np.ndarray, masses: np.ndarray, accuracy: floa
     return axes[0] if len(pairs) == 1 else axes
 
 
-def _cells(law: Any, points: np.ndarray, masses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _cells(law: Any, points: np.ndarray, masses: np.ndarray) -> tuple[Any, np.ndarray]:
     """Edges `[D, points + 1]` and masses of the cells that are seen (about the mean), less those of atoms."""
     spread = np.sqrt(np.maximum(np.diagonal(np.asarray(law.covariance, np.float64)), 0))
     mean, low, length = (np.asarray(part, np.float64) for part in (law.mean, law.low, law.length))
@@ -123,4 +124,4 @@ def _cells(law: Any, points: np.ndarray, masses: np.ndarray) -> tuple[np.ndarray
         return kept, mass[np.ix_(*seen)]
     edges = np.linspace(first, last, JOINT[0] + 1, axis=1)
     own = np.histogramdd(points, list(edges), weights=masses)[0]
-    return edges, np.asarray(histogram(law.image, edges), np.float64) - own
+    return edges, np.asarray(histogram(law.image, jnp.asarray(edges, law.mean.dtype)), np.float64) - own

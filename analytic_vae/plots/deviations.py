@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .style import CORRELATIONS, GREY, LEARNT, MEANS, SAMPLED, SMALL, SPREADS, dress, few_ticks
+from .style import CORRELATIONS, GREY, LEARNT, MEANS, SAMPLED, SMALL, SPREADS, count_ticks, dress
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -17,6 +17,8 @@ FLOOR = 0.02  # standard errors: what is less is drawn here
 KINDS = {"means": (MEANS, "o"), "spreads": (SPREADS, "s"), "correlations": (CORRELATIONS, "^")}
 
 NAMED = 6  # layers up to which the worst neuron of each is named
+
+SEEN = 1e-4  # mass of a cell that nobody could see
 
 TIGHT = {"columnspacing": 0.6, "handletextpad": 0.1, "handlelength": 1.2, "borderpad": 0.3}  # a legend
 
@@ -57,17 +59,16 @@ def draw_deviations(
                     worst[index], (x, values[0]), (0, 4), textcoords="offset points", fontsize="x-small", ha="center",
                     color=color,
                 )  # fmt: skip
-    ax.axhspan(FLOOR / 2, CHANCE, color=GREY, alpha=0.18, lw=0, zorder=0)
+    ax.axhspan(FLOOR / 2, CHANCE, color=GREY, alpha=0.18, lw=0, zorder=0, label="chance")
     ax.set_yscale("log")
     ax.set_ylim(FLOOR / 2, 8 * top)  # room for the words
     ax.set_xlim(-0.6, len(layers) - 0.4)
-    few_ticks(ax, "x", integer=True)
+    count_ticks(ax, len(layers), most=12)
     one = samples**-0.5
     side = ax.secondary_yaxis("right", functions=(lambda se: se * one, lambda spreads: spreads / one))
     side.set_ylabel("means: in spreads", fontsize=SMALL)
     side.tick_params(labelsize=SMALL)
-    ax.legend(fontsize="x-small", loc="upper center", ncols=3, framealpha=0.9, **TIGHT)
-    ax.text(0.02, 0.02, "grey: chance", transform=ax.transAxes, fontsize="x-small", color="0.3")
+    ax.legend(fontsize="x-small", loc="upper center", ncols=4, framealpha=0.9, **TIGHT)
 
 
 def draw_explained(ax: "Axes", shares: np.ndarray) -> None:
@@ -76,7 +77,7 @@ def draw_explained(ax: "Axes", shares: np.ndarray) -> None:
     ax.bar(np.arange(shares.size), shares, 0.6, color=LEARNT)
     ax.set_ylim(0, 1)
     ax.set_xlim(-0.6, shares.size - 0.4)
-    few_ticks(ax, "x", integer=True)
+    count_ticks(ax, shares.size, most=12)
 
 
 def draw_outputs(
@@ -93,26 +94,30 @@ def draw_outputs(
     """
     dress(ax, "outputs", "output", "output", grid="y")
     places, scaled = np.arange(len(names)), _scaled(sampled)
-    centre, unit = (
-        (sampled[0], np.maximum(sampled[1], 1e-300)) if scaled else (np.zeros(len(names)), np.ones(len(names)))
-    )
+    centre, unit = np.zeros(len(names)), np.ones(len(names))
     if scaled:
+        centre, unit = sampled[0], np.where(sampled[1] > 0, sampled[1], 1)
         ax.set_ylabel("spreads from the sampled mean", fontsize=SMALL)
+    reach: list[float] = []
     for place, (edges, own, other) in zip(places, laws, strict=False):
         y = (edges - centre[place]) / unit[place]
         most = _broad(np.concatenate([own, other]))
+        filled = np.flatnonzero(np.maximum(own, other) > SEEN)
+        reach += [*y[filled], *y[filled + 1]]
         for side, masses, color in ((-1, own, LEARNT), (1, other, SAMPLED)):
             x = place + side * 0.45 * np.minimum(masses / most, 1)
             ax.fill_betweenx(np.repeat(y, 2)[1:-1], place, np.repeat(x, 2), color=color, alpha=0.3, lw=0)
     for side, (mean, spread), color, label in ((-1, moments, LEARNT, "learnt"), (1, sampled, SAMPLED, "sampled")):
-        ax.errorbar(
-            places + 0.1 * side, (mean - centre) / unit, spread / unit, fmt="o", ms=3.5, lw=1.2, capsize=2, color=color,
-            label=label,
-        )  # fmt: skip
+        middle, half = (mean - centre) / unit, spread / unit
+        reach += [*(middle - half), *(middle + half)]
+        style = {"fmt": "o", "ms": 3.5, "lw": 1.2, "capsize": 2}
+        ax.errorbar(places + 0.1 * side, middle, half, color=color, label=label, **style)
     ax.set_xlim(-0.6, len(names) - 0.4)
     ax.set_xticks(places, names, rotation=90 if max(map(len, names)) * len(names) > 40 else 0)
-    low, high = ax.get_ylim()
-    ax.set_ylim(low, high + 0.14 * (high - low))
+    reach = [y for y in reach if np.isfinite(y)]
+    low, high = min(reach, default=0.0), max(reach, default=1.0)
+    room = high - low or 1.0
+    ax.set_ylim(low - 0.04 * room, high + 0.14 * room)
     ax.legend(fontsize="x-small", loc="upper center", ncols=2, framealpha=0.9)
 
 

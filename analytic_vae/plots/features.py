@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from .style import BLUE, GREY, SIGNED, SMALL, dress, few_ticks
+from .style import BLUE, GREY, SIGNED, SMALL, count_ticks, dress, few_ticks
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -78,24 +78,21 @@ def draw_atoms(ax: "Axes", shown: Largest, masses: np.ndarray) -> None:
 
 def draw_directions(ax: "Axes", shown: Largest, what: str = "neuron") -> None:
     """A row for each feature: its direction in colour; bars, where there is but one neuron."""
-    more = f", {shown.left} smaller left out" if shown.left else ""
     directions, n, rows = shown.directions, len(shown.directions), np.arange(len(shown.numbers))
+    title = f"the largest {len(rows)} of {len(rows) + shown.left} features" if shown.left else "features"
     if n == 1:
-        dress(ax, f"features{more}", f"one spread adds to the {what}", grid="x")
+        dress(ax, title, f"one spread adds to the {what}", grid="x")
         ax.barh(rows, directions[0], 0.7, color=BLUE)
         few_ticks(ax, "x")
         ax.axvline(0, color=GREY, lw=0.8)
     else:
-        dress(ax, f"features{more}", what)
+        dress(ax, title, what)
         most = max(float(np.abs(directions).max()), 1e-300)
         image = ax.imshow(directions.T, cmap=SIGNED, vmin=-most, vmax=most, aspect="auto", interpolation="nearest")
         bar = ax.figure.colorbar(image, ax=ax, aspect=30, pad=0.02)
         bar.set_label("added by one spread", fontsize=SMALL)
         bar.ax.tick_params(labelsize=SMALL)
-        if n <= EACH:
-            ax.set_xticks(np.arange(n))
-        else:
-            few_ticks(ax, "x", integer=True)
+        count_ticks(ax, n, EACH if n <= EACH else 6)
     _rows(ax, shown)
 
 

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .style import BLUE, GREEN, GREY, NATS, ORANGE, PURPLE, TERMS, dress, few_ticks, number
+from .style import BLUE, GREEN, GREY, NATS, ORANGE, PURPLE, TERMS, count_ticks, dress, few_ticks, number
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,7 +24,7 @@ def draw_history(ax: "Axes", history: np.ndarray, said: str) -> None:
     ax.set_xlim(0.5, history.size + 0.5)
     if np.any(above > 0):
         ax.set_yscale("log")
-    few_ticks(ax, "x", integer=True)
+    ax.locator_params(axis="x", integer=True)
 
 
 def draw_trade(ax: "Axes", terms: np.ndarray) -> None:
@@ -36,7 +36,7 @@ def draw_trade(ax: "Axes", terms: np.ndarray) -> None:
         ax.plot(steps, values - values[-1], style, color=TERMS[name], lw=1.4, label=label)
     ax.axhline(0, color=GREY, lw=0.8)
     ax.set_xlim(0.5, len(terms) + 0.5)
-    few_ticks(ax, "x", integer=True)
+    ax.locator_params(axis="x", integer=True)
     ax.legend(fontsize="x-small", loc="best")
 
 
@@ -72,7 +72,7 @@ def draw_rates(ax: "Axes", rates: np.ndarray, unused: float) -> None:
     else:
         ax.fill_between(places, 0, values, step="mid", color=GREEN, alpha=0.4, lw=0)
         ax.step(places, values, where="mid", color=GREEN, lw=1.2)
-    few_ticks(ax, "x", integer=True)
+    count_ticks(ax, count)
     ax.set_xlim(-0.6, count - 0.4)
     ax.set_ylim(min(0, 1.1 * values.min()), 1.1 * max(values.max(), 1e-9))
 

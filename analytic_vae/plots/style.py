@@ -43,6 +43,13 @@ def number(value: float) -> str:
     return f"{value:.0f}" if 1e3 <= abs(value) < 1e6 else f"{value:.3g}"
 
 
-def few_ticks(ax: "Axes", axis: str, integer: bool = False) -> None:
+def few_ticks(ax: "Axes", axis: str) -> None:
     """Few numbers along `x` or `y`, which then do not touch each other in a narrow picture."""
-    ax.locator_params(axis=axis, nbins=4, **({"integer": True} if integer else {}))
+    ax.locator_params(axis=axis, nbins=4)
+
+
+def count_ticks(ax: "Axes", count: int, most: int = 6) -> None:
+    """Whole numbers below `count` along x: all if they are at most `most`, else some."""
+    step = -(-count // most)
+    tens = 10 ** (len(str(step)) - 1)
+    ax.set_xticks(range(0, count, -(-step // tens) * tens))
