@@ -163,6 +163,16 @@ def test_fits_and_models_survive_their_files(trajectory, tmp_path):
         chex.assert_trees_all_equal(fit.target, loaded.target, strict=True)
         assert (loaded.stop, loaded.loss, loaded.seconds) == (fit.stop, fit.loss, fit.seconds)
         assert jax.tree.structure(loaded.encoder) == jax.tree.structure(fit.encoder)
+        np.testing.assert_array_equal(loaded.terms, fit.terms)
+        assert loaded.terms.shape == (fit.history.size, 3)
+    with np.load(path) as file:
+        arrays = dict(file)
+    del arrays["terms"]
+    np.savez(path, **arrays)
+    assert av.load_fit(path).terms.shape == (0, 3)  # files of before there were any
+    np.savez(path, **arrays, terms=np.ones((fit.history.size + 1, 3)))
+    with pytest.raises(ValueError, match="terms: expected three for each"):
+        av.load_fit(path)
     av.save_model(tmp_path / "model.npz", trajectory.models[1])
     np.testing.assert_array_equal(av.load_model(tmp_path / "model.npz").decoder, trajectory.models[1].decoder)
     np.testing.assert_array_equal(av.load_source(tmp_path / "model.npz").mean, trajectory.models[1].mean)

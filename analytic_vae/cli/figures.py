@@ -12,17 +12,17 @@ from ..plots.features import Largest, draw_directions
 
 QUESTIONS = {"right": "Is it right?", "where": "Where not?", "features": "What are the features?"}
 
-SIZE = 4.4, 3.8  # inches of one picture
+SIZE = 3.7, 3.5  # inches of one picture
 
 
 def figure(report: dict[str, Any]) -> bytes | None:
     """The pictures of a report side by side, a PNG; None if matplotlib is not installed."""
-    return _png(list(_drawn(report)), dpi=120)
+    return _png(list(_drawn(report)), dpi=150)
 
 
 def pictures(report: dict[str, Any]) -> dict[str, bytes]:
     """Each picture of a report, a PNG, by the name of its question; none if matplotlib is not installed."""
-    found = {name: _png([(name, draw)], dpi=150, scale=1.4) for name, draw in _drawn(report)}
+    found = {name: _png([(name, draw)], dpi=150, scale=1.5) for name, draw in _drawn(report)}
     return {name: picture for name, picture in found.items() if picture is not None}
 
 

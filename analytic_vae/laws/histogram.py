@@ -1,9 +1,8 @@
 """Cells of a joint law of two, for a picture: nodes of quadrature, counted where they fall.
 
 `Law.grid` has exact masses, each by an integral of its own: seconds for a thousand of them. Here all cells share one
-set of nodes, which is some hundred times faster. A cell may be off by the nodes at its edge: by a few percent of its
-mass, or more where so many states are listed that each has few nodes. Lines (one unit at rest) are as exact across, and
-the sum is exact.
+set of nodes, which is some hundred times faster. Nodes at an edge fall to one side: about one percent of the mass is in
+the cell beside its own, or more where so many states are listed that each has few nodes. The sum is exact.
 """
 
 import jax

@@ -51,7 +51,8 @@ def draw_deviations(
             x = index + (place - (len(kinds) - 1) / 2) * width
             jitter = ((GOLDEN * np.arange(values.size)) % 1 - 0.5) * 0.6 * width * (values.size > 2)
             jitter[0] = 0
-            ax.vlines(x, np.median(values), values[0], color=color, lw=1.2, alpha=0.7)
+            middle = values[-1] if values.size == 2 else np.median(values)  # two are the median and the worst
+            ax.vlines(x, middle, values[0], color=color, lw=1.2, alpha=0.7)
             ax.plot(x + jitter, values, marker, color=color, ms=3.5, alpha=0.6, mew=0, label=label)
             label, top = None, max(top, values[0])
             if kind == "means" and len(layers) <= NAMED and index < len(worst) and values[0] > CHANCE:
