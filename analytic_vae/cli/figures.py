@@ -42,7 +42,8 @@ def _png(drawn: list[tuple[str, Callable]], dpi: int, scale: float = 1.0) -> byt
     drawing = package.figure.Figure((SIZE[0] * len(drawn) * scale, SIZE[1] * scale), layout="constrained")
     for ax, (name, draw) in zip(drawing.subplots(1, len(drawn), squeeze=False)[0], drawn, strict=True):
         draw(ax)
-        ax.set_title(f"{QUESTIONS[name]}\n{ax.get_title()}", fontsize="medium")
+        if len(drawn) > 1:  # else the question is that of the page
+            ax.set_title(f"{QUESTIONS[name]}\n{ax.get_title()}", fontsize="medium")
     stream = io.BytesIO()
     drawing.savefig(stream, dpi=dpi, format="png")
     return stream.getvalue()
