@@ -58,6 +58,8 @@ def _edges(law: Any, atoms: np.ndarray, masses: np.ndarray) -> tuple[np.ndarray,
     left, right = wide[tails >= 1 - SEEN], wide[tails <= SEEN]
     seen_low, seen_high = (left.max() if left.size else wide[0]), (right.min() if right.size else wide[-1])
     margin = 0.02 * (seen_high - seen_low)
+    if seen_high - seen_low <= 2 * (wide[1] - wide[0]) and np.max(masses, initial=0) >= 1 - SEEN:  # a point
+        margin = 0.05 * size
     edges = np.linspace(seen_low - margin, seen_high + margin, CELLS + 1)
     if 0 < masses.size <= CELLS:  # an edge upon an atom: rounding would decide in which cell that is
         width = edges[1] - edges[0]

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .style import AMOUNTS, ATOMS, DENSITY, GREY, SMALL, dress, number
+from .style import AMOUNTS, ATOMS, DENSITY, GREY, SMALL, dress, few_ticks, number
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -47,6 +47,7 @@ def draw_density(
         stems.tick_params(axis="y", colors=ATOMS, labelsize=SMALL)
         stems.set_ylim(0, 1.08 * masses.max())
     ax.set_xlim(edges[0], edges[-1])
+    few_ticks(ax, "x")
 
 
 def draw_tails(ax: "Axes", places: np.ndarray, above: np.ndarray, accuracy: float) -> None:
@@ -63,6 +64,7 @@ def draw_tails(ax: "Axes", places: np.ndarray, above: np.ndarray, accuracy: floa
     low, high = (seen.min(), seen.max()) if seen.size else (places[0], places[-1])
     room = 0.04 * (high - low) or 1e-3 * max(abs(low), 1.0)
     ax.set_xlim(low - room, high + room)
+    few_ticks(ax, "x")
     both = np.concatenate([above, 1 - above])
     far = min(both[both >= known], default=known) > BELOW * known  # a law of few atoms has no tails
     ax.set_ylim(min(both[both >= known]) / 10 if far else known / 3, 2)
