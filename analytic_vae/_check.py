@@ -79,6 +79,14 @@ def is_concrete(array: Any) -> bool:
     return not isinstance(array, jax.core.Tracer)
 
 
+def require_drawable(name: str, array: Any, dimensions: int) -> None:
+    """Raise `ValueError` unless the numbers are at hand, and not those of a batch, to be drawn."""
+    if not is_concrete(array):
+        raise ValueError(f"{name}: expected numbers, got a traced array; draw outside of jit, grad and vmap.")
+    if np.ndim(array) != dimensions:
+        raise ValueError(f"{name}: expected one, got a batch of shape {shown(np.shape(array)[dimensions:])}; draw one.")
+
+
 def require_shape(name: str, array: Array, shape: tuple[int | None, ...], meaning: str) -> None:
     """Raise `ValueError` unless `array` has the given shape; `None` stands for any positive length.
 

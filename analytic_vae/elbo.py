@@ -1,13 +1,15 @@
 """The loss of Theorem 3.1: algebra on expectations that the engine gives (`expectations.py`), and their bounds."""
 
 from functools import partial
+from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 
-from ._check import is_concrete, require_flag, require_instance
+from ._check import is_concrete, require_drawable, require_flag, require_instance
 from ._jit import compiled, exact_products
 from ._repr import short_repr
 from .accuracy import warns
@@ -22,8 +24,12 @@ from .moments.expected import Expectations
 from .moments.plan import Plan
 from .moments.problem import Problem
 from .moments.units import DenseMoments
+from .plots.axes import panels
+from .plots.losses import draw_loss, draw_parts, draw_rates
 from .spectral.resolution import Resolution
 from .types import Array, Float, Scalar
+
+LEAST_RATE = 1e-4  # nats below which a feature is one in name only
 
 
 class ErrorBounds(eqx.Module):
@@ -110,6 +116,33 @@ class Elbo(eqx.Module):
     def distortion(self) -> Scalar:
         """`R3`."""
         return self.R3
+
+    def plot(self, ax: Any = None) -> Any:
+        """Draw the terms with matplotlib: the loss and what it is a sum of, parts of the distortion, rates of features.
+
+        All in nats: `S1` to `U3` over `2 sigma^2`. Error bars are `bounds`, where there are any.
+
+        Arguments:
+            ax: three axes; a new figure if not given.
+
+        Returns the axes `[3]`. Raises `TypeError` or `ValueError` if `ax` is something else, `ImportError` without
+        matplotlib.
+
+        >>> axes = elbo(source, layer, target, encoder).plot()
+        """
+        require_drawable("elbo", self.loss, 0)
+        axes = panels(ax, 3)
+        bounds = self.bounds
+        errors = None if bounds is None else [float(one) for one in (bounds.loss, bounds.R1, bounds.R2, bounds.R3)]
+        names = ("loss", "rate", "R2", "distortion")
+        terms = {name: float(getattr(self, name)) for name in names}
+        draw_loss(axes[0], terms, None if errors is None else dict(zip(names, errors, strict=True)))
+        whole = float(self.S1 + self.S2)
+        parts = ("S1", "S2", "T1", "T2", "T3", "U1", "U2", "U3")
+        scale = terms["distortion"] / whole if whole else 0.0  # 1 / (2 sigma^2)
+        draw_parts(axes[1], {name: scale * float(getattr(self, name)) for name in parts})
+        draw_rates(axes[2], np.asarray(self.rates, np.float64), LEAST_RATE)
+        return axes
 
     def __str__(self) -> str:
         if jnp.ndim(self.loss) or not is_concrete(self.loss):

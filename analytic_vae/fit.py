@@ -228,6 +228,7 @@ def _at_one_resolution(problem: FitProblem, warm: Fit | None, options: FitOption
         seconds,
         problem.resolution,
         found.rejected,
+        terms=found.terms,
     )
 
 

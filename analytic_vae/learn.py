@@ -29,6 +29,9 @@ from .model.encoder import AbstractEncoder
 from .model.feature_model import FeatureModel
 from .model.layer import AbstractLayer
 from .model.network import Network
+from .plots.axes import panels
+from .plots.deviations import draw_deviations, draw_explained
+from .plots.features import draw_directions
 from .pushforward import linear_pushforward, pushforward
 from .samples import SampledErrors, SampledMoments, sampled_moments
 from .spectral.resolution import Resolution
@@ -96,6 +99,29 @@ class Trajectory:
         if isinstance(layer, bool) or not isinstance(layer, int | np.integer) or not -count <= layer < count:
             raise ValueError(f"layer: expected a number from {-count} to {count - 1}, got {layer!r}.")
         return int(layer) % count
+
+    def plot(self, ax: Any = None) -> Any:
+        """Draw with matplotlib how far every layer's model is from samples, and the features of the output.
+
+        The first picture has the worst and the median neuron of every layer, in standard errors of the samples (without
+        samples: the share of each layer's variance that is in its features). The second is that of
+        `models[-1].plot()`: the directions of the largest features.
+
+        Arguments:
+            ax: two axes; a new figure if not given.
+
+        Returns the axes `[2]`. Raises `TypeError` or `ValueError` if `ax` is something else, `ImportError` without
+        matplotlib.
+
+        >>> axes = trajectory.plot()
+        """
+        axes = panels(ax, 2)
+        if self.sampled is None:
+            draw_explained(axes[0], np.array([one.explained for one in self.fits]))
+        else:
+            draw_deviations(axes[0], [one.in_standard_errors() for one in self.sampled], self.sampled[0].samples)
+        draw_directions(axes[1], self.models[-1].main_directions().largest(), "output")
+        return axes
 
     def __str__(self) -> str:
         lines = [f"{'layer':>5}  {'neurons':>7}  what was found"]

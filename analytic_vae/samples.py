@@ -71,6 +71,14 @@ class Deviations(NamedTuple):
             correlations_error=(errors / units)[pairs],
         )
 
+    def in_standard_errors(self, samples: int) -> dict[str, np.ndarray]:
+        """Of means, spreads `[n]` and correlations `[pairs]`: how far off, in standard errors of the samples."""
+        return {
+            "means": _in_errors(self.means, self.means_error, samples),
+            "spreads": _in_errors(self.spreads, self.spreads_error, samples),
+            "correlations": _in_errors(self.correlations, self.correlations_error, samples),
+        }
+
 
 class Typical(NamedTuple):
     """The median and the worst of several errors; the samples' standard errors: their median, and that of the worst."""
@@ -119,6 +127,15 @@ class SampledErrors:
         means, spreads = Typical.of(found.means, found.means_error), Typical.of(found.spreads, found.spreads_error)
         return cls(sampled.samples, means, spreads, pairs)
 
+    def in_standard_errors(self) -> dict[str, np.ndarray]:
+        """Of means, spreads and correlations: the median and the worst, `[2]`, in standard errors of the samples."""
+        kinds = {"means": self.means, "spreads": self.spreads, "correlations": self.correlations}
+        known = {name: kind for name, kind in kinds.items() if kind is not None}
+        return {
+            name: _in_errors([kind.median, kind.worst], [kind.standard_error, kind.worst_standard_error], self.samples)
+            for name, kind in known.items()
+        }
+
     def __str__(self) -> str:
         pairs = "" if self.correlations is None else f", correlations by up to {self.correlations}"
         return (
@@ -152,6 +169,37 @@ def largest_counts(model: FeatureModel, samples: int, key: PRNGKeyArray) -> np.n
     size = _batch_size(model, None, samples)
     keys = ((jax.random.fold_in(key, index), np.int32(used)) for index, used in _batches(samples, size))
     return np.sum([np.asarray(_largest(model, one, size, used)) for one, used in keys], axis=0)
+
+
+def counts_in_cells(
+    source: FeatureModel, network: Network, samples: int, outputs: np.ndarray, edges: np.ndarray, key: PRNGKeyArray
+) -> np.ndarray:
+    """How many samples of the chosen outputs fall between their edges `[chosen, cells + 1]`: `[chosen, cells]`.
+
+    A cell is open below and closed above, as those of a law are.
+    """
+    source, network = _on_host((source, network))
+    size, found = _batch_size(source, network, samples), np.zeros((len(edges), edges.shape[1] - 1), int)
+    edges, outputs = np.asarray(edges, source.mean.dtype), np.asarray(outputs, np.int32)
+    for index, used in _batches(samples, size):
+        part = _in_cells(source, network, jax.random.fold_in(key, index), size, np.int32(used), outputs, edges)
+        found = found + np.asarray(part)
+    return found
+
+
+@exact_products
+@compiled
+def _in_cells(source, network, key, size: int, used, outputs, edges) -> Array:
+    x = source.sample(key, (size,))
+    for layer in network.layers:
+        x = jax.vmap(layer)(x)
+    weight = (jnp.arange(size) < used).astype(int)
+
+    def one(values, edges):
+        cell = jnp.searchsorted(edges, values, side="left")  # 0 and the last: outside
+        return jnp.bincount(cell, weight, length=edges.size + 1)[1:-1]
+
+    return jax.vmap(one)(x[:, outputs].T, edges)
 
 
 @exact_products
@@ -195,6 +243,11 @@ def _batch_size(source: FeatureModel, network: Network | None, samples: int) -> 
     widths = source.neurons + (0 if network is None else sum(layer.outputs for layer in network.layers))
     each = 2 * source.prior.atoms.size + 4 * widths
     return int(min(samples, np.clip(VALUES // each, 1, BATCH)))
+
+
+def _in_errors(errors, standard_errors, samples: int) -> np.ndarray:
+    """Errors in standard errors; where nothing varies, in hundredths of what a mean of so many samples has."""
+    return np.asarray(errors) / np.maximum(standard_errors, 0.01 * samples**-0.5)
 
 
 def _spread(covariance: np.ndarray) -> np.ndarray:

@@ -171,6 +171,9 @@ def test_both_optimisers_agree(small):
         source, layer, encoder=profiled.encoder, target=begin, optimizer=optax.adam(0.02), steps=50, **common
     )
     assert len(whole.history) <= 50
+    for one in (profiled, whole):  # rate, R2 and distortion of every step
+        np.testing.assert_allclose(one.terms.sum(axis=1), one.history, rtol=0, atol=1e-9)
+    np.testing.assert_allclose(profiled.terms[-1], [profiled.elbo.R1, profiled.elbo.R2, profiled.elbo.R3], atol=1e-6)
     assert profiled.stop in (Stop.CONVERGED, Stop.STUCK)
     assert profiled.loss - 1e-2 < whole.loss < profiled.loss + 0.1 * (before - profiled.loss)
     for rates, said in (([1.0, 1.0], ""), ([1e-9, 1.0], "; 1 of 2 features unused")):

@@ -20,7 +20,8 @@ import pytest
 import analytic_vae as av
 from analytic_vae.cli.commands import main
 from analytic_vae.cli.digits import train_classifier
-from analytic_vae.cli.report import compare, markdown, save_report
+from analytic_vae.cli.report import compare, save_report
+from analytic_vae.cli.tables import markdown
 from analytic_vae.model.encoder import encode
 
 pytestmark = pytest.mark.coarse
@@ -162,6 +163,16 @@ def test_fits_and_models_survive_their_files(trajectory, tmp_path):
         chex.assert_trees_all_equal(fit.target, loaded.target, strict=True)
         assert (loaded.stop, loaded.loss, loaded.seconds) == (fit.stop, fit.loss, fit.seconds)
         assert jax.tree.structure(loaded.encoder) == jax.tree.structure(fit.encoder)
+        np.testing.assert_array_equal(loaded.terms, fit.terms)
+        assert loaded.terms.shape == (fit.history.size, 3)
+    with np.load(path) as file:
+        arrays = dict(file)
+    del arrays["terms"]
+    np.savez(path, **arrays)
+    assert av.load_fit(path).terms.shape == (0, 3)  # files of before there were any
+    np.savez(path, **arrays, terms=np.ones((fit.history.size + 1, 3)))
+    with pytest.raises(ValueError, match="terms: expected three for each"):
+        av.load_fit(path)
     av.save_model(tmp_path / "model.npz", trajectory.models[1])
     np.testing.assert_array_equal(av.load_model(tmp_path / "model.npz").decoder, trajectory.models[1].decoder)
     np.testing.assert_array_equal(av.load_source(tmp_path / "model.npz").mean, trajectory.models[1].mean)
@@ -263,7 +274,7 @@ def test_report_compares_with_samples(trajectory, tmp_path):
     assert report["layers"][0]["mean_error_se"] < 4
     assert abs(sum(report["classes"]["model"]) - 1) < 1e-12
     files = save_report(tmp_path, report)
-    assert [file.name for file in files] == ["report.json", "report.md", "report.png"]
+    assert [file.name for file in files] == ["report.json", "report.md", "report.html", "report.png"]
     assert json.loads((tmp_path / "report.json").read_text()) == report
     assert "## Outputs" in markdown(report)
 
@@ -281,9 +292,10 @@ def test_the_command_on_a_users_files(run, tmp_path, capsys, layers, last):
     arguments += ["--folder", str(folder), "--steps", "3", "--frequencies", "16", "--samples", "2000"]
     arguments += ["--layers", layers]
     assert main(arguments) == 0
-    assert "## Layer by layer" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "spreads off (se)" in said
     assert main(["show", str(folder)]) == 0
-    assert "## Layer by layer" in capsys.readouterr().out
+    assert capsys.readouterr().out == said
     (folder / "report.json").unlink()
     assert main(["show", str(folder)]) == 0
     assert last in capsys.readouterr().out

@@ -32,7 +32,8 @@ from ..model.network import Network, from_weights
 from ..spectral.resolution import Resolution
 from .digits import digits_data, train_classifier
 from .progress_bar import progress
-from .report import compare, laws_of_outputs, markdown, save_report
+from .report import compare, laws_of_outputs, save_report
+from .tables import short
 
 CHECKED = 100_000  # samples for the lines of progress; the report takes all
 
@@ -135,11 +136,11 @@ def _learn(options: argparse.Namespace) -> int:
         report = compare(trajectory, samples=options.samples, data=data, key=jax.random.key(options.seed + 1))
     with kept_talking(_say) as say:
         say("the laws of the outputs")
-        report["laws"] = laws_of_outputs(trajectory)
+        report["laws"] = laws_of_outputs(trajectory, report, key=jax.random.key(options.seed + 2))
     report["about"] = [*about, f"Device: {jax.devices()[0].device_kind}; jax {jax.__version__}."]
     report["seconds"] = time.perf_counter() - begun
     files = save_report(options.folder, report)
-    print(markdown(report))
+    print(short(report), end="")
     _say(f"{report['seconds']:.0f} s in all; written: {', '.join(str(file) for file in files)}")
     return 0
 
@@ -187,7 +188,7 @@ def _show(options: argparse.Namespace) -> int:
     report = options.folder / "report.json"
     if report.exists():
         try:
-            print(markdown(json.loads(report.read_text())))
+            print(short(json.loads(report.read_text())), end="")
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ValueError(f"folder: {report} is damaged ({error}); run learn again to renew it.") from error
         return 0

@@ -1,4 +1,4 @@
-"""Tables: what was learnt, beside samples pushed through the true network."""
+"""What was learnt, beside samples pushed through the true network: plain numbers, and the files that show them."""
 
 import json
 import os
@@ -10,13 +10,22 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..fitting.result import Fit, Stop
-from ..io.atomic import write_text
+from ..io.atomic import write_bytes, write_text
 from ..learn import Trajectory
-from ..samples import Deviations, SampledMoments, largest_counts, sampled_moments
+from ..model.feature_model import FeatureModel
+from ..samples import Deviations, SampledMoments, counts_in_cells, largest_counts, sampled_moments
 from ..types import Array, PRNGKeyArray
-from .figures import figure
+from .figures import figure, pictures
+from .page import page
+from .tables import markdown
 
 SHOWN, CELLS = 16, 64  # outputs whose laws are drawn, and cells of each
+
+REACH = 4.0  # spreads to either side of the mean that these have
+
+UNITS = 500  # neurons of a layer whose deviations are kept: those that are furthest off
+
+COUNTED = 200_000  # samples for the laws, at most
 
 
 def compare(
@@ -31,7 +40,7 @@ def compare(
         key: for the draws.
 
     Returns plain numbers and lists, ready for JSON: `layers` (a row each), `outputs` (a row per output neuron),
-    `classes` (shares of the largest output: learnt model, sampled, real data), `samples`.
+    `classes` (shares of the largest output: learnt model, sampled, real data), `features` (of the output), `samples`.
     """
     if samples < 2:
         raise ValueError(f"samples: expected at least 2, got {samples}.")
@@ -63,97 +72,61 @@ def compare(
         "layers": layers,
         "outputs": outputs,
         "classes": {name: [float(s) for s in share] for name, share in classes.items()},
+        "features": _features(trajectory.models[-1]),
     }
 
 
-def laws_of_outputs(trajectory: Trajectory) -> list[dict[str, list[float]]]:
-    """The law of each of the first `SHOWN` outputs: masses of cells about nodes."""
-    rows = np.eye(trajectory.network.outputs)[:SHOWN]
-    grids = [trajectory.law(row[None]).grid(CELLS) for row in rows]
-    return [{"nodes": np.asarray(one.nodes[0]).tolist(), "masses": np.asarray(one.masses).tolist()} for one in grids]
+def laws_of_outputs(trajectory: Trajectory, report: dict[str, Any], *, key: PRNGKeyArray) -> list[dict[str, Any]]:
+    """The laws of the `SHOWN` outputs that are furthest off: masses of cells, and the samples' shares of them."""
+    chosen = _furthest(report)
+    rows = np.eye(trajectory.network.outputs)
+    edges = np.array([_edges(report["outputs"][i]) for i in chosen])
+    samples = min(report["samples"], COUNTED)
+    counts = counts_in_cells(trajectory.source, trajectory.network, samples, chosen, edges, key)
+    found = []
+    for index, places, count in zip(chosen, edges, counts, strict=True):
+        tails = np.asarray(trajectory.law(rows[index : index + 1]).tail(places), np.float64)
+        law = {"edges": places, "masses": -np.diff(tails), "sampled": count / samples}
+        found.append({"output": int(index)} | {name: values.tolist() for name, values in law.items()})
+    return found
 
 
-def total_variation(first: list[float], second: list[float]) -> float:
-    """`1/2 sum |p_i - q_i|`."""
-    return float(np.abs(np.subtract(first, second)).sum() / 2)
+def _furthest(report: dict[str, Any]) -> np.ndarray:
+    """Numbers of outputs, in order."""
+    outputs = report["outputs"]
+    own, sampled = (np.array([[r[a], r[b]] for r in outputs]) for a, b in (("mean", "spread"), _SAMPLED))
+    off = np.abs(own - sampled).max(axis=1) / np.maximum(sampled[:, 1], 1e-2 * sampled[:, 1].mean() + 1e-300)
+    return np.sort(np.argsort(-off, kind="stable")[:SHOWN])
 
 
-def markdown(report: dict[str, Any]) -> str:
-    """The tables of a report as text that one reads as it is."""
-    lines = ["# What was learnt", "", *report.get("about", []), "", *_layer_table(report), ""]
-    return "\n".join([*lines, *_output_table(report["outputs"]), "", *_class_table(report["classes"])]) + "\n"
+_SAMPLED = "sampled_mean", "sampled_spread"
 
 
-def _layer_table(report: dict[str, Any]) -> list[str]:
-    lines = ["## Layer by layer", ""]
-    lines += [
-        "Errors are of the learnt model's means and spreads (standard deviations) against "
-        f"{report['samples']} samples of the source pushed through the true network: the largest over the neurons, in "
-        "units of the neuron's sampled spread (at least 1% of the layer's mean spread), and in standard errors of the "
-        "samples, too (of spreads, those of the variance); of correlations over all pairs. *In features* is the share "
-        "of the variance that the features explain, the rest is the model's noise; *least* the smallest eigenvalue of "
-        "its covariance, where it is the remainder. A dense layer's means and covariances are those of its source, to "
-        "the engine's accuracy, and a linear layer's law is; what is lost of the law beside its moments adds up from "
-        "layer to layer.",
-        "",
-        "| layer | neurons | found | loss (nats) | estimate | bound | rate | distortion | in features | least "
-        "| seconds | mean error | in standard errors | spread error | variance's, in them | correlation error |",
-        "|---" * 16 + "|",
-    ]
-    for row in report["layers"]:
-        cells = [str(row["layer"]), str(row["neurons"]), row.get("how", "")]
-        numbers = ("loss", "error_estimate", "error_bound", "rate", "distortion")
-        cells += [_number(row.get(name)) for name in (*numbers, "explained", "least_remainder", "seconds")]
-        cells += [f"{row['mean_error']:.4f}", f"{row['mean_error_se']:.1f}", f"{row['spread_error']:.4f}"]
-        cells += [_number(row.get(name)) for name in ("spread_error_se", "correlation_error")]
-        lines.append("| " + " | ".join(cells) + " |")
-    lines += [
-        "",
-        "Of the loss's error: the estimate is how far it moves at 1.5 times the frequencies; the bound, where it was "
-        "asked for (`--certify`), is proved.",
-    ]
-    doubtful = [str(row["layer"]) for row in report["layers"] if not (row["error_estimate"] or 0) <= 0.01]
-    if doubtful:
-        lines[-1] += f" **Too coarse in layers {', '.join(doubtful)}: raise --frequencies.**"
-    return lines
+def _edges(row: dict[str, float]) -> np.ndarray:
+    """Of the cells of an output's law: about the sampled mean."""
+    centre, half = row["sampled_mean"], REACH * max(row["spread"], row["sampled_spread"])
+    half = half if half > 1e-6 * abs(centre) else 1e-3 * (abs(centre) or 1.0)
+    return np.linspace(centre - half, centre + half, CELLS + 1)
 
 
-def _output_table(outputs: list[dict[str, Any]]) -> list[str]:
-    lines = ["## Outputs", "", "| output | mean | sampled | se | spread | sampled |", "|---|---|---|---|---|---|"]
-    lines += [
-        f"| {r['output']} | {r['mean']:.4f} | {r['sampled_mean']:.4f} | {r['standard_error']:.4f} | {r['spread']:.4f} "
-        f"| {r['sampled_spread']:.4f} |"
-        for r in outputs
-    ]
-    return lines
-
-
-def _class_table(classes: dict[str, list[float]]) -> list[str]:
-    titles = {"model": "learnt model", "sampled": "source samples", "real": "real data"}
-    lines = ["## Largest output: share of each class", "", "| class | " + " | ".join(titles[n] for n in classes)]
-    lines[-1] += " |"
-    lines.append("|---" * (len(classes) + 1) + "|")
-    for i, shares in enumerate(zip(*classes.values(), strict=True)):
-        lines.append(f"| {i} | " + " | ".join(f"{share:.4f}" for share in shares) + " |")
-    lines += ["", f"Total variation, learnt model to source samples: {_between(classes, 'model', 'sampled'):.4f}."]
-    if "real" in classes:
-        lines[-1] += (
-            f" Source samples to real data: {_between(classes, 'sampled', 'real'):.4f} (the features of the source are "
-            f"independent, those of the data are not). Learnt model to real data: "
-            f"{_between(classes, 'model', 'real'):.4f}."
-        )
-    return lines
+def _features(model: FeatureModel) -> dict[str, Any]:
+    """Shares of the variance and directions of the largest features of a model."""
+    found = model.main_directions().largest()
+    numbers = {name: getattr(found, name).tolist() for name in ("numbers", "shares", "directions")}
+    return numbers | {"left_out": found.left}
 
 
 def save_report(folder: str | os.PathLike[str], report: dict[str, Any]) -> list[Path]:
-    """Write `report.json`, `report.md` and, if matplotlib is there, `report.png`; returns the files."""
+    """Write `report.json`, `report.md`, `report.html` and, if matplotlib is there, `report.png`; returns the files."""
     folder = Path(folder)
-    files = [folder / "report.json", folder / "report.md"]
+    files = [folder / f"report.{suffix}" for suffix in ("json", "md", "html")]
     write_text(files[0], json.dumps(report, indent=1) + "\n")
     write_text(files[1], markdown(report))
-    picture = folder / "report.png"
-    if figure(report, picture):
-        files.append(picture)
+    write_text(files[2], page(report, pictures(report)))
+    picture = figure(report)
+    if picture is not None:
+        files.append(folder / "report.png")
+        write_bytes(files[-1], picture)
     return files
 
 
@@ -177,19 +150,22 @@ def _layer_row(index: int, fit: Fit, sampled: SampledMoments) -> dict[str, Any]:
         "correlation_error": float(errors.correlations.max(initial=0)),
         "explained": fit.explained,
         "least_remainder": fit.least_remainder,
+        "worst_neuron": int(np.argmax(errors.means)),
+        "off": _off(errors, sampled.samples),
     }
+
+
+def _off(errors: Deviations, samples: int) -> dict[str, Any]:
+    """How far neurons are off, in standard errors, three digits each; of pairs the median and the worst."""
+    found = errors.in_standard_errors(samples)
+    kept = np.argsort(-np.maximum(found["means"], found["spreads"]), kind="stable")[:UNITS]
+    pairs = found["correlations"]
+    numbers = {name: found[name][kept] for name in ("means", "spreads")}
+    numbers["correlations"] = np.array([np.median(pairs), pairs.max()]) if pairs.size else pairs
+    off = {name: [float(f"{value:.3g}") for value in values] for name, values in numbers.items()}
+    return off | {"left_out": int(errors.means.size - kept.size)}
 
 
 def _shares(outputs: Array) -> np.ndarray:
     winners = np.asarray(jnp.argmax(outputs, axis=1))
     return np.bincount(winners, minlength=outputs.shape[1]) / winners.size
-
-
-def _between(classes: dict[str, list[float]], first: str, second: str) -> float:
-    return total_variation(classes[first], classes[second])
-
-
-def _number(value: float | None) -> str:
-    if value is None:
-        return ""
-    return f"{value:.1e}" if 0 < abs(value) < 1e-2 else f"{value:.3f}"

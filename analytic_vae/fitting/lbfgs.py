@@ -10,6 +10,7 @@ from scipy.optimize import minimize
 
 from .._jit import always, compiled
 from ..closed_form import profiled
+from ..elbo import Elbo
 from ..model.carried_encoder import learnt_part, with_learnt
 from ..model.encoder import AbstractEncoder
 from ..moments.plan import Plan, compiled_plan
@@ -56,12 +57,14 @@ def profiled_lbfgs(problem: FitProblem, encoder: AbstractEncoder, options: FitOp
             stop = Stop.STUCK
     descent.renew()
     loss, best = descent.judged
-    descent.history[-1:] = [loss] * bool(descent.history)  # on boxes of its own
-    return StartResult(*best, np.array(descent.history), stop or Stop.CONVERGED, descent.rejected)
+    ran = bool(descent.history)
+    descent.history[-1:], descent.terms[-1:] = [loss] * ran, [_summands(best[1])] * ran  # on boxes of its own
+    terms = np.reshape(descent.terms, (-1, 3))
+    return StartResult(*best, np.array(descent.history), stop or Stop.CONVERGED, descent.rejected, terms)
 
 
 class _Descent:
-    """Where L-BFGS is: the best encoder with its loss and target, and the losses of all steps.
+    """Where L-BFGS is: the best encoder with its loss and target, and the losses and terms of all steps.
 
     A round of steps has one set of coordinates, and boxes (`plan.py`): with new boxes at every step the loss would not
     be the function whose slope is known. What a round found is judged on new ones.
@@ -70,6 +73,7 @@ class _Descent:
     def __init__(self, problem: FitProblem, encoder: AbstractEncoder, options: FitOptions, say: Progress):
         self.problem, self.options, self.say = problem, options, say
         self.history: list[float] = []
+        self.terms: list[np.ndarray] = []
         self.least, self.best = np.inf, (encoder, None, None)
         self.judged = self.least, self.best  # the best one of those on new boxes
         self.gradient = np.zeros(0)  # at the best
@@ -136,6 +140,7 @@ class _Descent:
 
     def _after_step(self, _) -> None:
         self.history.append(self.least)
+        self.terms.append(_summands(self.best[1]))
         self.say(len(self.history), self.least)
         if self.say.counts:
             elbo, norm = self.best[1], np.linalg.norm(self.gradient)
@@ -143,6 +148,11 @@ class _Descent:
         recent = self.history[self.begun :]
         if len(recent) > 10 and recent[-11] - recent[-1] < self.options.tolerance:
             raise _Enough
+
+
+def _summands(elbo: Elbo) -> np.ndarray:
+    """Rate, R2 and distortion."""
+    return np.array([elbo.R1, elbo.R2, elbo.R3], float)
 
 
 @partial(compiled, quick=always)

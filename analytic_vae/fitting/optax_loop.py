@@ -60,11 +60,13 @@ def whole_loss(problem: FitProblem, encoder: AbstractEncoder, options: FitOption
     walk = Walk(parameters, optimizer.init(parameters), parameters, unknown, one, none, one * jnp.inf)
     best, elbo = (np.inf, encoder, target), None
     history: list[float] = []
+    terms = [np.zeros((0, 3))]
     stop = Stop.STEPS
     while len(history) < options.steps:
         before, length, rejected = best[0], min(CHUNK, options.steps - len(history)), int(walk.rejected)
         walk, least, steps = _advance(walk, static, problem, optimizer, length)
         history.extend(np.asarray(steps.loss, float))
+        terms.append(np.stack([steps.rate, steps.R2, steps.distortion], axis=1).astype(float))
         say(len(history), history[-1])
         if say.counts:
             for one in zip(*map(np.asarray, steps), strict=True):
@@ -82,7 +84,7 @@ def whole_loss(problem: FitProblem, encoder: AbstractEncoder, options: FitOption
             break
     if elbo is None:  # no step had a finite loss
         elbo = compiled_elbo(problem, best[2], best[1])
-    return StartResult(best[1], elbo, best[2], np.array(history), stop, int(walk.rejected))
+    return StartResult(best[1], elbo, best[2], np.array(history), stop, int(walk.rejected), np.concatenate(terms))
 
 
 class Terms(NamedTuple):
@@ -90,6 +92,7 @@ class Terms(NamedTuple):
 
     loss: Array
     rate: Array
+    R2: Array
     distortion: Array
     gradient_norm: Array
 
@@ -151,7 +154,7 @@ def _advance(walk: Walk, static, problem: FitProblem, optimizer, length: int):
         better = (value < least_loss) & jnp.isfinite(value) & believed(moment_error, walk.limit)
         least = jax.tree.map(lambda new, old: jnp.where(better, new, old), walk.trial, least)
         norm = jnp.sqrt(sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(gradient)))
-        terms = Terms(value, found.rate, found.distortion, norm)
+        terms = Terms(value, found.rate, found.R2, found.distortion, norm)
         walk = walk.after(terms, gradient, moment_error, optimizer, loss)
         return (walk, jnp.where(better, value, least_loss), least), walk.terms
 

@@ -2,20 +2,21 @@
 
 import enum
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from .._repr import short_repr
-from ..elbo import Elbo
+from ..elbo import LEAST_RATE, Elbo
 from ..model.encoder import AbstractEncoder
 from ..model.feature_model import FeatureModel
 from ..model.host import HostModel
+from ..plots.axes import panels
+from ..plots.losses import draw_history, draw_loss, draw_rates, draw_trade
+from ..plots.style import say
 from ..spectral.resolution import Resolution
 
 DOUBT, SUSPECT = 0.01, 0.05  # nats: by which the loss may move at a finer resolution; accuracy that is too little
-
-LEAST_RATE = 1e-4  # nats below which a feature is one in name only
 
 
 class Stop(enum.Enum):
@@ -38,6 +39,7 @@ class StartResult(NamedTuple):
     history: np.ndarray
     stop: Stop
     rejected: int
+    terms: np.ndarray
 
     @property
     def loss(self) -> float:
@@ -59,6 +61,8 @@ class Fit:
             bound. None if the check was switched off.
         history: the least loss up to every step of the best start, at `resolution`, the last one that the fit went to.
             Each round of 30 steps has boxes of its own, so it may rise where one begins; the last is that of `loss`.
+        terms: `[steps, 3]`, rate, `R2` and distortion of every loss of `history`. Empty for fits in files of before
+            there were any.
         start_losses: the final loss of every start, at the first resolution where the loss was finite.
         stop: why the best start stopped.
         rejected: steps of the best start that were taken back because loss or gradient was not finite there, or because
@@ -83,6 +87,7 @@ class Fit:
     resolution: Resolution = field(default_factory=Resolution)
     rejected: int = 0
     least_remainder: float | None = None
+    terms: np.ndarray = field(default_factory=lambda: np.zeros((0, 3)))
 
     @property
     def explained(self) -> float:
@@ -116,6 +121,33 @@ class Fit:
     def unused(self) -> int:
         """Features that say next to nothing of the output: their rate is below 1e-4 nats."""
         return 0 if self.elbo is None else int(np.count_nonzero(np.asarray(self.elbo.rates) < LEAST_RATE))
+
+    def plot(self, ax: Any = None) -> Any:
+        """Draw the fit with matplotlib: the loss of every step above its last one, and what was traded for what.
+
+        The second picture is of rate, `R2` and distortion of every step, less their last values. Where nothing was
+        optimised (carried features) or no such terms are known: the terms of the loss and the rates of the features.
+
+        Arguments:
+            ax: two axes; a new figure if not given.
+
+        Returns the axes `[2]`. Raises `TypeError` or `ValueError` if `ax` is something else, `ImportError` without
+        matplotlib.
+        """
+        axes = panels(ax, 2)
+        if self.elbo is None:
+            for one in axes:
+                say(one, self.stop.value)
+            return axes
+        if self.history.size:
+            draw_history(axes[0], self.history, f"{self.history[-1]:.6g}")
+        else:
+            draw_loss(axes[0], {name: float(getattr(self.elbo, name)) for name in ("loss", "rate", "R2", "distortion")})
+        if len(self.terms):
+            draw_trade(axes[1], self.terms)
+        else:
+            draw_rates(axes[1], np.asarray(self.elbo.rates, np.float64), LEAST_RATE)
+        return axes
 
     def __str__(self) -> str:
         if self.elbo is None:

@@ -7,12 +7,12 @@ from pathlib import Path
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Write a text file atomically: to a temporary name, synced, renamed."""
-    _replace(Path(path), text.encode())
+    write_bytes(path, text.encode())
 
 
-def _replace(path: Path, content: bytes) -> None:
+def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
     """Write under a temporary name, sync, rename: whoever looks sees the old file or the new one, whole."""
-    temporary = None
+    path, temporary = Path(path), None
     try:
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         os.chmod(temporary, 0o666 & ~_umask())  # as any new file; that of mkstemp is its owner's alone

@@ -5,7 +5,6 @@ Nothing that is loaded is executed: objects are rebuilt by name from arrays, and
 
 import json
 import os
-from pathlib import Path
 from typing import Any
 
 import equinox as eqx
@@ -24,7 +23,7 @@ from ..model.prior import Prior
 from ..sparse_autoencoder import SparseAutoencoder
 from ..spectral.resolution import Resolution
 from .arrays import read_arrays
-from .atomic import _replace
+from .atomic import write_bytes
 
 FORMAT, VERSION = "analytic_vae", 1
 
@@ -99,7 +98,7 @@ def save_fit(path: str | os.PathLike[str], fit: Fit) -> None:
         "nodes": fit.resolution.nodes,
     }
     arrays = {f"target.{name}": array for name, array in _model_arrays(fit.target).items()}
-    arrays |= {"history": fit.history, "start_losses": fit.start_losses}
+    arrays |= {"history": fit.history, "start_losses": fit.start_losses, "terms": fit.terms}
     if fit.elbo is not None:
         arrays |= {f"elbo.{name}": np.asarray(getattr(fit.elbo, name)) for name in _ELBO}
         if fit.elbo.bounds is not None:
@@ -139,6 +138,7 @@ def load_fit(path: str | os.PathLike[str]) -> Fit:
             resolution=Resolution(header["frequencies"], header["nodes"]),
             rejected=int(_number("rejected", header.get("rejected", 0))),
             least_remainder=None if remainder is None else _number("least_remainder", remainder),
+            terms=_terms(arrays),
         )
 
     return _rebuild(path, build)
@@ -256,6 +256,14 @@ def _vector(name: str, array: np.ndarray) -> np.ndarray:
     return array
 
 
+def _terms(arrays: dict[str, np.ndarray]) -> np.ndarray:
+    """Of every step; none in files of before there were any."""
+    terms = real_array("terms", arrays.get("terms", np.zeros((0, 3))))
+    if terms.ndim != 2 or terms.shape[1] != 3 or len(terms) not in (0, arrays["history"].size):
+        raise ValueError(f"terms: expected three for each of {arrays['history'].size} steps, got shape {terms.shape}.")
+    return terms
+
+
 def _under(prefix: str, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
 
@@ -274,7 +282,7 @@ def _write(path, header: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
     arrays = {name: real_array(name, array) for name, array in arrays.items()}  # half precision in single, exactly
     stream = io.BytesIO()
     np.savez(stream, **{"header.json": np.frombuffer(json.dumps(header).encode(), np.uint8)}, **arrays)
-    _replace(Path(path), stream.getvalue())
+    write_bytes(path, stream.getvalue())
 
 
 def _read(path, kind: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -13,6 +14,7 @@ from .._jit import compiled, exact_products
 from .._repr import short_repr
 from ..types import Array, ArrayLike, Float, Scalar
 from .image import Image
+from .pictures import draw_law
 from .series import LawSeries
 
 EDGE = 1e-6  # of a cell, and what rounding needs: how far the lowest edges of a grid are moved outwards
@@ -55,6 +57,7 @@ class Law(eqx.Module):
     | a density, beside the atoms | `.density(points)` |
     | masses of equal cells, atoms included | `.grid(points)` |
     | how far all that may be off | `.accuracy` |
+    | a picture | `.plot()` |
 
     `accuracy` is an estimate: of probabilities as they are, of means relative to the spread. With
     `pushforward(certify=True)` `bounds` holds for mean and covariance, and `error_bound` is the largest of it.
@@ -235,6 +238,26 @@ class Law(eqx.Module):
                 f"{threshold.shape}."
             )
         return _tail(self.image, self.series, threshold, bool(inclusive))
+
+    def plot(self, ax: Any = None) -> Any:
+        """Draw the law with matplotlib (`pip install 'analytic_vae[plots]'`).
+
+        | D | what is drawn |
+        |---|---|
+        | 1 | density and atoms, whose masses have an axis of their own; both tails, down to `accuracy` |
+        | 2 | the mass of cells on a log scale, and rings about atoms |
+        | 3 | the same for the pairs (0, 1), (0, 2), (1, 2) |
+
+        Arguments:
+            ax: where: for D = 1 two axes, or one for the density alone; for D = 2 one; for D = 3 three. A new figure if
+                not given.
+
+        Returns the axes. Raises `TypeError` or `ValueError` if `ax` is something else, `ImportError` without
+        matplotlib.
+
+        >>> axes = law.plot()
+        """
+        return draw_law(self, ax)
 
     def _require_one(self) -> None:
         if self.mean.ndim != 1:

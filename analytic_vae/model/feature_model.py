@@ -3,6 +3,7 @@
 import math
 import operator
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -12,6 +13,7 @@ import numpy as np
 from .._check import (
     as_floating,
     is_concrete,
+    require_drawable,
     require_finite,
     require_instance,
     require_key,
@@ -20,6 +22,8 @@ from .._check import (
     require_shape,
 )
 from .._repr import short_repr
+from ..plots.axes import panels
+from ..plots.features import MainDirections, draw_atoms, draw_directions
 from ..types import Array, ArrayLike, Float, PRNGKeyArray
 from .matrices import diagonal, lower_triangular, with_diagonal
 from .prior import Prior
@@ -173,6 +177,37 @@ class FeatureModel(eqx.Module):
         count = math.prod(shape)
         keys = jax.random.split(key, count)
         return jax.vmap(self._draw)(keys).reshape(*shape, self.neurons)
+
+    def plot(self, ax: Any = None) -> Any:
+        """Draw the features with matplotlib: their atoms and masses, and their directions as a heat map.
+
+        At most twelve, those with the largest shares of the variance (noise included). All is in spreads (standard
+        deviations) of each feature along its line: the direction that its atoms scale, or with a vector per atom the
+        first principal component of these vectors.
+
+        Arguments:
+            ax: two axes; a new figure if not given.
+
+        Returns the axes `[2]`. Raises `TypeError` or `ValueError` if `ax` is something else, `ImportError` without
+        matplotlib.
+
+        >>> axes = source.plot()
+        """
+        shown, axes = self.main_directions().largest(), panels(ax, 2)
+        draw_atoms(axes[0], shown, np.asarray(self.prior.masses)[shown.numbers])
+        draw_directions(axes[1], shown)
+        axes[1].set_ylabel("")
+        return axes
+
+    def main_directions(self) -> MainDirections:
+        """The line along which each feature moves the neurons most, its share of the variance, its atoms on that line.
+
+        Returns `directions [n, m]`, `shares [m]`, `places [m, K]`, in NumPy. See `plot`.
+
+        >>> source.main_directions().shares
+        """
+        require_drawable("model", self.mean, 1)
+        return MainDirections.of(self.prior.atoms, self.prior.masses, self.decoder, self.noise)
 
     def _draw(self, key: PRNGKeyArray) -> Float[Array, " n"]:
         feature_key, noise_key = jax.random.split(key)

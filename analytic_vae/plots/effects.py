@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from .axes import new_axes
+from .axes import one_panel
 
 
 def draw_effects(contrasts: np.ndarray, values: np.ndarray, ax=None):
@@ -13,7 +13,7 @@ def draw_effects(contrasts: np.ndarray, values: np.ndarray, ax=None):
         values: `[m, K]`, the atoms: states are drawn in their order, the least first.
         ax: matplotlib's axes, or None for new ones.
     """
-    ax = new_axes(ax)
+    ax = one_panel(ax)
     m, K, n = contrasts.shape
     order = np.argsort(values, axis=1, kind="stable")
     columns = np.take_along_axis(contrasts, order[:, :, None], axis=1).reshape(m * K, n).T
