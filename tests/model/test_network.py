@@ -12,8 +12,9 @@ from perceptrons import assert_same, evaluate, random_weights
 
 from analytic_vae.model.activation import ACTIVATIONS, Activation
 from analytic_vae.model.dense_layer import DenseLayer
+from analytic_vae.model.from_equinox import from_mlp
 from analytic_vae.model.layer import LinearLayer, RidgeLayer
-from analytic_vae.model.network import from_mlp, from_weights
+from analytic_vae.model.network import from_weights
 
 FORGET = ("each", "last")
 
@@ -175,7 +176,7 @@ def test_mlp_scalar_sizes():
 
 
 def test_mlp_activation_not_recognised():
-    for function in (jax.nn.silu, eqx.nn.PReLU()):
+    for function in (lambda x: x * jax.nn.sigmoid(x), eqx.nn.PReLU()):
         mlp = eqx.nn.MLP(3, 2, 4, 2, activation=function, key=jax.random.key(0))
         with pytest.raises(ValueError, match=r"mlp.activation: expected .* Pass activation= .* kinks"):
             from_mlp(mlp)
@@ -184,13 +185,18 @@ def test_mlp_activation_not_recognised():
 
 
 @pytest.mark.parametrize("size", (2, "scalar"))
-@pytest.mark.parametrize("function", (jnp.tanh, jax.nn.relu, jax.nn.relu6, lambda x: x + 1))
-def test_mlp_final_activation(function, size):
-    mlp = eqx.nn.MLP(3, size, 5, 2, final_activation=function, key=jax.random.key(0))
+def test_mlp_final_activation(size):
+    for layers in ("dense", "ridge"):
+        mlp = eqx.nn.MLP(3, size, 5, 2, final_activation=jnp.tanh, key=jax.random.key(0))
+        inputs = jax.random.normal(jax.random.key(1), (20, 3))
+        expected = jax.vmap(mlp)(inputs).reshape(20, -1)
+        network = from_mlp(mlp, layers=layers, forget=None if layers == "dense" else "last")
+        np.testing.assert_allclose(jax.vmap(network)(inputs), expected, rtol=1e-13, atol=1e-13)
+    mlp = eqx.nn.MLP(3, size, 5, 2, final_activation=lambda x: x + 1, key=jax.random.key(0))
     with pytest.raises(ValueError, match=r"mlp.final_activation: expected the identity"):
         from_mlp(mlp)
 
 
 def test_mlp_of_another_kind():
-    with pytest.raises(TypeError, match=r"mlp: expected an equinox\.nn\.MLP, got Linear"):
+    with pytest.raises(TypeError, match=r"mlp: expected an equinox\.nn\.MLP, .* got Linear"):
         from_mlp(eqx.nn.Linear(2, 2, key=jax.random.key(0)))
