@@ -37,7 +37,7 @@ class Reading(NamedTuple):
     residual: bool = False
     batch_norm: str | None = None
     epsilon: float | None = None
-    one_block: bool = False
+    one_block: bool = False  # whether all names are of one block, without its skip if it has one
 
 
 def steps_of_arrays(arrays: Arrays, what: str, activation: Activations, reading: Reading) -> list[Step]:
@@ -51,15 +51,16 @@ def steps_of_arrays(arrays: Arrays, what: str, activation: Activations, reading:
         maps = _stacked(arrays, bool(reading.transposed))
         return chained(maps, activations_of(activation, len(maps)))
     places = _places(arrays, what)
-    if any(place.is_norm for place in places):
+    maps = [place for place in places if not place.is_norm]
+    reading = reading._replace(one_block=reading.one_block or _cannot_skip(maps, arrays))
+    if len(maps) < len(places):
         return _normalised(places, arrays, what, activation, reading)
     if reading.batch_norm is not None or reading.epsilon is not None:
         raise ValueError(f"batch_norm, epsilon: expected none, since {what} holds no running means and variances.")
     if reading.order is not None:
         places = in_order(places, reading.order)
     else:
-        may_skip = not reading.one_block and not _cannot_skip(places, arrays)
-        places = by_numbers(places, what, may_skip=may_skip, residual=reading.residual)
+        places = by_numbers(places, what, may_skip=not reading.one_block, residual=reading.residual)
     maps = _affines(places, arrays, what, reading.transposed)
     if reading.residual:
         return _residual(blocks_of(places), maps, activation)
@@ -261,10 +262,10 @@ def _sides(places: Sequence[Place], what: str, reading: Reading) -> tuple[list[P
     if reading.order is not None:
         ordered, side = in_order(places, reading.order), lambda *_: None
     elif len(set(numbered.skeletons.values())) == 1:  # a Sequential, in which each has its index
-        ordered = by_numbers(places, what)
+        ordered = by_numbers(places, what, may_skip=not reading.one_block)
         side = lambda *three: _side(numbered, *three)  # noqa: E731
     else:
-        ordered, side = _paired(places, what), lambda *_: None
+        ordered, side = _paired(places, what, reading), lambda *_: None
     sides: dict[str, str] = {}
     for index, place in enumerate(ordered):
         if not place.is_norm:
@@ -292,9 +293,9 @@ def _side(numbered: Numbered, before: Place, norm: Place, after: list[Place]) ->
     return {(True, False): "before", (False, True): "after"}.get(close)
 
 
-def _paired(places: Sequence[Place], what: str) -> list[Place]:
+def _paired(places: Sequence[Place], what: str, reading: Reading) -> list[Place]:
     """Each normalisation after the map of its own number, `bn1` after `fc1`."""
-    maps = by_numbers([place for place in places if not place.is_norm], what)
+    maps = by_numbers([place for place in places if not place.is_norm], what, may_skip=not reading.one_block)
     norms = [place for place in places if place.is_norm]
     keys = {place.name: numbers for some in (maps, norms) for place, numbers in _keys(some)}
     found: list[Place] = []

@@ -89,7 +89,8 @@ def _with_part(graph: Graph, steps: list[Step], node: Node) -> list[Step]:
 def _fork(graph: Graph, current: str, readers: list[Node]) -> tuple[list[Step], str]:
     """A tensor that is read more than once: an activation in several operators, or a residual block."""
     if found := function_from(graph, current):
-        return steps_of_activation(f"path: {readers[0]} in {graph.path}", found[0]), found[1]
+        name, parameters, end = found
+        return steps_of_activation(f"path: {readers[0]} in {graph.path}", name, **parameters), end
     sums = [node for node in readers if node.kind == "Add" and not any(i in graph.constants for i in node.inputs)]
     if len(readers) == 2 and len(sums) == 1 and len(sums[0].inputs) == 2:
         (branch,) = [node for node in readers if node is not sums[0]]

@@ -36,6 +36,11 @@ def steps_of_node(graph: Graph, node: Node, current: str) -> list[Step]:
     where = f"path: {node} in {graph.path}"
     if node.kind == "Clip":
         return _clip(node, others, where)
+    if node.kind == "PRelu":
+        slopes = finite_array(node.inputs[1], others[0])
+        if slopes.size and np.all(slopes == slopes.flat[0]):
+            return steps_of_activation(where, "leaky_relu", slope=float(slopes.flat[0]))
+        raise ValueError(f"{where}: expected a PRelu of one slope.")
     if node.kind in ONNX:
         name, parameters = ONNX[node.kind]
         found = {key: node.attributes.get(attribute, usual) for key, (attribute, usual) in parameters.items()}

@@ -81,6 +81,11 @@ def _perceptron(name: str, estimator: Any) -> list[Step]:
             f"{type(estimator).__name__}."
         )
     _require_fitted(name, estimator, "coefs_")
+    out = getattr(estimator, "out_activation_", "identity")
+    if _is(estimator, "MLPRegressor") and out != "identity":
+        raise ValueError(
+            f"{name}: expected an MLPRegressor whose output is linear (squared_error), got one with {out}."
+        )
     steps: list[Step] = []
     for index, (coefs, intercepts) in enumerate(zip(estimator.coefs_, estimator.intercepts_, strict=True)):
         if index:

@@ -156,8 +156,19 @@ def _checked(steps: Sequence[Step]) -> list[Step]:
     maps = [affine for step in steps for affine in _affines(step)]
     if not maps:
         raise ValueError("weights: expected at least one pair (W, b), got none.")
-    named = {affine.weight_name: affine.weight for affine in maps}
-    named |= {affine.bias_name: affine.bias for affine in maps if affine.bias is not None}
+    named: dict[str, Any] = {}  # under names of their own: the same array may be used twice
+
+    def renamed(name: str, array: Any) -> str:
+        while name in named:
+            name += " again"
+        named[name] = array
+        return name
+
+    def with_names(a: Affine) -> Affine:
+        weight_name = renamed(a.weight_name, a.weight)
+        return a._replace(weight_name=weight_name, bias_name="" if a.bias is None else renamed(a.bias_name, a.bias))
+
+    steps = [_mapped(step, with_names) for step in steps]
     arrays = dict(zip(named, as_floating(**named), strict=True))
     as_arrays = lambda a: a._replace(weight=arrays[a.weight_name], bias=arrays.get(a.bias_name))  # noqa: E731
     steps = [_mapped(step, as_arrays) for step in steps]
@@ -218,7 +229,8 @@ def scaled(one: _AnyMap, scaling: Scaling) -> _AnyMap:
     weight, scale = _exact(one.weight), _exact(scaling.scale)
     bias = np.zeros(len(weight)) if one.bias is None else _exact(one.bias)
     weight, bias = _rounded(scale[..., None] * weight, scale * bias + _exact(scaling.shift), one, scaling)
-    return one._replace(weight=weight, bias=bias)
+    named = {"bias_name": one.bias_name or scaling.name} if isinstance(one, Affine) else {}
+    return one._replace(weight=weight, bias=bias, **named)
 
 
 def _before(scaling: Scaling | None, one: _Map) -> _Map:
