@@ -23,7 +23,6 @@ from ..fitting.options import KINDS
 from ..fitting.progress import kept_talking
 from ..io.arrays import read_arrays
 from ..io.checkpoint import load_fit
-from ..io.network_files import load_network
 from ..io.source_files import load_source
 from ..learn import learn
 from ..model.feature_model import FeatureModel
@@ -31,6 +30,7 @@ from ..model.from_data import source_from_data
 from ..model.network import Network, from_weights
 from ..spectral.resolution import Resolution
 from .digits import digits_data, train_classifier
+from .network_options import add_network_options, network_from
 from .report import compare, laws_of_outputs, markdown, save_report
 
 CHECKED = 100_000  # samples for the lines of progress; the report takes all
@@ -68,11 +68,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     one.set_defaults(run=_learn)
-    one.add_argument("--network", type=Path, help="an MLP: .npz or .safetensors of weights and biases")
-    one.add_argument("--activation", default="relu", help="of the hidden layers of --network")
-    one.add_argument(
-        "--order", nargs="+", metavar="NAME", help="weights of --network as applied, if numbers do not say"
-    )
+    add_network_options(one)
     one.add_argument("--source", type=Path, help="a FeatureModel (.npz) or data [samples, n] (.npz, key 'data')")
     one.add_argument("--features", type=int, help="independent components to find in data; at most 16 if not given")
     one.add_argument("--atoms", type=int, default=12, help="atoms of each component found in data")
@@ -196,14 +192,8 @@ def _inputs(options: argparse.Namespace) -> tuple[FeatureModel, Network, Any, li
     """Source, network, real inputs if any, and sentences that say what they are."""
     if options.source is not None and options.network is None:
         raise ValueError("--network: expected a file, since --source is not the digits; got none.")
-    if options.order is not None and options.network is None:
-        raise ValueError("--network: expected a file, whose weights --order names; got none.")
     about, data, labels = [], None, None
-    network = (
-        None
-        if options.network is None
-        else load_network(options.network, options.activation, layers=options.layers, order=options.order)
-    )
+    network = network_from(options)
     if options.source is not None:
         found = {"noise": options.noise, "atoms": options.atoms, "seed": options.seed}
         arrays = read_arrays(options.source)

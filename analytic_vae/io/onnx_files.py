@@ -5,6 +5,7 @@ from pathlib import Path
 
 from ..model.activation_names import steps_of_activation
 from ..model.steps import Affine, Bend, Block, Scaling, Softmax, Step, require_chain, scaled
+from .arrays import _DAMAGE
 from .onnx_functions import function_from
 from .onnx_graph import Graph, Node, read_graph
 from .onnx_operators import PASS, part_used, steps_of_node
@@ -20,6 +21,16 @@ def onnx_steps(path: str | os.PathLike[str], *, max_bytes: int) -> list[Step]:
     `onnx` package, and `ValueError` if the file is damaged, too large or no such chain, naming the node.
     """
     graph = read_graph(Path(path), max_bytes)
+    try:
+        return _steps_of(graph)
+    except ValueError:
+        raise
+    except _DAMAGE as error:  # operators without inputs or outputs, attributes of another type
+        raise ValueError(f"path: cannot read {path} as a network in .onnx: {error!r}.") from error
+
+
+def _steps_of(graph: Graph) -> list[Step]:
+    path = graph.path
     steps, end = _chain(graph, graph.input)
     is_classifier = bool(steps) and isinstance(steps[-1], Softmax)
     if end not in graph.outputs and not is_classifier:
@@ -42,7 +53,7 @@ def _chain(graph: Graph, start: str, branch: Node | None = None, stop: str = "")
     With `branch`, of the readers of `start` that one alone is followed, up to the tensor `stop`.
     """
     steps: list[Step] = []
-    current = start
+    current, left = start, len(graph.nodes)
     while current != stop and (readers := [branch] if branch else graph.readers(current)):
         if steps and isinstance(steps[-1], Softmax):
             _require_labels(graph, readers)
@@ -51,7 +62,7 @@ def _chain(graph: Graph, start: str, branch: Node | None = None, stop: str = "")
             raise ValueError(
                 f"path: expected one output, at the end of the chain, in {graph.path}; {current} is used further."
             )
-        if len(readers) > 1:
+        if len(readers) > 1 or readers[0].inputs.count(current) > 1:
             found, current = _fork(graph, current, readers)
         else:
             (node,) = readers
@@ -60,7 +71,9 @@ def _chain(graph: Graph, start: str, branch: Node | None = None, stop: str = "")
             else:
                 found = steps_of_node(graph, node, current)
             current = _output(graph, node)
-        branch = None
+        branch, left = None, left - 1
+        if left < 0:
+            raise ValueError(f"path: expected a chain in {graph.path}, got a circle through {current}.")
         for step in found:
             if isinstance(step, Scaling) and steps and isinstance(steps[-1], Affine):
                 require_chain([steps[-1], step])

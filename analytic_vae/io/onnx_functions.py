@@ -50,9 +50,8 @@ def function_from(graph: Graph, start: str) -> tuple[str, dict[str, float], str]
         for name in mine:
             unread[name].discard(id(node))
         unread[output] = {id(one) for one in graph.readers(output)} | ({0} if output in graph.outputs else set())
-        if [name for name, left in unread.items() if left] == [output]:
-            found = _named(value)
-            return (*found, output) if found else None
+        if [name for name, left in unread.items() if left] == [output] and (found := _named(value)):
+            return *found, output
     return None
 
 
