@@ -25,7 +25,7 @@ def from_scikit_learn(estimator: Any, *, layers: str = "dense", forget: str | No
     Raises `ValueError` that names the estimator if it is not fitted or a step is another one; `TypeError` if it is no
     estimator.
 
-    >>> network = from_scikit_learn(make_pipeline(StandardScaler(), MLPClassifier()).fit(X, y))
+    >>> network = from_scikit_learn(estimator)  # make_pipeline(StandardScaler(), MLPClassifier()).fit(X, y)
     """
     if not hasattr(estimator, "get_params"):
         raise TypeError(f"estimator: expected an estimator of scikit-learn, got {type(estimator).__name__}.")
