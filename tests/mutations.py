@@ -16,7 +16,6 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from onnx_networks import perceptron
 from safetensors.numpy import save_file
 
 import analytic_vae as av
@@ -201,6 +200,8 @@ def good_files(folder: Path) -> dict[str, tuple[Path, Callable]]:
         "encoder.npz": av.load_encoder, "autoencoder.npz": av.load_encoder,
         "softmax.npz": av.load_fit, "neural.npz": av.load_fit, "carried.npz": av.load_fit,
     }  # fmt: skip
+    from onnx_networks import perceptron  # not all that use this file need onnx
+
     (folder / "network.onnx").write_bytes(perceptron([(arrays["W0"], arrays["b0"]), (arrays["W1"], arrays["b1"])]))
     readers["network.onnx"] = av.load_network
     return {name: (folder / name, reader) for name, reader in readers.items()}
