@@ -13,7 +13,7 @@ from .expectations import dense_moments, expectations
 from .fit import fit
 from .fitting.result import Fit, Stop
 from .io.checkpoint import load_encoder, load_fit, load_model, save_encoder, save_fit, save_model
-from .io.network_files import load_network
+from .io.network_files import from_arrays, load_network
 from .io.source_files import load_source
 from .laws.law import Law, LawBounds, LawGrid
 from .learn import Trajectory, learn
@@ -23,8 +23,11 @@ from .model.dense_layer import DenseLayer
 from .model.encoder import ExponentialEncoder, GaussianEncoder, NeuralEncoder, SoftmaxEncoder
 from .model.feature_model import FeatureModel
 from .model.from_data import source_from_data
+from .model.from_equinox import from_mlp
+from .model.from_scikit_learn import from_scikit_learn
+from .model.from_torch import from_torch
 from .model.layer import LinearLayer, RidgeLayer
-from .model.network import Network, from_mlp, from_weights
+from .model.network import Network, from_weights
 from .model.prior import Prior
 from .moments.expected import Expectations
 from .moments.plan import Plan, plan
@@ -79,7 +82,10 @@ __all__ = [
     "elbo",
     "expectations",
     "fit",
+    "from_arrays",
     "from_mlp",
+    "from_scikit_learn",
+    "from_torch",
     "from_weights",
     "keep_compiled",
     "learn",

@@ -106,9 +106,9 @@ def fit(
         log: called with lines of progress (`print`, say): what begins, and steps about once a second.
         callback: called after every step as `callback(step, numbers)`, for wandb, TensorBoard, MLflow or your own
             record: `step` is 1, 2, 3, ... over all starts and resolutions of this call, `numbers` a dictionary of
-            Python's numbers: `loss`, `rate`, `distortion` in nats, `gradient_norm` (of L-BFGS in its coordinates, of
-            optax in the parameters), `seconds` since the call, `start` (0, 1, ...) and `frequencies`. L-BFGS tells of
-            the best so far on the boxes at hand, optax of ten steps at a time; carried features alone are one step.
+            Python's numbers: `loss`, `rate`, `R2`, `distortion` in nats, `gradient_norm` (of L-BFGS in its coordinates,
+            of optax in the parameters), `seconds` since the call, `start` (0, 1, ...) and `frequencies`. L-BFGS tells
+            of the best so far on the boxes at hand, optax of ten steps at a time; carried features alone are one step.
             What it raises, be it `KeyboardInterrupt` or `StopIteration`, passes through and ends the fit.
         key: for the perturbations and random encoders; `jax.random.key(0)` if not given.
         mesh: devices to share the work among, as in `elbo`.

@@ -22,7 +22,6 @@ from ..closed_form import NOISES
 from ..fitting.options import KINDS
 from ..fitting.progress import kept_talking
 from ..io.checkpoint import load_fit
-from ..io.network_files import load_network
 from ..io.source_files import load_source, read_source
 from ..learn import Trajectory, learn
 from ..model.columns import columns_of, said_of_columns
@@ -31,6 +30,7 @@ from ..model.from_data import source_from_data
 from ..model.network import Network, from_weights
 from ..spectral.resolution import Resolution
 from .digits import digits_data, train_classifier
+from .network_options import add_network_options, network_from
 from .progress_bar import progress
 from .report import compare, laws_of_outputs, save_report
 from .tables import short
@@ -70,11 +70,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     one.set_defaults(run=_learn)
-    one.add_argument("--network", type=Path, help="an MLP: .npz or .safetensors of weights and biases")
-    one.add_argument("--activation", default="relu", help="of the hidden layers of --network")
-    one.add_argument(
-        "--order", nargs="+", metavar="NAME", help="weights of --network as applied, if numbers do not say"
-    )
+    add_network_options(one)
     one.add_argument("--source", type=Path, help="a FeatureModel (.npz) or data (.npz, key 'data'; .npy; .csv)")
     one.add_argument("--label", metavar="COLUMN", help="of a .csv --source: a column that is no part of the data")
     one.add_argument("--delimiter", help="of a .csv --source: what separates its fields, if it is not found")
@@ -210,14 +206,8 @@ def _inputs(options: argparse.Namespace) -> tuple[FeatureModel, Network, Any, li
     for name in ("label", "delimiter"):
         if getattr(options, name) is not None and options.source is None:
             raise ValueError(f"--{name}: expected a .csv file by --source, got none.")
-    if options.order is not None and options.network is None:
-        raise ValueError("--network: expected a file, whose weights --order names; got none.")
     about, data, labels = [], None, None
-    network = (
-        None
-        if options.network is None
-        else load_network(options.network, options.activation, layers=options.layers, order=options.order)
-    )
+    network = network_from(options)
     if options.source is not None:
         found = {"noise": options.noise, "atoms": options.atoms, "seed": options.seed}
         read = read_source(options.source, label=options.label, delimiter=options.delimiter)

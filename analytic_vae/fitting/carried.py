@@ -36,7 +36,7 @@ def carried_fit(problem: FitProblem, options: FitOptions, say: Teller) -> Fit:
     require_variation(*output)
     _require_noise(target, output[1], options.floor)
     if say.counts:
-        terms = {"loss": elbo.loss, "rate": elbo.rate, "distortion": elbo.distortion}
+        terms = {"loss": elbo.loss, "rate": elbo.rate, "R2": elbo.R2, "distortion": elbo.distortion}
         say.numbers(**terms, gradient_norm=0.0, start=0, frequencies=problem.resolution.frequencies)
     error = None
     if options.check:

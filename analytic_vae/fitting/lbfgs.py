@@ -143,8 +143,9 @@ class _Descent:
         self.terms.append(_summands(self.best[1]))
         self.say(len(self.history), self.least)
         if self.say.counts:
-            elbo, norm = self.best[1], np.linalg.norm(self.gradient)
-            self.say.numbers(loss=self.least, rate=elbo.rate, distortion=elbo.distortion, gradient_norm=norm)
+            elbo = self.best[1]
+            terms = {"loss": self.least, "rate": elbo.rate, "R2": elbo.R2, "distortion": elbo.distortion}
+            self.say.numbers(**terms, gradient_norm=np.linalg.norm(self.gradient))
         recent = self.history[self.begun :]
         if len(recent) > 10 and recent[-11] - recent[-1] < self.options.tolerance:
             raise _Enough

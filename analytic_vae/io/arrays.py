@@ -7,6 +7,7 @@ import os
 import tokenize
 import zipfile
 import zlib
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import IO
 
@@ -46,7 +47,13 @@ _DAMAGE = (
 )
 
 
-def read_arrays(path: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES) -> dict[str, np.ndarray]:
+# Which of the names in a file are to be read.
+Choose = Callable[[list[str]], Iterable[str]]
+
+
+def read_arrays(
+    path: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES, choose: Choose = list
+) -> dict[str, np.ndarray]:
     """The arrays of an `.npz` or `.safetensors` file by name, in the order of the file.
 
     The sizes that the file declares are added up before any array is read, so a small file cannot claim a large
@@ -56,13 +63,14 @@ def read_arrays(path: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES) -> 
     Arguments:
         path: the file; its suffix says the format. `.safetensors` needs `pip install 'analytic_vae[files]'`.
         max_bytes: the most bytes that the arrays may take together.
+        choose: takes the names in the file, returns those to read; no others are read or counted.
 
     Raises `FileNotFoundError` if there is no such file, and `ValueError` if it is a directory, has another suffix, is
     damaged or cut short, holds Python objects, or declares more than `max_bytes`.
     """
     readers = {".npz": _read_npz, ".safetensors": _read_safetensors}
     path = require_file(path, tuple(readers))
-    return readers[path.suffix.lower()](path, max_bytes)
+    return readers[path.suffix.lower()](path, max_bytes, choose)
 
 
 def read_npy(path: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES) -> np.ndarray:
@@ -99,10 +107,12 @@ def _require_fits(declared: int, max_bytes: int) -> None:
         )
 
 
-def _read_npz(path: Path, max_bytes: int) -> dict[str, np.ndarray]:
+def _read_npz(path: Path, max_bytes: int, choose: Choose) -> dict[str, np.ndarray]:
     try:
         with zipfile.ZipFile(path) as archive:
-            members = [member for member in archive.infolist() if member.filename.endswith(".npy")]
+            found = [member for member in archive.infolist() if member.filename.endswith(".npy")]
+            wanted = set(_chosen(choose, [member.filename.removesuffix(".npy") for member in found]))
+            members = [member for member in found if member.filename.removesuffix(".npy") in wanted]
             # A member yields no more bytes than its entry in the archive says: this bounds the headers, too.
             unpacked = sum(member.file_size for member in members)
             _require_fits(unpacked, max_bytes)
@@ -112,8 +122,21 @@ def _read_npz(path: Path, max_bytes: int) -> dict[str, np.ndarray]:
                 )
             _require_fits(sum(_declared_bytes(archive, member) for member in members), max_bytes)
             return {member.filename.removesuffix(".npy"): _read_member(archive, member) for member in members}
+    except _NotThere as error:
+        raise ValueError(str(error)) from error
     except _DAMAGE as error:
         raise ValueError(f"path: cannot read {path} as a whole .npz file: {error}") from error
+
+
+class _NotThere(Exception):
+    """What is to be read is not in the file, which is whole."""
+
+
+def _chosen(choose: Choose, names: list[str]) -> Iterable[str]:
+    try:
+        return choose(names)
+    except ValueError as error:
+        raise _NotThere(str(error)) from error
 
 
 def _declared_bytes(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> int:
@@ -150,25 +173,36 @@ def _whole_array(stream: IO[bytes], name: str) -> np.ndarray:
     return array.view(jnp.bfloat16).astype(np.float32) if array.dtype == _NPY_BFLOAT16 else array
 
 
-def _read_safetensors(path: Path, max_bytes: int) -> dict[str, np.ndarray]:
+def _read_safetensors(path: Path, max_bytes: int, choose: Choose) -> dict[str, np.ndarray]:
     try:
-        from safetensors import SafetensorError, deserialize
+        from safetensors import SafetensorError, safe_open
     except ImportError as error:
         raise ImportError("To read .safetensors files: pip install 'analytic_vae[files]'.") from error
     try:
-        _require_fits(_declared_safetensors(path, max_bytes), max_bytes)
-        return {name: _tensor(**entry) for name, entry in deserialize(path.read_bytes())}
+        start, entries = _safetensors_entries(path, max_bytes)
+        wanted = {name: entries[name] for name in _chosen(choose, list(entries))}
+        _require_fits(_declared_safetensors(wanted), max_bytes)
+        with safe_open(path, "np"):  # it checks the whole header, and that the data are what it says
+            pass
+        with path.open("rb") as stream:
+            return {name: _tensor(stream, start, **entry) for name, entry in wanted.items()}
+    except _NotThere as error:
+        raise ValueError(str(error)) from error
     except (SafetensorError, *_DAMAGE) as error:
         raise ValueError(f"path: cannot read {path} as a whole .safetensors file: {error}") from error
 
 
-def _tensor(dtype: str, shape: list[int], data: bytearray) -> np.ndarray:
+def _tensor(stream: IO[bytes], start: int, dtype: str, shape: list[int], data_offsets: list[int]) -> np.ndarray:
+    begin, end = data_offsets
+    stream.seek(start + begin)
+    data = stream.read(end - begin)
     if dtype == _BFLOAT16:
         return np.frombuffer(data, jnp.bfloat16).reshape(shape).astype(np.float32)
     return np.frombuffer(data, _SAFETENSORS_DTYPES[dtype]).reshape(shape)
 
 
-def _declared_safetensors(path: Path, max_bytes: int) -> int:
+def _safetensors_entries(path: Path, max_bytes: int) -> tuple[int, dict[str, dict]]:
+    """Where the data begin, and what the header says of each array."""
     with path.open("rb") as stream:
         length, rest = int.from_bytes(stream.read(8), "little"), path.stat().st_size - 8
         if not 0 < length <= rest:
@@ -177,7 +211,10 @@ def _declared_safetensors(path: Path, max_bytes: int) -> int:
             )
         _require_fits(length, max_bytes)
         header = json.loads(stream.read(length))
-    entries = {name: entry for name, entry in header.items() if name != "__metadata__"}
+    return 8 + length, {name: entry for name, entry in header.items() if name != "__metadata__"}
+
+
+def _declared_safetensors(entries: dict[str, dict]) -> int:
     sizes = {name: np.dtype(dtype).itemsize for name, dtype in _SAFETENSORS_DTYPES.items()} | {_BFLOAT16: 4}
     for name, entry in entries.items():
         if entry["dtype"] not in sizes:

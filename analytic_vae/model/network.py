@@ -1,19 +1,17 @@
 """Networks of layers, and trained multi-layer perceptrons as such."""
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import equinox as eqx
-import jax
-import jax.numpy as jnp
-import numpy as np
 
-from .._check import as_floating, as_input, require_finite, require_instance, require_shape
+from .._check import as_input, require_instance
 from .._repr import short_repr
 from ..types import Array, ArrayLike, Float
-from .activation import Activation, get_activation, residual
-from .dense_layer import DenseLayer
-from .layer import AbstractLayer, LinearLayer, RidgeLayer
+from .activation import Activation
+from .composition import layers_of
+from .layer import AbstractLayer
+from .steps import Affine, Step, activations_of, chained
 
 
 class Network(eqx.Module):
@@ -65,21 +63,13 @@ class Network(eqx.Module):
 
 Weights = Sequence[tuple[ArrayLike, ArrayLike | None]]
 
-_RECOGNISED: dict[Callable, str | Activation] = {
-    jax.nn.relu: "relu",
-    jax.nn.leaky_relu: "leaky_relu",
-    jax.nn.sigmoid: "sigmoid",
-    jax.nn.softplus: "softplus",
-    jax.nn.identity: "identity",
-    jnp.tanh: "tanh",
-    jax.nn.gelu: "gelu_tanh",  # its default is the tanh approximation; "gelu" is exact
-}
-
-_PROBES = (-30.0, -3.0, -0.7, 0.0, 0.4, 2.5, 30.0)
-
 
 def from_weights(
-    weights: Weights, activation: str | Activation, *, layers: str = "dense", forget: str | None = None
+    weights: Weights,
+    activation: str | Activation | Sequence[str | Activation | None],
+    *,
+    layers: str = "dense",
+    forget: str | None = None,
 ) -> Network:
     """The network `x -> W_L psi(... psi(W_1 x + b_1) ...) + b_L`: a `DenseLayer` for each hidden layer, then linear.
 
@@ -97,8 +87,10 @@ def from_weights(
       smaller than `|s|`, `s + (psi(s) - s)` rounds relative to `s`.
 
     Arguments:
-        weights: pairs `(W: [out, in], b: [out] or None)`, in the order of application.
-        activation: `psi` after all but the last affine map: a name or an `Activation`.
+        weights: pairs `(W: [out, in], b: [out] or None)`, in the order of application: arrays of NumPy or JAX, or
+            tensors of torch.
+        activation: `psi` after all but the last affine map: a name or an `Activation`; or a list of them, one after
+            each map (but the last, or all), `"identity"` or None where there is none.
         layers: `"dense"` or `"ridge"`.
         forget: `"each"`, if not given, or `"last"`; of ridge layers only.
 
@@ -113,146 +105,26 @@ def from_weights(
     >>> network(jnp.array([-3.0, 1.0]))
     Array([2.], dtype=...)
     """
-    activation = get_activation(activation)
-    composers = {None: _forget_each, "each": _forget_each, "last": _forget_last}
-    if layers == "dense" and forget is not None:
-        raise ValueError(f"forget: expected none, which is of ridge layers only, got {forget!r}; pass layers='ridge'.")
-    if forget not in composers:
-        raise ValueError(f"forget: expected 'each' or 'last', got {forget!r}.")
-    if layers not in ("dense", "ridge"):
-        raise ValueError(f"layers: expected 'dense' or 'ridge', got {layers!r}.")
-    compose = _dense if layers == "dense" else composers[forget]
-    return Network(compose(_chained(weights), activation))
-
-
-def from_mlp(
-    mlp: eqx.nn.MLP, activation: str | Activation | None = None, *, layers: str = "dense", forget: str | None = None
-) -> Network:
-    """An `equinox.nn.MLP` as a `Network`; see `from_weights` for how.
-
-    Arguments:
-        mlp: its `final_activation` must be the identity. A size of `"scalar"` becomes one neuron, `[1]`.
-        activation: replaces `mlp.activation`. Needed unless that is one of `jax.nn.relu`, `jax.nn.leaky_relu`,
-            `jax.nn.gelu` (its default, the tanh approximation), `jax.nn.sigmoid`, `jax.nn.softplus`,
-            `jax.nn.identity` or `jnp.tanh`.
-        layers, forget: as in `from_weights`.
-
-    Raises `ValueError` if the activation is not recognised or the final one is not the identity, `TypeError` if `mlp`
-    is no `equinox.nn.MLP`.
-
-    >>> network = from_mlp(eqx.nn.MLP(2, 3, 4, depth=2, key=jax.random.key(0)))
-    """
-    require_instance("mlp", mlp, eqx.nn.MLP, "an equinox.nn.MLP")
-    _require_identity(mlp)
-    activation = _recognise(mlp.activation) if activation is None else activation
-    pairs = [pair for layer in mlp.layers for pair in _pairs_of(layer)]
-    return from_weights(pairs, activation, layers=layers, forget=forget)
-
-
-class _Affine(NamedTuple):
-    """`W x + b` under the names that errors are to use."""
-
-    weight_name: str
-    weight: Any
-    bias_name: str
-    bias: Any
-
-
-def _dense(pairs: list[tuple[Array, Array]], activation: Activation) -> list[AbstractLayer]:
-    return [*(DenseLayer(*pair, activation) for pair in pairs[:-1]), LinearLayer(*pairs[-1])]
-
-
-def _forget_each(pairs: list[tuple[Array, Array]], activation: Activation) -> list[AbstractLayer]:
-    if activation.function is jax.nn.relu:
-        sign, step = -1.0, activation
-    else:
-        sign, step = 1.0, residual(activation)
-    layers: list[AbstractLayer] = []
-    for weight, bias in pairs[:-1]:
-        units = np.eye(weight.shape[0], dtype=weight.dtype)
-        identity = jnp.asarray(units)
-        layers.append(LinearLayer(weight, bias))
-        layers.extend(RidgeLayer(identity, unit, sign * unit, 0.0, step) for unit in units)
-    return [*layers, LinearLayer(*pairs[-1])]
-
-
-def _forget_last(pairs: list[tuple[Array, Array]], activation: Activation) -> list[AbstractLayer]:
-    layers: list[AbstractLayer] = [LinearLayer(*pairs[0])]
-    for weight, bias in pairs[1:]:
-        hidden = weight.shape[1]
-        for neuron in range(hidden):
-            width = hidden + neuron + 1
-            units = np.eye(width, dtype=weight.dtype)  # NumPy: nothing to compile for each of the many shapes
-            layers.append(RidgeLayer(units[:, :-1], units[-1], units[neuron], 0.0, activation))
-        layers.append(LinearLayer(jnp.concatenate([jnp.zeros_like(weight), weight], axis=1), bias))
-    return layers
-
-
-def _chained(weights: Weights) -> list[tuple[Array, Array]]:
-    """The pairs as arrays of one dtype, checked; a bias that is not given is zero."""
     maps = [_affine_of(index, pair) for index, pair in enumerate(weights)]
-    if not maps:
-        raise ValueError("weights: expected at least one pair (W, b), got none.")
-    named = {affine.weight_name: affine.weight for affine in maps}
-    named |= {affine.bias_name: affine.bias for affine in maps if affine.bias is not None}
-    arrays = dict(zip(named, as_floating(**named), strict=True))
-    maps = [a._replace(weight=arrays[a.weight_name], bias=arrays.get(a.bias_name)) for a in maps]
-    _require_chain(maps)
-    for name, array in arrays.items():
-        require_finite(name, array)
-    return [(a.weight, jnp.zeros_like(a.weight[:, 0]) if a.bias is None else a.bias) for a in maps]
+    return network_of(chained(maps, activations_of(activation, len(maps))), layers=layers, forget=forget)
 
 
-def _affine_of(index: int, pair: tuple[ArrayLike, ArrayLike | None]) -> _Affine:
+def network_of(steps: Sequence[Step], *, layers: str = "dense", forget: str | None = None) -> Network:
+    """The network that computes these steps one after another."""
+    return Network(layers_of(steps, layers=layers, forget=forget))
+
+
+def as_numbers(value: Any) -> Any:
+    """A tensor of torch as an array of NumPy, without torch; anything else as it is."""
+    if not (hasattr(value, "detach") and hasattr(value, "cpu")):
+        return value
+    tensor = value.detach().cpu()
+    if "float16" in str(tensor.dtype):  # NumPy has no bfloat16, and nothing is computed in half precision
+        tensor = tensor.float()
+    return tensor.numpy()
+
+
+def _affine_of(index: int, pair: tuple[ArrayLike, ArrayLike | None]) -> Affine:
     if not isinstance(pair, Sequence) or len(pair) != 2 or pair[0] is None:
         raise ValueError(f"weights[{index}]: expected a pair (W, b) in which b may be None, got {pair!r}.")
-    return _Affine(f"weights[{index}][0]", pair[0], f"weights[{index}][1]", pair[1])
-
-
-def _require_chain(maps: Sequence[_Affine]) -> None:
-    before: _Affine | None = None
-    for affine in maps:
-        name, shape = affine.weight_name, np.shape(affine.weight)
-        require_shape(name, affine.weight, (None, None), "outputs, inputs")
-        if before is not None and shape[1] != before.weight.shape[0]:
-            raise ValueError(
-                f"{name}: expected {before.weight.shape[0]} inputs, as many as the outputs of {before.weight_name}, "
-                f"got {shape[1]} (shape {shape})."
-            )
-        if affine.bias is not None:
-            require_shape(affine.bias_name, affine.bias, shape[:1], f"outputs of {name}")
-        before = affine
-
-
-def _pairs_of(layer: eqx.nn.Linear) -> list[tuple[Array, Array | None]]:
-    """The pair of a linear layer, or the pairs of the stack of them that `MLP(scan=True)` holds."""
-    if layer.weight.ndim == 2:
-        return [(layer.weight, layer.bias)]
-    biases = [None] * len(layer.weight) if layer.bias is None else layer.bias
-    return list(zip(layer.weight, biases, strict=True))
-
-
-def _recognise(function: Callable) -> str | Activation:
-    # By identity: an activation with parameters (PReLU) need not be hashable.
-    for known, activation in _RECOGNISED.items():
-        if function is known:
-            return activation
-    raise ValueError(
-        f"mlp.activation: expected a function whose kinks are known ({', '.join(_names(_RECOGNISED))}), got "
-        f"{function!r}. Pass activation= a name or an Activation(function, kinks), which declares its kinks."
-    )
-
-
-def _names(functions: dict[Callable, str | Activation]) -> list[str]:
-    return sorted(a if isinstance(a, str) else a.name for a in functions.values())
-
-
-def _require_identity(mlp: eqx.nn.MLP) -> None:
-    size = None if mlp.out_size == "scalar" else mlp.out_size
-    for probe in _PROBES:
-        if size is None:
-            value = mlp.final_activation(jnp.asarray(probe))
-        else:
-            value = eqx.filter_vmap(lambda function, x: function(x))(mlp.final_activation, jnp.full(size, probe))
-        if not bool(jnp.all(value == probe)):
-            raise ValueError(f"mlp.final_activation: expected the identity, got a function with f({probe}) = {value}.")
+    return Affine(f"weights[{index}][0]", as_numbers(pair[0]), f"weights[{index}][1]", as_numbers(pair[1]))

@@ -14,7 +14,7 @@ SOURCE = av.FeatureModel(av.Prior.bernoulli([0.3, 0.4]), [[1.0, 0.5], [0.0, 1.0]
 DENSE = av.DenseLayer(np.eye(2), [0.1, -0.2], "tanh")
 LINEAR = av.LinearLayer([[1.0, 0.2], [-0.3, 1.0]])
 ADAM = optax.adam(1e-2)
-NAMES = {"loss", "rate", "distortion", "gradient_norm", "seconds", "start", "frequencies"}
+NAMES = {"loss", "rate", "R2", "distortion", "gradient_norm", "seconds", "start", "frequencies"}
 
 
 class Record:

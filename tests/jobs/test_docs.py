@@ -15,6 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import torch_stand_ins
+from sklearn.neural_network import MLPRegressor
 
 import analytic_vae as av
 
@@ -67,6 +69,8 @@ def ready_made() -> dict:
         "result": SimpleNamespace(encoder=encoder),
         "atoms": source.prior.atoms,
         "weights": weights,
+        "net": SimpleNamespace(fc1=torch_stand_ins.linear(4, 3), fc2=torch_stand_ins.linear(2, 4)),
+        "estimator": MLPRegressor(hidden_layer_sizes=(3,), solver="lbfgs").fit(np.eye(3), np.arange(3.0)),
     }
 
 

@@ -1,5 +1,7 @@
 """Networks from weights, from equinox and from files: the same function as the MLP, and no bad file gets through."""
 
+import functools
+
 import chex
 import equinox as eqx
 import jax
@@ -12,8 +14,9 @@ from perceptrons import assert_same, evaluate, random_weights
 
 from analytic_vae.model.activation import ACTIVATIONS, Activation
 from analytic_vae.model.dense_layer import DenseLayer
+from analytic_vae.model.from_equinox import from_mlp
 from analytic_vae.model.layer import LinearLayer, RidgeLayer
-from analytic_vae.model.network import from_mlp, from_weights
+from analytic_vae.model.network import from_weights
 
 FORGET = ("each", "last")
 NAMED = ("relu", "leaky_relu", "gelu", "sigmoid", "softplus", "identity", "silu", "hard_swish", "step")
@@ -176,7 +179,7 @@ def test_mlp_scalar_sizes():
 
 
 def test_mlp_activation_not_recognised():
-    for function in (jax.nn.silu, eqx.nn.PReLU()):
+    for function in (lambda x: x * jax.nn.sigmoid(x), eqx.nn.PReLU()):
         mlp = eqx.nn.MLP(3, 2, 4, 2, activation=function, key=jax.random.key(0))
         with pytest.raises(ValueError, match=r"mlp.activation: expected .* Pass activation= .* kinks"):
             from_mlp(mlp)
@@ -185,13 +188,54 @@ def test_mlp_activation_not_recognised():
 
 
 @pytest.mark.parametrize("size", (2, "scalar"))
-@pytest.mark.parametrize("function", (jnp.tanh, jax.nn.relu, jax.nn.relu6, lambda x: x + 1))
-def test_mlp_final_activation(function, size):
-    mlp = eqx.nn.MLP(3, size, 5, 2, final_activation=function, key=jax.random.key(0))
+def test_mlp_final_activation(size):
+    mlp = eqx.nn.MLP(3, size, 4, 1, final_activation=jnp.tanh, key=jax.random.key(0))
+    inputs = jax.random.normal(jax.random.key(1), (20, 3))
+    options = {"layers": "ridge", "forget": "last"} if size == "scalar" else {}
+    found, expected = jax.vmap(from_mlp(mlp, **options))(inputs), jax.vmap(mlp)(inputs).reshape(20, -1)
+    np.testing.assert_allclose(found, expected, rtol=1e-13, atol=1e-13)
+    mlp = eqx.nn.MLP(3, size, 5, 2, final_activation=lambda x: x + 1, key=jax.random.key(0))
     with pytest.raises(ValueError, match=r"mlp.final_activation: expected the identity"):
         from_mlp(mlp)
 
 
 def test_mlp_of_another_kind():
-    with pytest.raises(TypeError, match=r"mlp: expected an equinox\.nn\.MLP, got Linear"):
+    with pytest.raises(TypeError, match=r"mlp: expected an equinox\.nn\.MLP, .* got Linear"):
         from_mlp(eqx.nn.Linear(2, 2, key=jax.random.key(0)))
+
+
+def test_sequences_of_equinox():
+    """Layers, functions, names and declared activations; what only trains is left out."""
+    keys = jax.random.split(jax.random.key(0), 3)
+    first, second, third = (eqx.nn.Linear(a, b, key=key) for a, b, key in zip((3, 4, 5), (4, 5, 2), keys, strict=True))
+    leaky = functools.partial(jax.nn.leaky_relu, negative_slope=0.2)
+    functions = [eqx.nn.Lambda(jnp.tanh), eqx.nn.Dropout(0.5, inference=True), eqx.nn.Identity()]
+    module = eqx.nn.Sequential([first, *functions, second, eqx.nn.Lambda(leaky), third])
+    inputs = jax.random.normal(jax.random.key(1), (20, 3))
+    expected = jax.vmap(module)(inputs)
+    swap = Activation(leaky, (0.0,))
+    for one in (module, list(module.layers), [first, "tanh", second, swap, third], [module[:5], leaky, third]):
+        network = from_mlp(one)
+        assert [type(layer) for layer in network.layers] == [DenseLayer, DenseLayer, LinearLayer]
+        np.testing.assert_allclose(jax.vmap(network)(inputs), expected, rtol=1e-12, atol=1e-12)
+    assert from_mlp([first, lambda x: x, second], "tanh").layers[0].activations[0].name == "tanh"
+    gelu = from_mlp([first, functools.partial(jax.nn.gelu, approximate=False), second]).layers[0].activations
+    assert gelu[0] is ACTIVATIONS["gelu"]
+    logits = from_mlp([first, jnp.tanh, second, jax.nn.softmax])
+    assert len(logits.layers) == 2
+
+
+@pytest.mark.parametrize(
+    ("layer", "message"),
+    [
+        (eqx.nn.LayerNorm(4), r"mlp\[1\]: .* LayerNorm divides by the spread of all coordinates, which is not linear"),
+        (eqx.nn.Conv1d(1, 1, 1, key=jax.random.key(0)), r"mlp\[1\]: expected a Linear, .* got Conv1d"),
+        (eqx.nn.PReLU(), r"mlp\[1\]: expected a Linear, .* got PReLU"),
+        (lambda x: x, r"mlp\[1\]: expected a function whose kinks are known"),
+        (jax.nn.softmax, r"mlp\[1\]: expected a softmax at the end alone"),
+    ],
+)
+def test_layers_of_equinox_that_are_refused(layer, message):
+    first, second = (eqx.nn.Linear(*sizes, key=jax.random.key(0)) for sizes in ((3, 4), (4, 2)))
+    with pytest.raises(ValueError, match=message):
+        from_mlp([first, layer, second])
