@@ -16,7 +16,8 @@ SMALL = batch_norm(3)
 
 KNOWN = [
     nn.ReLU(), nn.LeakyReLU(negative_slope=0.01), nn.LeakyReLU(negative_slope=0.3), nn.LeakyReLU(negative_slope=-0.5),
-    nn.PReLU(weight=nn.tensor([0.25])), nn.PReLU(weight=nn.tensor([0.25, -0.5, 2.0, 0.0])), nn.SiLU(), nn.GELU(approximate="none"), nn.GELU(approximate="tanh"), nn.ELU(alpha=1.0),
+    nn.PReLU(weight=nn.tensor([0.25])), nn.PReLU(weight=nn.tensor([0.25, -0.5, 2.0, 0.0])), nn.SiLU(),
+    nn.GELU(approximate="none"), nn.GELU(approximate="tanh"), nn.ELU(alpha=1.0),
     nn.ELU(alpha=0.5), nn.CELU(alpha=0.3), nn.Tanh(), nn.Sigmoid(), nn.Softplus(beta=1.0, threshold=20.0),
     nn.Softplus(beta=3.0, threshold=20.0), nn.Identity(),
 ]  # fmt: skip
