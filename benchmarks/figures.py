@@ -1,4 +1,7 @@
-"""Draws `results/*.json` as pictures, one per question; `python benchmarks/figures.py`, after the benchmarks."""
+"""Draws `results/*.json` as pictures, one per question; `python benchmarks/figures.py`, after the benchmarks.
+
+`results/digits.png` is the `report.png` of the main job, `python -m analytic_vae learn`.
+"""
 
 import json
 
