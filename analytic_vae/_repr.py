@@ -16,6 +16,7 @@ LISTED = 4  # of the members of a tuple
 
 def short_repr(self) -> str:
     """The `__repr__` of an object of the package, whether its arrays are known, traced, batched or something else."""
+    lines: list[str] = []
     for depth in range(DEPTH, 0, -1):
         lines = textwrap.wrap(_shown(self, depth), WIDTH, subsequent_indent="  ", break_on_hyphens=False)
         if len(lines) <= LINES:

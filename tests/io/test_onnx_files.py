@@ -60,6 +60,7 @@ CHAINS = {
     "gelu": between(node("Gelu", "s", "a")),
     "gelu_tanh": between(node("Gelu", "s", "a", approximate="tanh")),
     "gelu in parts": between(*GELU, constants=numbers(root=2**0.5, one=1, half=0.5)),
+    "slopes": between(node("PRelu", "s slopes", "a"), constants=numbers(slopes=A[0])),
     "softplus": between(node("Softplus", "s", "a")),
     "a clip from zero": between(node("Clip", "s zero", "a"), constants=numbers(zero=0)),
     "sigmoid, dropout, identity": between(
@@ -161,7 +162,6 @@ GEMMS = [node("Gemm", "x W0 c0", "s"), node("Gemm", "a W1 c1", "y")]
         (between(node("Softmax", "s", "a")), r"softmax at the end alone .* node the_y \(Gemm\) after it"),
         (between(node("Pow", "s s", "a")), r"s is read by node the_a \(Pow\), which are neither a block nor"),
         (between(node("Exp", "s", "e"), node("Mul", "e s", "a")), r"read by node the_e.*neither a block nor"),
-        (between(node("PRelu", "s c0", "a")), r"node the_a \(PRelu\).*one slope"),
         (between(node("Div", "c0 s", "a")), r"c / x or x / 0 in node the_a"),
         (between(node("Gemm", "s W0 c0", "a", transA=1)), r"expected x W \+ c"),
         (model([node("Relu", "x", "y")], {}), "expected a Gemm or a MatMul"),
