@@ -47,7 +47,7 @@ def test_one_layer_is_exact():
     dense, ridge = NETWORK.layers[0], av.RidgeLayer(np.eye(2), [0.5, -1.0], [1.0, 1.0], 0.3, "tanh")
     target = av.FeatureModel(av.Prior.bernoulli([0.4]), np.ones((2, 1)), 0.5)
     encoder = av.SoftmaxEncoder(np.ones((1, 1, 2)), [[[0.0, 1.0]]], [[0.0, 0.5]])
-    carried = av.fit(points, dense, resolution=av.Resolution(16), check=False)
+    carried = av.learn(points, av.Network([dense]), **QUICK).fits[0]
     for layer, fit in ((dense, carried), (ridge, replace(carried, target=target, encoder=encoder))):
         found = effects_of(points, [layer], [fit])
         assert found.means.shape == np.asarray(found).shape == (2, 3, 2)

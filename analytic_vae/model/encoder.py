@@ -59,9 +59,6 @@ class AbstractEncoder(eqx.Module):
                 look at their values, they may be left out.
 
         Raises `ValueError` that names the argument if a shape does not fit, or atoms are needed.
-
-        >>> encoder.posterior(jnp.zeros(2)).sum(axis=1)
-        Array([1., 1.], dtype=...)
         """
         x = as_input(x, self.readout.shape[2], "what the encoder reads")
         if atoms is None:
@@ -109,6 +106,9 @@ class SoftmaxEncoder(AbstractEncoder):
     With `T = atoms` and `base = log p - kappa a^2 / 2` it is the prior tilted by the evidence, the exact posterior
     when the columns of the decoder are orthogonal; with two atoms it is the logistic encoder.
     Raises `ValueError` that names the argument if a shape does not fit or a number is not finite.
+
+    >>> encoder.posterior(jnp.zeros(2)).sum(axis=1)
+    Array([1., 1.], dtype=...)
     """
 
     readout: Float[Array, "m t n"]

@@ -74,13 +74,8 @@ def test_laws_of_layers(layer, vectors):
     np.testing.assert_allclose(masses[1] @ np.array(values), [whole.mean[0], whole.tail(0.3)], atol=1e-9)
 
 
-def test_losses_and_moments_take_it_and_nothing_compiles_anew():
-    model, layer = source(False), LAYERS["dense"]
-    without = left_out(model, 1, 0)
-    for one, other in zip(
-        *(av.dense_moments(each, layer, RESOLUTION).output() for each in (model.given({1: 0}), without)), strict=True
-    ):
-        np.testing.assert_allclose(one, other, atol=1e-12)
+def test_losses_take_it_and_nothing_compiles_anew():
+    model = source(False)
     _, ridge, target, encoder = cases.problem(0)
     traced = []
 
