@@ -167,7 +167,7 @@ def test_idle_columns_stay_and_are_named_where_they_matter():
 
 def test_the_command_reads_tables(tmp_path, capsys):
     """Everything up to the run itself, which is refused for its folder."""
-    np.savez(tmp_path / "net.npz", W0=np.eye(3))
+    np.savez(tmp_path / "net.npz", **{"0.weight": np.eye(3)})
     (tmp_path / "file").touch()
     start = ["learn", "--network", str(tmp_path / "net.npz"), "--folder", str(tmp_path / "file"), "--atoms", "3"]
     path = str(written(tmp_path / "a.csv", ";"))
