@@ -55,7 +55,8 @@ def profiled_lbfgs(problem: FitProblem, encoder: AbstractEncoder, options: FitOp
             stop = Stop.STEPS
         elif not gained > options.tolerance:  # it failed, or used up the evaluations
             stop = Stop.STUCK
-    descent.renew()
+    if len(descent.history) > descent.begun:  # else what was found has been judged
+        descent.renew()
     loss, best = descent.judged
     ran = bool(descent.history)
     descent.history[-1:], descent.terms[-1:] = [loss] * ran, [_summands(best[1])] * ran  # on boxes of its own
