@@ -23,7 +23,7 @@ class Activation(eqx.Module):
     - neither: `elu`, `celu`, `selu`, `hard_swish`, `softsign`, `step` (1 above 0, else 0).
 
     Some have a number: `leaky_relu(slope)`, `elu(alpha)`, `celu(alpha)`, `softplus(beta)`, "leaky_relu(0.2)", say. Of
-    the first two kinds there are bounds (`certify=True`): of `gelu_tanh` at two to four times the frequencies, of
+    the first two kinds there are bounds (`certify=True`): of `gelu_tanh` at up to eight times the frequencies, of
     `square` but for losses of ridge layers. `swish`, `gelu_new`, `logistic`, `hard_tanh` and the like are understood.
 
     Arguments:
