@@ -99,7 +99,7 @@ def test_the_function():
         (dict(weight=np.ones((2, 2)), skip=np.ones((3, 2))), "skip: expected shape"),
         (dict(weight=np.ones((2, 2)), activation=["relu"]), "activation: expected one, or one for each of 2 units"),
         (dict(weight=np.full((2, 2), np.nan)), "weight: expected finite"),
-        (dict(weight=np.ones((2, 2)), activation="swish"), "activation: expected one of"),
+        (dict(weight=np.ones((2, 2)), activation="swoosh"), "activation: expected one of"),
     ],
 )
 def test_bad_layers(arguments, message):

@@ -58,8 +58,8 @@ def profiled_lbfgs(problem: FitProblem, encoder: AbstractEncoder, options: FitOp
     if len(descent.history) > descent.begun:  # else what was found has been judged
         descent.renew()
     loss, best = descent.judged
-    ran = bool(descent.history)
-    descent.history[-1:], descent.terms[-1:] = [loss] * ran, [_summands(best[1])] * ran  # on boxes of its own
+    if descent.history:  # on boxes of its own
+        descent.history[-1], descent.terms[-1] = loss, _summands(best[1])
     terms = np.reshape(descent.terms, (-1, 3))
     return StartResult(*best, np.array(descent.history), stop or Stop.CONVERGED, descent.rejected, terms)
 
