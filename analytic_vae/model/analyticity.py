@@ -49,7 +49,7 @@ def scaled(regularity: Regularity, scale: float) -> Regularity:
 
 def less_identity(regularity: Regularity) -> Regularity:
     """Of `psi(b) - b`."""
-    return Regularity(_LessIdentity(regularity.sup), _LessOne(regularity.slope), regularity.jumps)
+    return Regularity(_LessIdentity(regularity.sup), _LessOne(regularity.slope), regularity.jumps, regularity.growth)
 
 
 class _LessIdentity(NamedTuple):
