@@ -65,7 +65,7 @@ def _block_layers(block: Block) -> list[AbstractLayer]:
     identity = jnp.eye(block.first.weight.shape[1], dtype=block.first.weight.dtype)
     first, second = block.first, block.second
     layer = DenseLayer(first.weight, first.bias, block.activation, output=second.weight, skip=identity)
-    return [layer, LinearLayer(identity, second.bias)] if np.any(second.bias) else [layer]
+    return [layer, LinearLayer(identity, second.bias)]  # laws of outputs are those of a linear layer, too
 
 
 def _forget_each(maps: list[Map]) -> list[AbstractLayer]:
