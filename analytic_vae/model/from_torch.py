@@ -51,6 +51,11 @@ def from_torch(module: Any, *, layers: str = "dense", forget: str | None = None)
 
 def _steps_of(name: str, module: Any) -> list[Step]:
     """The steps of a module that is called so in messages."""
+    if getattr(module, "_forward_hooks", None) or getattr(module, "_forward_pre_hooks", None):
+        if not hasattr(module, "weight_g") and not hasattr(module, "weight_orig"):  # those have a message of their own
+            raise ValueError(
+                f"{name}: expected a module without hooks, which may change what it computes; remove them."
+            )
     if isinstance(module, str | Activation):
         return steps_of_function(name, module)
     kind = "Sequential" if isinstance(module, Sequence) else _kind(name, module)
@@ -97,6 +102,11 @@ def _kind(name: str, module: Any) -> str:
 def _linear(name: str, kind: str, module: Any) -> Affine:
     if hasattr(module, "weight_g"):  # the weight is only computed when the module is called
         raise ValueError(f"{name}: expected a plain Linear; call torch.nn.utils.remove_weight_norm on it first.")
+    if hasattr(module, "weight_orig"):
+        raise ValueError(
+            f"{name}: expected a plain Linear; call torch.nn.utils.prune.remove(module, 'weight') (or "
+            "remove_spectral_norm) on it first."
+        )
     weight = _numbers(f"{name}.weight", module.weight)
     bias = None if getattr(module, "bias", None) is None else _numbers(f"{name}.bias", module.bias)
     # transformers' Conv1D has [in, out]

@@ -129,6 +129,8 @@ def test_a_class_of_ones_own_is_what_it_inherits_or_refused():
         (linear(2, 5), r"module\[1\]\.weight: expected 4 inputs"),
         (nn.Linear(weight=nn.tensor([[np.nan] * 4]), bias=None), r"module\[1\]\.weight: expected finite numbers"),
         (nn.Linear(weight=abs, bias=None), r"module\[1\]\.weight: expected real numbers|expected a tensor"),
+        (nn.Linear(weight_orig=0), r"module\[1\]: expected a plain Linear; call .*prune.remove"),
+        (nn.Identity(_forward_hooks={0: print}), r"module\[1\]: expected a module without hooks"),
         (nn.Linear(weight_g=0), r"module\[1\]: expected a plain Linear; call .*remove_weight_norm"),
     ],
 )
