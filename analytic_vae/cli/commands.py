@@ -74,6 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--source", type=Path, help="a FeatureModel (.npz) or data (.npz, key 'data'; .npy; .csv)")
     one.add_argument("--label", metavar="COLUMN", help="of a .csv --source: a column that is no part of the data")
     one.add_argument("--delimiter", help="of a .csv --source: what separates its fields, if it is not found")
+    one.add_argument("--header", choices=("yes", "no"), help="of a .csv --source: whether its first line are names")
     one.add_argument("--features", type=int, help="independent components to find in data; at most 16 if not given")
     one.add_argument("--atoms", type=int, default=12, help="atoms of each component found in data")
     one.add_argument("--layers", default="dense", choices=("dense", "ridge"), help="whole layers, or unit by unit")
@@ -203,19 +204,25 @@ def _inputs(options: argparse.Namespace) -> tuple[FeatureModel, Network, Any, li
     """Source, network, real inputs if any, and sentences that say what they are."""
     if options.source is not None and options.network is None:
         raise ValueError("--network: expected a file, since --source is not the digits; got none.")
-    for name in ("label", "delimiter"):
+    for name in ("label", "delimiter", "header"):
         if getattr(options, name) is not None and options.source is None:
             raise ValueError(f"--{name}: expected a .csv file by --source, got none.")
     about, data, labels = [], None, None
     network = network_from(options)
     if options.source is not None:
         found = {"noise": options.noise, "atoms": options.atoms, "seed": options.seed}
-        read = read_source(options.source, label=options.label, delimiter=options.delimiter)
+        header = None if options.header is None else options.header == "yes"
+        read = read_source(options.source, label=options.label, delimiter=options.delimiter, header=header)
         if isinstance(read, dict):
             source = load_source(options.source)
         else:
             data, names = columns_of(read)
-            source = source_from_data(read, options.features or min(COMPONENTS, data.shape[1]), **found)
+            features = options.features or min(COMPONENTS, int(np.linalg.matrix_rank(data - data.mean(axis=0))))
+            if network is not None and data.shape[1] != network.inputs:
+                raise ValueError(
+                    f"--source: expected {network.inputs} columns, the inputs of --network, got {data.shape[1]}."
+                )
+            source = source_from_data(read, max(features, 1), **found)
             about += [f"Of the data: {one}." for one in said_of_columns(data, names)]
         about.append(f"Source: {options.source}, {source.neurons} neurons, {source.features} features.")
     else:

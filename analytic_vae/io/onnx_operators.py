@@ -10,6 +10,8 @@ from ..model.steps import Affine, Scaling, Slopes, Softmax, Step
 from .onnx_graph import Graph, Node
 
 # What leaves the numbers of one example as they are.
+_FLOATING = (1, 10, 11, 16)  # float, float16, double, bfloat16: ONNX's numbers for what a Cast may go to
+
 PASS = {"Identity", "Dropout", "Flatten", "Reshape", "Cast"}
 
 _LAYER_NORMS = {"LayerNormalization", "InstanceNormalization", "ReduceMean", "MeanVarianceNormalization"}
@@ -24,12 +26,16 @@ def steps_of_node(graph: Graph, node: Node, current: str) -> list[Step]:
     """
     known = all(name in graph.constants for name in node.inputs if name and name != current)
     others = [graph.constants[name] for name in node.inputs if name in graph.constants]
+    if node.kind == "Cast" and node.attributes.get("to") not in _FLOATING:
+        raise ValueError(f"path: expected numbers that stay floating in {graph.path}, got {node} to another kind.")
     if node.kind in PASS and not (node.kind == "Dropout" and len(others) > 1 and np.any(others[1])):
         return []
     if not known or node.inputs.count(current) != 1:
         unknown = [name for name in node.inputs if name and name not in graph.constants]
         raise ValueError(f"path: expected one input beside constants of {node} in {graph.path}, got {unknown}.")
     if node.kind in ("Softmax", "LogSoftmax"):
+        if node.attributes.get("axis", -1) not in (1, -1):
+            raise ValueError(f"path: expected a softmax over the classes, the last axis, got another axis in {node}.")
         return [Softmax(f"path: {node}")]
     if node.kind in _AFFINE:
         return _AFFINE[node.kind](node, node.inputs[0] == current, others)

@@ -24,6 +24,7 @@ def load_source(
     max_bytes: int = MAX_BYTES,
     label: str | int | None = None,
     delimiter: str | None = None,
+    header: bool | None = None,
     **options: Any,
 ) -> FeatureModel:
     """The feature model in an `.npz` or `.safetensors` file, or that of the data in one of these, `.npy` or `.csv`.
@@ -37,12 +38,13 @@ def load_source(
         max_bytes: the most bytes that the arrays of the file may take.
         label: of a `.csv` file: a column that is no part of the data, by its name or, from 0, its number.
         delimiter: of a `.csv` file: what separates its fields; found if not given.
+        header: of a `.csv` file: whether its first line are names; found if not given, but where it is 0, 1, 2, ...
         options: the keywords of `source_from_data`; not for a model.
 
     Raises `FileNotFoundError` if there is no file, and `ValueError` if it is damaged, too large, holds Python objects,
     or arrays that are neither a model nor data, or that do not fit.
     """
-    found = read_source(path, max_bytes=max_bytes, label=label, delimiter=delimiter)
+    found = read_source(path, max_bytes=max_bytes, label=label, delimiter=delimiter, header=header)
     if not isinstance(found, dict):
         columns_of(found)
         if features is None:
@@ -60,12 +62,13 @@ def read_source(
     max_bytes: int = MAX_BYTES,
     label: str | int | None = None,
     delimiter: str | None = None,
+    header: bool | None = None,
 ) -> Table | np.ndarray | dict[str, np.ndarray]:
     """What a file holds: a table or an array of data, or the arrays of a model by name."""
     suffix = Path(path).suffix.lower()
     if suffix == ".csv":
-        return read_table(path, label=label, delimiter=delimiter, max_bytes=max_bytes)
-    for name, value in (("label", label), ("delimiter", delimiter)):
+        return read_table(path, label=label, delimiter=delimiter, header=header, max_bytes=max_bytes)
+    for name, value in (("label", label), ("delimiter", delimiter), ("header", header)):
         if value is not None:
             raise ValueError(f"{name}: expected None but for a .csv file, got {value!r} for {path}.")
     if suffix == ".npy":

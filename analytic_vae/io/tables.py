@@ -17,14 +17,13 @@ LOOKED_AT = 50  # lines, to find the delimiter
 
 
 class Table(NamedTuple):
-    """Numbers `[rows, columns]` with the names of the columns, and the labels of the rows if there was such a column.
+    """Numbers `[rows, columns]` with the names of the columns.
 
     `to_numpy()` and `columns` are those of a pandas frame.
     """
 
     values: np.ndarray
     columns: list[str]
-    labels: list[str] | None
 
     def to_numpy(self) -> np.ndarray:
         """The numbers."""
@@ -36,14 +35,19 @@ def read_table(
     *,
     label: str | int | None = None,
     delimiter: str | None = None,
+    header: bool | None = None,
     max_bytes: int = MAX_BYTES,
 ) -> Table:
-    """The table in a `.csv` file. The first line is a header unless all of it are numbers; empty fields are NaN.
+    """The table in a `.csv` file; empty fields are NaN.
+
+    A first column without a name that counts the rows from 0, as pandas writes its index, is left out.
 
     Arguments:
         path: the file, in UTF-8.
         label: a column to leave out: its name in the header or, from 0, its number.
         delimiter: one character; if not given the first of tab, `;`, `|` and `,` that splits all lines alike.
+        header: whether the first line are names. If not given: if a field of it is text where the second line has a
+            number, or all of it is text. It must be given where that line is 0, 1, 2, ...
         max_bytes: the most bytes that the file, and the numbers in it, may take.
 
     Raises `FileNotFoundError` if there is no such file, and `ValueError` that says which line and column is wrong.
@@ -59,19 +63,35 @@ def read_table(
     lines = _lines(text, delimiter, path)
     if not lines:
         raise ValueError(f"path: expected lines of numbers, got none in {path}.")
-    header = None
-    if not all(map(_is_number, lines[0][1])):
-        header, lines = [field.strip() for field in lines[0][1]], lines[1:]
+    names = [str(i) for i in range(len(lines[0][1]))]
+    if _has_header(lines, label, path) if header is None else header:
+        names, lines = [field.strip() for field in lines[0][1]], lines[1:]
     if not lines:
         raise ValueError(f"path: expected lines of numbers below the header, got none in {path}.")
-    names = header or [str(i) for i in range(len(lines[0][1]))]
     if 8 * len(lines) * len(names) > max_bytes:
         raise ValueError(f"path: expected at most {max_bytes} bytes of numbers, got more in {path}.")
     left_out = None if label is None else _label_column(label, names)
-    kept = [i for i in range(len(names)) if i != left_out]
+    counts = names[0] == "" and [fields[0].strip() for _, fields in lines] == [str(i) for i in range(len(lines))]
+    kept = [i for i in range(len(names)) if i != left_out and not (counts and i == 0)]
     values = np.array([[_number(fields[i], names[i], number, path) for i in kept] for number, fields in lines])
-    labels = None if left_out is None else [fields[left_out].strip() for _, fields in lines]
-    return Table(values.reshape(len(lines), len(kept)), [names[i] for i in kept], labels)
+    return Table(values.reshape(len(lines), len(kept)), [names[i] for i in kept])
+
+
+def _has_header(lines: list[tuple[int, list[str]]], label: str | int | None, path: Path) -> bool:
+    """Whether the first line are names, as far as can be told."""
+    first = [field.strip() for field in lines[0][1]]
+    if str(label) in first and not str(label).isdigit():
+        return True
+    counted = [str(i) for i in range(len(first))]
+    if len(first) > 1 and first in (counted, ["", *counted[:-1]]):
+        raise ValueError(
+            f"header: expected True or False (--header yes, --header no), since the first line of {path} is 0, 1, 2, "
+            "...: names of columns, or numbers."
+        )
+    texts = [i for i, field in enumerate(first) if not _is_number(field)]
+    if len(texts) == len(first) or len(lines) == 1:
+        return bool(texts)
+    return any(_is_number(lines[1][1][i]) for i in texts if str(i) != str(label))
 
 
 def _lines(text: str, delimiter: str, path: Path) -> list[tuple[int, list[str]]]:

@@ -8,7 +8,7 @@ import equinox as eqx
 from .._check import require_instance
 from .._warning import warn
 from ..types import Array
-from .activation_table import ALIASES, FAMILIES, ROWS, identity, row_of
+from .activation_table import ALIASES, FAMILIES, ROWS, identity, known_kinks, row_of
 from .analyticity import Regularity, less_identity
 from .kink_check import undeclared_kinks
 
@@ -29,7 +29,8 @@ class Activation(eqx.Module):
     Arguments:
         function: maps an array to an array of the same shape, elementwise; traceable by JAX.
         kinks: the points (floats) between which the function is smooth. ReLU: `(0.0,)`. One that is not declared costs
-            accuracy: an `AccuracyWarning` names those that are found.
+            accuracy: an `AccuracyWarning` names those that are found, jumps of the function and of its first two
+            derivatives within 10 of zero.
         name: how the activation is called in reports and files.
         regularity: what bounds of errors need; without it there are estimates only.
         turns: the points between which the function rises or falls, kinks included; found on a grid if not given.
@@ -67,7 +68,7 @@ class Activation(eqx.Module):
         self.breaks = tuple(sorted(map(float, breaks)))
         if not all(abs(kink) < float("inf") for kink in self.kinks):
             raise ValueError(f"kinks: expected finite numbers, got {self.kinks}.")
-        if turns is None and regularity is None:
+        if regularity is None and known_kinks(function) != self.kinks:
             self._look_for_kinks()
         if regularity is not None and len(regularity.jumps) != len(self.kinks):
             raise ValueError(
@@ -117,6 +118,11 @@ def get_activation(activation: "str | Activation") -> Activation:
 def _named(name: str) -> Activation:
     found = row_of(name)
     if found is None:
+        if name.strip().lower() == "prelu":
+            raise ValueError(
+                f'activation: expected one without weights of its own, got {name!r}; "leaky_relu(0.25)" has one slope, '
+                "av.from_torch reads a PReLU with a slope for each unit."
+            )
         families = [f"{base}({number})" for base, (_, number, _) in FAMILIES.items()]
         known = ", ".join(sorted([*ACTIVATIONS, *families, *ALIASES]))
         raise ValueError(f"activation: expected one of {known}, got {name!r}.")

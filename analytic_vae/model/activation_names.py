@@ -91,6 +91,8 @@ def steps_of_activation(where: str, name: str, **parameters: Any) -> list[Step]:
     Raises `ValueError` that begins with `where` if there is no such activation here.
     """
     if parameters:
+        if name not in _PARAMETRISED:
+            raise ValueError(f"{where}: expected {name} without parameters, got {parameters}.")
         return _PARAMETRISED[name](where, **parameters)
     return [] if name == "identity" else [Bend(activation_named(where, name))]
 

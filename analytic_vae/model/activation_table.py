@@ -57,6 +57,7 @@ class _With(NamedTuple):
 
     function: Callable[[Array, float], Array]
     number: float
+    kinks: tuple[float, ...]
 
     def __call__(self, b: Array) -> Array:
         return self.function(b, self.number)
@@ -111,21 +112,29 @@ ROWS: dict[str, Row] = {
 
 
 def _leaky_relu(slope: float = 0.01) -> Row:
-    function = jax.nn.leaky_relu if slope == 0.01 else _With(jax.nn.leaky_relu, slope)
+    function = jax.nn.leaky_relu if slope == 0.01 else _With(jax.nn.leaky_relu, slope, (0.0,))
     return Row(function, (0.0,), linear(max(1.0, abs(slope)), (1 - slope,)), (0.0,) if slope < 0 else ())
 
 
 def _elu(alpha: float = 1.0) -> Row:
-    return Row(_With(jax.nn.elu, alpha), (0.0,), breaks=_FALLS)
+    return Row(_With(jax.nn.elu, alpha, (0.0,)), (0.0,), breaks=_FALLS)
 
 
 def _celu(alpha: float = 1.0) -> Row:
-    return Row(_With(jax.nn.celu, alpha), (0.0,), breaks=_times(alpha, _FALLS))
+    return Row(_With(jax.nn.celu, alpha, (0.0,)), (0.0,), breaks=_times(alpha, _FALLS))
 
 
 def _soft(beta: float = 1.0) -> Row:
-    function = jax.nn.softplus if beta == 1 else _With(_softplus, beta)
+    function = jax.nn.softplus if beta == 1 else _With(_softplus, beta, ())
     return Row(function, (), scaled(SOFTPLUS, beta), (), _times(2 / beta, _BENDS))
+
+
+def known_kinks(function: Callable) -> tuple[float, ...] | None:
+    """Those of a function that is in a row here, or of its residual; None of any other."""
+    inner = function if isinstance(function, _With) else getattr(function, "function", function)
+    if isinstance(inner, _With):
+        return inner.kinks
+    return next((row.kinks for row in ROWS.values() if row.function is inner), None)
 
 
 # Those with a number, its name, and the least that it may be.

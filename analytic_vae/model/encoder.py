@@ -268,12 +268,14 @@ class NeuralEncoder(AbstractEncoder):
         if regularity is None or regularity.jumps or outer != ACTIVATIONS["identity"]:
             return super().regularity(low, high, width, atoms)
         *hidden, last = self.networks.layers
-        real = _farthest(low, high)
+        real = reach = _farthest(low, high)  # on the axis, and off it
         for layer in hidden:
-            width, real = jnp.abs(layer.weight) @ width, _affine_size(layer, real)
+            width, real, reach = jnp.abs(layer.weight) @ width, _affine_size(layer, real), _affine_size(layer, reach)
             # |Im psi(b + iv)| <= |v| times a bound of |psi'| in a strip; that of the widest unit holds all.
-            width = jnp.where(width > 0, width * regularity.slope(-jnp.max(real), jnp.max(real), jnp.max(width)), 0)
+            strip, far = jnp.max(width), jnp.max(reach)
+            width = jnp.where(width > 0, width * regularity.slope(-far, far, strip), 0)
             real = jnp.broadcast_to(regularity.sup(-real, real, jnp.zeros_like(real)), real.shape)
+            reach = jnp.broadcast_to(regularity.sup(-reach, reach, strip), reach.shape)
         between = jnp.abs(last.weight[:, None] - last.weight[None]) @ width
         return LogitRegularity(between.max(), _affine_size(last, real).max())
 

@@ -162,6 +162,7 @@ GEMMS = [node("Gemm", "x W0 c0", "s"), node("Gemm", "a W1 c1", "y")]
         (between(node("Softmax", "s", "a")), r"softmax at the end alone .* node the_y \(Gemm\) after it"),
         (between(node("Pow", "s s", "a")), r"s is read by node the_a \(Pow\), which are neither a block nor"),
         (between(node("Exp", "s", "e"), node("Mul", "e s", "a")), r"read by node the_e.*neither a block nor"),
+        (between(node("Cast", "s", "a", to=7)), r"numbers that stay floating .* node the_a \(Cast\)"),
         (between(node("Div", "c0 s", "a")), r"c / x or x / 0 in node the_a"),
         (between(node("Gemm", "s W0 c0", "a", transA=1)), r"expected x W \+ c"),
         (model([node("Relu", "x", "y")], {}), "expected a Gemm or a MatMul"),

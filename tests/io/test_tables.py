@@ -38,7 +38,6 @@ def test_a_table_comes_back_number_for_number(tmp_path, delimiter, labels):
         table = read_table(path, label="species" if labels else None, delimiter=given)
         np.testing.assert_array_equal(table.values, DATA)
         assert table.columns == NAMES
-        assert table.labels == (KINDS * 20 if labels else None)
 
 
 def test_a_header_is_where_not_all_are_numbers(tmp_path):
@@ -51,6 +50,40 @@ def test_a_header_is_where_not_all_are_numbers(tmp_path):
     np.testing.assert_array_equal(
         read_table(written(tmp_path / "c.csv", labels=False), label=1).values, DATA[:, [0, 2]]
     )
+
+
+def text_of(tmp_path, text, **options):
+    path = tmp_path / "a.csv"
+    path.write_text(text)
+    return read_table(path, **options)
+
+
+def test_a_first_line_of_numbers_that_count_is_not_guessed_about(tmp_path):
+    """What pandas writes of an array: its names look like data."""
+    text = "0,1,2\n5.1,3.5,1.4\n4.9,3.0,1.4\n"
+    for start, more in ((text, []), ("," + text.replace("\n5", "\n0,5").replace("\n4", "\n1,4"), [1])):
+        with pytest.raises(ValueError, match=r"header: expected True or False .*0, 1, 2"):
+            text_of(tmp_path, start)
+        named = text_of(tmp_path, start, header=True)  # an index is left out
+        assert named.columns == ["0", "1", "2"] and named.values.tolist() == [[5.1, 3.5, 1.4], [4.9, 3.0, 1.4]]
+        assert len(text_of(tmp_path, start, header=False).values) == 3 and (not more or named.values.shape == (2, 3))
+
+
+def test_labels_without_a_header_cost_no_row(tmp_path):
+    """The layout of UCI's iris.data."""
+    text = "5.1,3.5,Iris-setosa\n4.9,3.0,Iris-setosa\n"
+    with pytest.raises(ValueError, match=r"got 'Iris-setosa' in line 1 .*column 2; .*label='2'"):
+        text_of(tmp_path, text)
+    for label in (2, "2"):
+        assert text_of(tmp_path, text, label=label).values.tolist() == [[5.1, 3.5], [4.9, 3.0]]
+    named = text_of(tmp_path, "a,b,kind\n" + text, label="kind")
+    assert named.columns == ["a", "b"] and named.values.tolist() == [[5.1, 3.5], [4.9, 3.0]]
+
+
+def test_an_index_of_pandas_is_left_out_and_no_other_column(tmp_path):
+    assert text_of(tmp_path, ",a\n0,7\n1,8\n").values.tolist() == [[7.0], [8.0]]
+    assert text_of(tmp_path, ",a\n3,7\n1,8\n").values.tolist() == [[3.0, 7.0], [1.0, 8.0]]
+    assert text_of(tmp_path, ",a,kind\n0,7,x\n1,8,y\n", label="kind").columns == ["a"]
 
 
 @pytest.mark.parametrize(

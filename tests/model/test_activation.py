@@ -108,6 +108,7 @@ def test_an_activation_is_static_under_jit_and_keeps_the_dtype():
         (lambda b: jnp.clip(b, -1 / 3, 7.7), (-1 / 3,), "7.7,"),
         (jax.nn.elu, (), "0,"),  # of its second derivative
         (lambda b: jnp.where(b > 2, 1.0, 0.0), (), "2,"),
+        (lambda b: jnp.maximum(b, 0) ** 2, (), "0,"),
         (jnp.floor, (), "-9, -8, -7, -6, -5, -4 and 14 more places,"),
     ],
 )
@@ -115,6 +116,8 @@ def test_kinks_that_are_not_declared_are_found(function, kinks, found):
     with pytest.warns(av.AccuracyWarning, match=f"kinks: the activation .* jumps at {found}") as caught:
         av.Activation(function, kinks, "mine")
     assert caught[0].filename == __file__
+    with pytest.warns(av.AccuracyWarning, match="kinks: "):  # turns are no kinks
+        av.Activation(function, kinks, "mine", turns=kinks)
 
 
 @pytest.mark.parametrize("slope", [1.0, 100.0, 1000.0])
@@ -137,6 +140,8 @@ def test_bad_input_is_refused_by_name():
     }.items():
         with pytest.raises(ValueError, match=f"activation: expected a finite number.* {expected} of"):
             get_activation(name)
+    with pytest.raises(ValueError, match=r"activation: .*PReLU with a slope for each unit"):
+        get_activation("PReLU")
     with pytest.raises(ValueError, match=r"activation: expected one of .*got 'relu\(2\)'"):
         get_activation("relu(2)")
     with pytest.raises(TypeError, match=r"activation: expected .*declares its kinks"):
