@@ -95,7 +95,9 @@ def score(
         encoder: `Q(z | row)`, of the model's features. Not a `CarriedEncoder`: it hands on the states of the source's
             features, which no row shows.
         data: `[rows, n2]`, rows of the layer's output; an array of NumPy may be larger than the device.
-        inputs: `[rows, n1]`, rows of the layer's input, for an encoder that reads it: that of a `DenseLayer`.
+        inputs: `[rows, n1]`, rows of the layer's input, for an encoder that reads it: that of a `DenseLayer`. Without
+            them it is an error, but where a layer has as many inputs as outputs: nothing tells such an encoder from
+            one that reads the output, and the score would be that of a wrong encoder.
         batch: how many rows are computed together.
 
     Returns a `Score`: `loss` (`-ELBO`, in nats, as in `Elbo`), its `standard_error`, the terms, and all of that for

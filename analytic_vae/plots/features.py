@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from .._repr import short_repr
 from .style import BLUE, GREY, SIGNED, SMALL, count_ticks, dress, few_ticks
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ class MainDirections(NamedTuple):
     A direction that atoms scale is that line itself. Vectors per atom have one as near as can be: the first principal
     component of the feature's vectors. It points to where the atoms' values are larger.
     """
+
+    __repr__ = short_repr
 
     shares: np.ndarray
     directions: np.ndarray
