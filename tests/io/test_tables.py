@@ -60,13 +60,13 @@ def text_of(tmp_path, text, **options):
 
 def test_a_first_line_of_numbers_that_count_is_not_guessed_about(tmp_path):
     """What pandas writes of an array: its names look like data."""
-    text = "0,1,2\n5.1,3.5,1.4\n4.9,3.0,1.4\n"
-    for start, more in ((text, []), ("," + text.replace("\n5", "\n0,5").replace("\n4", "\n1,4"), [1])):
+    bare, indexed = "0,1,2\n5.1,3.5,1.4\n4.9,3.0,1.4\n", ",0,1,2\n0,5.1,3.5,1.4\n1,4.9,3.0,1.4\n"
+    for text in (bare, indexed):
         with pytest.raises(ValueError, match=r"header: expected True or False .*0, 1, 2"):
-            text_of(tmp_path, start)
-        named = text_of(tmp_path, start, header=True)  # an index is left out
+            text_of(tmp_path, text)
+        named = text_of(tmp_path, text, header=True)
         assert named.columns == ["0", "1", "2"] and named.values.tolist() == [[5.1, 3.5, 1.4], [4.9, 3.0, 1.4]]
-        assert len(text_of(tmp_path, start, header=False).values) == 3 and (not more or named.values.shape == (2, 3))
+        assert len(text_of(tmp_path, text, header=False).values) == 3
 
 
 def test_labels_without_a_header_cost_no_row(tmp_path):
