@@ -5,6 +5,7 @@ from itertools import product
 
 import jax
 import jax.numpy as jnp
+import matplotlib.pyplot as pyplot
 import numpy as np
 import pytest
 
@@ -89,7 +90,6 @@ def test_states_that_cannot_be_told_apart_are_refused(trajectory):
 
 def test_a_table_and_a_picture():
     """Of ten features of four states, one of which does not occur, and twelve outputs."""
-    pyplot = pytest.importorskip("matplotlib.pyplot")
     pyplot.switch_backend("agg")
     means = np.random.default_rng(0).normal(size=(10, 4, 12))
     means[3, 2] = np.nan

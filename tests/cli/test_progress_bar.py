@@ -31,7 +31,6 @@ def test_elsewhere_there_are_the_lines_alone():
 
 
 def test_on_a_terminal_there_is_a_bar_below_the_lines():
-    pytest.importorskip("tqdm")
     stream = Terminal()
     run(stream)
     said = stream.getvalue()

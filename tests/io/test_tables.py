@@ -4,6 +4,7 @@ import csv
 from types import SimpleNamespace
 
 import numpy as np
+import pandas
 import pytest
 
 import analytic_vae as av
@@ -159,7 +160,6 @@ def test_every_way_in_is_the_same_source(tmp_path):
     ):
         np.testing.assert_array_equal(found.decoder, whole.decoder)
         np.testing.assert_array_equal(found.mean, whole.mean)
-    pandas = pytest.importorskip("pandas")
     found = av.source_from_data(pandas.DataFrame(DATA, columns=NAMES), 2, atoms=3)
     np.testing.assert_array_equal(found.decoder, whole.decoder)
     assert columns_of(pandas.Series(DATA[:, 0], name="x"))[1] == ["'x'"]
