@@ -87,9 +87,10 @@ def test_an_optax_step_out_of_the_boxes_is_taken_back():
     from analytic_vae.fitting.optax_loop import Terms, Walk
 
     one, optimizer = jnp.ones(()), optax.sgd(0.1)
-    walk = Walk(one, optimizer.init(one), one, Terms(one, one, one, one), one, jnp.zeros((), int), one * jnp.inf)
-    good = walk.after(Terms(one, one, one, one), one, 1e-3 * one, optimizer, lambda p: p)
-    wrong = good.after(Terms(one - 100, one, one, one), one, 0.5 * one, optimizer, lambda p: p)
+    terms = Terms(*[one] * len(Terms._fields))
+    walk = Walk(one, optimizer.init(one), one, terms, one, jnp.zeros((), int), one * jnp.inf)
+    good = walk.after(terms, one, 1e-3 * one, optimizer, lambda p: p)
+    wrong = good.after(terms._replace(loss=one - 100), one, 0.5 * one, optimizer, lambda p: p)
     assert (good.rejected, wrong.rejected) == (0, 1)
     assert wrong.trial == good.safe == walk.trial and wrong.scale == 0.5 and wrong.terms == good.terms
 
