@@ -6,6 +6,7 @@ import os
 import platform
 import sys
 import time
+import warnings
 from collections import Counter
 from contextlib import nullcontext
 from importlib.metadata import PackageNotFoundError, version
@@ -44,7 +45,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns the exit status. Errors that a user can mend are one line on standard error."""
     options = _parser().parse_args(arguments)
     try:
-        with _one_blas_thread():
+        with _one_blas_thread(), warnings.catch_warnings():
+            warnings.showwarning = lambda message, category, *_: _say(f"{category.__name__}: {message}")
             return options.run(options)
     except BrokenPipeError:  # `show FOLDER | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
