@@ -63,5 +63,5 @@ def digits_data() -> tuple[np.ndarray, np.ndarray]:
     _require_sklearn()
     from sklearn.datasets import load_digits
 
-    images, labels = load_digits(return_X_y=True)
+    images, labels = map(np.asarray, load_digits(return_X_y=True))
     return images / 16.0, labels
